@@ -1,0 +1,52 @@
+"""Layers run one way, the engine is plain torch, no pickle, and each rule is shown to catch a planted violation."""
+
+from pathlib import Path
+
+import pytest
+
+from components.core.closure import ROOT
+from tests.architecture import LAYERS, violations
+
+
+def test_the_house_keeps_its_rules() -> None:
+    assert violations(ROOT) == []
+
+
+def test_every_area_is_known() -> None:
+    areas = {path.name for path in (ROOT / "components").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert areas == set(LAYERS)
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "said"),
+    [
+        ("components/data/x.py", "from components.training.plan import run", "data imports training"),
+        ("components/core/x.py", "import components.release.gate", "core imports release"),
+        ("components/serving/x.py", "def f():\n    from components.release import gate", "serving imports release"),
+        ("components/data/x.py", "import prefect.flows", "imports prefect"),
+        ("components/training/x.py", "import mlflow", "imports mlflow"),
+        ("components/release/x.py", "from flows.cycle import cycle", "components import flows"),
+        ("components/training/engine.py", "import ray", "the engine imports ray"),
+        ("components/training/engine.py", "from components.core import events", "the engine imports components"),
+        ("components/core/x.py", "from . import config", "relative import"),
+        ("flows/x.py", "import pickle", "imports pickle"),
+        ("flows/x.py", "\n" * 700, "longer than 600 lines"),
+    ],
+)
+def test_a_planted_violation_is_caught(tmp_path: Path, place: str, text: str, said: str) -> None:
+    planted = tmp_path / place
+    planted.parent.mkdir(parents=True)
+    planted.write_text(text)
+    (found,) = violations(tmp_path)
+    assert found.startswith(f"{place}:") and said in found
+
+
+def test_what_is_allowed_is_not_called_a_violation(tmp_path: Path) -> None:
+    for place, text in {
+        "components/release/x.py": "import mlflow\nfrom components.core.errors import DataError",
+        "components/training/engine.py": "import torch, math\nfrom components.training.model import build",
+        "flows/x.py": "import prefect, mlflow\nfrom components.release import gate",
+    }.items():
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text)
+    assert violations(tmp_path) == []
