@@ -1,0 +1,132 @@
+"""One Ray for the whole cycle: a head that the cycle starts once and every stage joins, or a cluster at RAY_ADDRESS.
+
+A stage calls `connect()`. Outside a cycle (a plain `dvc repro`) it finds no head and starts a Ray of its own, which
+ends with it.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+
+from components.core import services
+from components.core.config import Settings, read_settings
+from components.core.errors import ConfigError, OvernightError
+
+SERVICE = "ray"
+# Shared memory for objects in flight. Ray's default, 30 % of the machine, is far more than a stage here keeps there.
+OBJECT_STORE_BYTES = 2 * 2**30
+
+
+def _num_cpus(settings: Settings) -> int:
+    return settings.ray_num_cpus or os.cpu_count() or 1
+
+
+def address(settings: Settings) -> str | None:
+    """The address of the Ray to join: the configured one, else this workspace's running head, else None."""
+    if settings.ray_address:
+        return settings.ray_address
+    head = services.running(settings, SERVICE)
+    return head.url if head else None
+
+
+def check_reachable(settings: Settings) -> None:
+    """Raise ConfigError at once when the configured Ray does not answer; ray.init itself would try for a minute."""
+    if settings.ray_address is None or settings.ray_address in ("auto", "local"):
+        return
+    host, _, port = settings.ray_address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"RAY_ADDRESS is {settings.ray_address!r}; needed host:port or ray://host:port")
+    if not services.port_open(host, int(port)):
+        raise ConfigError(
+            f"RAY_ADDRESS is {settings.ray_address} and nothing answers there; "
+            "start that cluster, or unset RAY_ADDRESS to let this workspace start its own Ray"
+        )
+
+
+@contextlib.contextmanager
+def connect() -> Iterator[None]:
+    """Join the cycle's Ray for the length of a block, or start one for it. Nested calls join what is there."""
+    if ray.is_initialized():
+        yield
+        return
+    settings = read_settings()
+    check_reachable(settings)
+    where = address(settings)
+    if where is None:
+        ray.init(
+            address="local",
+            num_cpus=_num_cpus(settings),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    else:
+        try:
+            ray.init(address=where, logging_level=logging.WARNING, log_to_driver=False)
+        except (ConnectionError, RuntimeError) as error:
+            raise OvernightError(f"Ray at {where} refused us: {' '.join(str(error).split())[:300]}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start_head(settings: Settings) -> str:
+    """Start this workspace's Ray head unless one is there, and return the address to join."""
+    check_reachable(settings)
+    if (found := address(settings)) is not None:
+        return found
+    _ensure_token()
+    port = settings.ray_port or services.free_port(settings.host)
+    where = f"{settings.host}:{port}"
+    log = services.log_path(settings, SERVICE)
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        *("start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
+        f"--port={port}",
+        # Fixed ports by default, which a second workspace on this machine would find taken.
+        f"--ray-client-server-port={services.free_port(settings.host)}",
+        f"--dashboard-agent-listen-port={services.free_port(settings.host)}",
+        f"--node-ip-address={settings.host}",
+        f"--num-cpus={_num_cpus(settings)}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={temporary(settings)}",
+    ]
+    services.start(
+        settings,
+        SERVICE,
+        command,
+        url=where,
+        ready=lambda: b"Ray runtime started" in log.read_bytes(),
+        # Ray would run its workers at nice 15, behind everything else on the machine.
+        variables={"RAY_worker_niceness": "0"},
+    )
+    return where
+
+
+def _ensure_token() -> None:
+    """Make this user's token, which `ray start` asks for and does not make itself."""
+    if not (Path.home() / ".ray" / "auth_token").exists():
+        ray_tool = str(Path(sys.executable).with_name("ray"))
+        subprocess.run([ray_tool, "get-auth-token", "--generate"], check=True, capture_output=True)
+
+
+def stop_head(settings: Settings) -> bool:
+    """Stop this workspace's Ray head with everything on it. False when it was not running."""
+    return services.stop(settings, SERVICE)
+
+
+def temporary(settings: Settings) -> Path:
+    """Ray's session directory: short, since socket paths hold 107 bytes, and one a workspace, since Ray looks for
+    clusters in it."""
+    name = hashlib.sha256(str(settings.state.resolve()).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"overnight-ray-{name}"

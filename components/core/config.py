@@ -1,0 +1,185 @@
+"""What to do (params.yaml) and where things live (OVERNIGHT_* or .overnight/settings.toml).
+
+The one place that reads the environment. Both are frozen pydantic models that refuse unknown keys; every mistake
+becomes one line: file, key, what was found, what is allowed, the nearest valid key.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.core.errors import ConfigError
+
+
+class StepConfig(BaseModel):
+    """Parameters of one stage: identity, never location. Frozen, typed strictly, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON of all values, hex."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+class Settings(BaseModel):
+    """Where things live: OVERNIGHT_<NAME>, else .overnight/settings.toml, else the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: Path = Field(Path(".overnight"), description="everything that is neither source nor artifact")
+    ray_address: str | None = Field(None, description="a running Ray cluster; RAY_ADDRESS is honoured too")
+    ray_num_cpus: int | None = Field(None, ge=1, description="logical CPUs of the local Ray; all cores when absent")
+    mlflow_url: str | None = Field(None, description="MLflow tracking server; a local SQLite file when absent")
+    prefect_url: str | None = Field(None, description="Prefect API; a temporary local server when absent")
+    environments_url: str | None = Field(
+        None, description="Git remote of the environment files; a local bare repository when absent"
+    )
+    judge_url: str | None = Field(
+        None, description="OpenAI-compatible endpoint that judges candidates; the model itself when absent"
+    )
+    judge_model: str = Field("judge", description="model name sent to judge_url")
+    host: str = Field("127.0.0.1", description="address that every service binds to")
+    gateway_port: int = Field(8000, ge=1, le=65535)
+    mlflow_port: int = Field(5000, ge=1, le=65535)
+    prefect_port: int = Field(4200, ge=1, le=65535)
+    ray_port: int | None = Field(None, ge=1, le=65535, description="port of the local Ray head; a free one when absent")
+    benchmarks: Path = Field(
+        Path("../shared/data"), description="published benchmark files, for tests and commands; no stage reads them"
+    )
+    cycle: str | None = Field(None, description="id of the running cycle; set by the flow for its stages")
+    cycle_started_at: float | None = Field(None, description="its start, seconds since the epoch; set with its id")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space: equal values give equal text. NaN and infinities raise ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of the canonical JSON of a value, hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """A copy of the process environment, for children."""
+    return dict(os.environ)
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings of this process. Raises ConfigError with one line for an unknown or unusable one."""
+    environ = os.environ if environ is None else environ
+    state = Path(environ.get("OVERNIGHT_STATE", ".overnight"))
+    source = state / "settings.toml"
+    values: dict[str, Any] = {}
+    if source.exists():
+        try:
+            values = tomllib.loads(source.read_text())
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{source}: cannot be read as TOML: {error}") from error
+    names = {}
+    for name in Settings.model_fields:
+        variable = f"OVERNIGHT_{name.upper()}"
+        if environ.get(variable):
+            values[name] = environ[variable]
+            names[name] = variable
+    if environ.get("RAY_ADDRESS") and "ray_address" not in values:
+        values["ray_address"] = environ["RAY_ADDRESS"]
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]["loc"][0]
+        where = "environment" if first in names else str(source)
+        raise ConfigError(explain(error, where, "", Settings, names)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping. Raises ConfigError with one line, never a traceback."""
+    try:
+        value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: not found; `git checkout {path}` brings the committed one back") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except YAMLError as error:
+        text = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {text[:300]}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: found {type(value).__name__}, needed a mapping with one section per stage")
+    return value
+
+
+def read_section(path: Path, section: str, config_type: type[Model]) -> Model:
+    """The section of one stage as its config. Raises ConfigError with one line for every mistake."""
+    values = read_yaml(path)
+    if section not in values:
+        raise ConfigError(
+            f"{path}: section {section} is missing; `overnight cycle --profile smoke` writes every section"
+        )
+    return validate(values[section], config_type, str(path), section)
+
+
+def validate(value: Any, config_type: type[Model], where: str, prefix: str = "") -> Model:
+    """A parsed YAML value as a config. Raises ConfigError that names `where`, the key and the mend."""
+    try:
+        return config_type.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        raise ConfigError(explain(error, where, prefix, config_type)) from error
+    except TypeError as error:
+        raise ConfigError(f"{where}: {prefix}: {error}; use plain YAML values") from error
+
+
+def explain(
+    error: ValidationError,
+    where: str,
+    prefix: str,
+    config_type: type[BaseModel],
+    names: Mapping[str, str] | None = None,
+) -> str:
+    """One line for the first mistake in a ValidationError, with a count of the others."""
+    mistakes = error.errors()
+    first = mistakes[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join([*([prefix] if prefix else []), *path])
+    if names and path and path[0] in names:
+        key = names[path[0]]
+    if first["type"] == "extra_forbidden":
+        line = f"{where}: {key} is not a key{_nearest(path, prefix, config_type)}"
+    elif first["type"] == "missing":
+        line = f"{where}: {key} is missing; add it, or compose the file with `overnight cycle --profile smoke`"
+    else:
+        found = repr(first["input"])
+        found = found if len(found) <= 80 else found[:77] + "..."
+        message = first["msg"].removeprefix("Value error, ")
+        line = f"{where}: {key} is {found}; {message[:1].lower()}{message[1:]}"
+    return line + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
+
+
+def _nearest(path: list[str], prefix: str, config_type: type[BaseModel]) -> str:
+    """'; did you mean X?' for a key that is not one, or the keys allowed there."""
+    fields = config_type.model_fields
+    for part in path[:-1]:
+        annotation = fields[part].annotation if part in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        fields = annotation.model_fields
+    stem = ".".join([*([prefix] if prefix else []), *path[:-1]])
+    near = (
+        difflib.get_close_matches(path[-1], fields, n=1, cutoff=0.5)
+        or [name for name in fields if path[-1] in name or name in path[-1]][:1]
+    )
+    if near:
+        return f"; did you mean {stem + '.' if stem else ''}{near[0]}?"
+    return f"; allowed: {', '.join(fields)}" if fields else "; no keys are allowed here"
