@@ -1,0 +1,135 @@
+"""Parameters of the data stages. Light to import: params.yaml is checked as a whole before any stage starts."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from components.core.config import StepConfig
+from components.data.licences import OWN, PERMISSIVE, refused
+
+DEFAULT_LANGUAGES = ("python",)
+
+
+def _check_ids(licences: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse an allow list with anything but plain SPDX ids in it."""
+    for licence in licences:
+        refused(licence, (licence,))
+        if " " in licence:
+            raise ValueError(f"{licence!r} is an expression; list the ids one by one")
+    return licences
+
+
+class IngestConfig(StepConfig):
+    """Which documents enter, from where, and how many."""
+
+    source: Literal["python-environment", "directory", "parquet"] = Field(
+        "python-environment", description="what kind of source the documents come from"
+    )
+    paths: tuple[str, ...] = Field(
+        (), description="directories, or Parquet files and directories of them; none for python-environment"
+    )
+    licences: tuple[str, ...] = Field(
+        (*PERMISSIVE, OWN), min_length=1, description="SPDX ids whose documents may enter; others are counted and left"
+    )
+    licence: str = Field(
+        OWN, min_length=1, description="SPDX id of documents that come without one (directory, parquet)"
+    )
+    package: str = Field("own", min_length=1, description="package name of documents without one (directory, parquet)")
+    max_bytes: int = Field(40_000_000, ge=1, description="size of the subset, UTF-8 bytes of text")
+    max_document_bytes: int = Field(
+        10_000_000, ge=1, description="larger files are counted and left; they are mostly data in disguise"
+    )
+    shard_bytes: int = Field(128_000_000, ge=1_000_000, le=1_000_000_000, description="text bytes of one Parquet file")
+    seed: int = Field(0, ge=0, description="seed of the order that the subset is taken in")
+
+    _licences = field_validator("licences")(_check_ids)
+
+    @model_validator(mode="after")
+    def _paths_fit_source(self) -> "IngestConfig":
+        if self.source == "python-environment" and self.paths:
+            raise ValueError("paths belong to the sources directory and parquet, not to python-environment")
+        if self.source != "python-environment" and not self.paths:
+            raise ValueError(f"source {self.source} needs at least one entry in paths")
+        return self
+
+
+class CheckRawConfig(StepConfig):
+    """The bounds of the suite raw.json, and how many documents may fail it."""
+
+    licences: tuple[str, ...] = Field((*PERMISSIVE, OWN), min_length=1, description="SPDX ids that may pass")
+    languages: tuple[str, ...] = Field(DEFAULT_LANGUAGES, min_length=1, description="languages that may pass")
+    min_document_bytes: int = Field(1, ge=0, description="smallest document, UTF-8 bytes")
+    max_document_bytes: int = Field(1_000_000, ge=1, description="largest document, UTF-8 bytes")
+    max_replacement_share: float = Field(
+        0.001,
+        ge=0,
+        le=1,
+        description="largest share of U+FFFD characters: the trace of text decoded with a wrong codec",
+    )
+    max_control_share: float = Field(
+        0.01, ge=0, le=1, description="largest share of control characters other than white space: binary in disguise"
+    )
+    max_line_characters: int = Field(100_000, ge=1, description="longest line: beyond it is data, not source")
+    max_quarantined_share: float = Field(
+        0.05, ge=0, le=1, description="stop the cycle when a larger share of documents is quarantined"
+    )
+
+    _licences = field_validator("licences")(_check_ids)
+
+
+class CheckCleanConfig(StepConfig):
+    """The bounds of the suite clean.json, which blocks whatever comes after it."""
+
+    licences: tuple[str, ...] = Field((*PERMISSIVE, OWN), min_length=1, description="SPDX ids that may pass")
+    languages: tuple[str, ...] = Field(DEFAULT_LANGUAGES, min_length=1, description="languages that may pass")
+    min_documents: int = Field(100, ge=1, description="fewest documents that are worth training on")
+    min_document_bytes: int = Field(1, ge=0, description="smallest document after cleaning, UTF-8 bytes")
+    max_document_bytes: int = Field(1_000_000, ge=1, description="largest document after cleaning, UTF-8 bytes")
+    max_line_characters: int = Field(1_000, ge=1, description="longest line after cleaning")
+    min_alphanumeric_share: float = Field(0.2, ge=0, le=1, description="smallest share of letters and digits")
+
+    _licences = field_validator("licences")(_check_ids)
+
+
+class CleanConfig(StepConfig):
+    """Filters, redaction and deduplication."""
+
+    min_document_bytes: int = Field(64, ge=0, description="drop smaller documents, UTF-8 bytes")
+    max_mean_line_characters: int = Field(100, ge=1, description="drop documents whose mean line is longer")
+    max_line_characters: int = Field(1_000, ge=1, description="drop documents with a longer line")
+    min_alphanumeric_share: float = Field(0.25, ge=0, le=1, description="drop documents with fewer letters and digits")
+    check_syntax: bool = Field(True, description="drop Python documents that this interpreter cannot parse")
+    redact: tuple[Literal["email", "ip", "key"], ...] = Field(
+        ("email", "ip", "key"), description="kinds of private data that become placeholders"
+    )
+    near_duplicates: bool = Field(True, description="drop documents that nearly repeat a kept one")
+    shingle_tokens: int = Field(5, ge=1, le=50, description="words per shingle of a document's set of shingles")
+    similarity: float = Field(
+        0.75, gt=0, le=1, description="estimated Jaccard from which documents are near duplicates"
+    )
+    num_permutations: int = Field(128, ge=16, le=1024, description="MinHash values per document")
+    rows_per_band: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="values per LSH band; candidates share one of num_permutations / rows_per_band bands",
+    )
+    keep: Literal["longest", "shortest_path"] = Field(
+        "longest", description="which near duplicate stays; ties go to the smaller id"
+    )
+    task_bytes: int = Field(
+        8_000_000,
+        ge=100_000,
+        le=256_000_000,
+        description="text bytes per Ray task; a worker needs about 60 times as much",
+    )
+    shard_bytes: int = Field(128_000_000, ge=1_000_000, le=1_000_000_000, description="text bytes of one Parquet file")
+    seed: int = Field(0, ge=0, description="seed of the MinHash permutations")
+
+    @model_validator(mode="after")
+    def _bands_are_whole(self) -> "CleanConfig":
+        if self.num_permutations % self.rows_per_band:
+            raise ValueError(
+                f"num_permutations {self.num_permutations} is no multiple of rows_per_band {self.rows_per_band}"
+            )
+        return self

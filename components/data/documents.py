@@ -1,0 +1,182 @@
+"""A document on disk: the columns every data stage shares, and Parquet shards of a stated size and order."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core.errors import DataError
+
+SCHEMA = pl.Schema(
+    {
+        "id": pl.String,
+        "text": pl.String,
+        "path": pl.String,
+        "package": pl.String,
+        "version": pl.String,
+        "licence": pl.String,
+        "language": pl.String,
+        "source": pl.String,
+        "bytes": pl.Int64,
+    }
+)
+PARTS = "part-*.parquet"
+# Rows of a shard that are written, and can be read, on their own.
+_ROW_GROUP_BYTES = 16_000_000
+_LANGUAGES = {
+    ".py": "python",
+    ".pyi": "python",
+    ".js": "javascript",
+    ".mjs": "javascript",
+    ".ts": "typescript",
+    ".tsx": "typescript",
+    ".java": "java",
+    ".go": "go",
+    ".rs": "rust",
+    ".c": "c",
+    ".h": "c",
+    ".cc": "cpp",
+    ".cpp": "cpp",
+    ".hpp": "cpp",
+    ".cs": "csharp",
+    ".rb": "ruby",
+    ".php": "php",
+    ".sh": "shell",
+    ".sql": "sql",
+    ".md": "markdown",
+}
+
+
+def document_id(text: str) -> str:
+    """sha256 of the UTF-8 text, hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def document_ids(texts: pl.Series) -> pl.Series:
+    """document_id of every text, null for null; hashed in threads, since hashlib lets go of the interpreter."""
+    with ThreadPoolExecutor() as pool:
+        ids = pool.map(lambda text: None if text is None else document_id(text), texts)
+        return pl.Series("id", list(ids), dtype=pl.String)
+
+
+def language_of(path: str) -> str | None:
+    """The language that a file's suffix stands for; None for a suffix that is not known."""
+    return _LANGUAGES.get(Path(path).suffix.lower())
+
+
+def parts(directory: Path) -> list[Path]:
+    """The shards of an artifact in their order. Raises DataError when it has none."""
+    found = sorted(directory.glob(PARTS))
+    if not found:
+        raise DataError(f"{directory}: found no {PARTS}, needed at least one shard of documents; run ingest again")
+    return found
+
+
+def row_groups(directory: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[Path, int, pl.DataFrame]]:
+    """(shard, number of its row group, the group's rows) of an artifact, in the order of the rows.
+
+    A shard without rows gives one group 0 of no rows, so that its columns are known.
+    """
+    for path in parts(directory):
+        shard = pq.ParquetFile(path)
+        for group in range(max(1, shard.num_row_groups)):
+            table = shard.read_row_group(group, columns=columns) if shard.num_row_groups else shard.read(columns)
+            yield path, group, pl.DataFrame(pl.from_arrow(table))
+
+
+def cut(sizes: pl.Series, limit: int) -> list[slice]:
+    """Consecutive rows whose sizes sum up to at least `limit`, the last slice excepted; no rows, no slices."""
+    slices, start, total = [], 0, 0
+    for row, size in enumerate(sizes):
+        total += size
+        if total >= limit:
+            slices.append(slice(start, row + 1))
+            start, total = row + 1, 0
+    return slices if start == len(sizes) else [*slices, slice(start, len(sizes))]
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> int:
+    """Write one zstd Parquet file in one row group, equal bytes for equal rows; returns the number of rows."""
+    pq.write_table(_plain(frame), path, compression="zstd", row_group_size=max(1, frame.height))
+    return frame.height
+
+
+class ShardWriter:
+    """Writes rows in the order given into part-00000.parquet, part-00001.parquet, ... of about `shard_bytes` of text.
+
+    The cuts depend on the rows alone, not on how they arrive. `rows` says how many rows each file got, `total_bytes`
+    how much text all of them.
+    """
+
+    def __init__(self, directory: Path, schema: pl.Schema, shard_bytes: int) -> None:
+        self.directory = directory
+        self.rows: dict[str, int] = {}
+        self.total_bytes = 0
+        self._schema = schema
+        self._shard_bytes = shard_bytes
+        self._group: list[pl.DataFrame] = []
+        self._group_bytes = 0
+        self._written_bytes = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._name = ""
+
+    def write(self, frame: pl.DataFrame) -> None:
+        """Append rows; `bytes` is the size that shards and row groups are cut by."""
+        frame = frame.select(self._schema.names()).cast(self._schema)
+        for rows in cut_after(frame["bytes"], self._group_bytes, self._group_limit):
+            self._group.append(frame[rows])
+            self._group_bytes += int(frame["bytes"][rows].sum())
+            if self._group_bytes >= self._group_limit:
+                self._flush()
+
+    @property
+    def _group_limit(self) -> int:
+        return min(_ROW_GROUP_BYTES, self._shard_bytes)
+
+    def _flush(self) -> None:
+        if not self._group:
+            return
+        group = pl.concat(self._group)
+        table = _plain(group)
+        if self._writer is None:
+            self._name = f"part-{len(self.rows):05}.parquet"
+            self._writer = pq.ParquetWriter(self.directory / self._name, table.schema, compression="zstd")
+            self.rows[self._name] = 0
+        self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self.rows[self._name] += group.height
+        self._written_bytes += self._group_bytes
+        self.total_bytes += self._group_bytes
+        self._group, self._group_bytes = [], 0
+        if self._written_bytes >= self._shard_bytes:
+            self._writer.close()
+            self._writer, self._written_bytes = None, 0
+
+    def close(self) -> None:
+        """Write what is left. An empty table still gets one shard, so that readers find its columns."""
+        if not self.rows and not self._group:
+            self._group = [pl.DataFrame(schema=self._schema)]
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def cut_after(sizes: pl.Series, carried: int, limit: int) -> list[slice]:
+    """`cut` for rows that follow `carried` bytes which wait for the same group."""
+    if not len(sizes):
+        return []
+    return cut(pl.concat([sizes[:1] + carried, sizes[1:]]), limit)
+
+
+def _plain(frame: pl.DataFrame) -> pa.Table:
+    """An Arrow table of plain strings, without the chunks that a frame was put together from."""
+    return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def concat(frames: Iterable[pl.DataFrame], schema: pl.Schema) -> pl.DataFrame:
+    """Frames below each other; an empty frame of the schema when there are none."""
+    return pl.concat([pl.DataFrame(schema=schema), *frames])

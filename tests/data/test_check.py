@@ -1,0 +1,181 @@
+"""Bad rows go to quarantine with rule and value; too many stop the cycle; both judges of a suite agree."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core import artifact
+from components.core.errors import DataError
+from components.data.check import check_clean, check_raw, judge
+from components.data.config import CheckCleanConfig, CheckRawConfig
+from components.data.documents import SCHEMA
+from components.data.measures import document_statistics
+from components.data.rules import bounds, read_suite, violations
+from tests.data.conftest import document, read_parts, write_raw
+
+GOOD = "def add(a, b):\n    return a + b\n"
+# rule, value as it stands in the quarantine, row
+BAD: list[tuple[str, str | None, dict[str, object]]] = [
+    ("text_missing", None, document(None, "null.py")),
+    ("text_empty", "false", document(" \n\t", "white.py")),
+    ("id_mismatch", "false", document(GOOD, "forged.py", id="0" * 64)),
+    ("id_malformed", "F00", document(GOOD, "malformed.py", id="F00")),
+    ("bytes_mismatch", "false", document(GOOD, "bytes.py", bytes=7)),
+    ("path_missing", None, document(GOOD + "#", path=None)),  # type: ignore[arg-type]
+    ("bytes_out_of_range", "200001", document("#" + "x\n" * 100_000, "large.py")),
+    ("nul_characters", "1", document("x = 1\0" + " " * 200, "nul.py")),
+    ("decoding_damage", "0.25", document("gr\ufffd\n", "damaged.py")),
+    ("control_characters", "0.1", document("\x1b123456789", "binary.py")),
+    ("line_too_long", "100001", document("x" * 100_001, "line.py")),
+    ("licence_outside", "GPL-3.0-only", document(GOOD + "##", "gpl.py", licence="MIT AND GPL-3.0-only")),
+    ("licence_outside", "no licence", document(GOOD + "###", "none.py", licence=None)),
+    ("licence_outside", "free beer", document(GOOD + "####", "beer.py", licence="free beer")),
+    ("language_missing", None, document(GOOD + "#####", "language.py", language=None)),
+    ("language_unknown", "cobol", document(GOOD + "######", "cobol.py", language="cobol")),
+]
+CHECK = CheckRawConfig(max_document_bytes=200_000, max_quarantined_share=0.5)
+
+
+def good_rows(count: int) -> list[dict[str, object]]:
+    return [document(GOOD + f"x = {number}\n", f"{number}.py") for number in range(count)]
+
+
+def test_every_kind_of_bad_row_is_quarantined_with_its_rule_and_value(tmp_path: Path, state: Path) -> None:
+    good = good_rows(30)
+    write_raw(tmp_path / "raw", [*good, *(row for _, _, row in BAD)])
+    manifest = check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "checked")
+    passed, quarantine = read_parts(tmp_path / "checked"), pl.read_parquet(tmp_path / "checked" / "quarantine.parquet")
+    assert passed.schema == SCHEMA
+    assert sorted(passed["path"]) == sorted(str(row["path"]) for row in good)
+    assert passed["id"].to_list() == sorted(passed["id"])
+    found = {(row["path"], row["rule"]): row["value"] for row in quarantine.iter_rows(named=True)}
+    for rule, value, row in BAD:
+        assert found.get((row["path"], rule), "absent") == value, (rule, found)
+    assert quarantine.columns[:4] == ["id", "path", "rule", "value"] and set(SCHEMA) <= set(quarantine.columns)
+    assert manifest.statistics["passed"] == 30 and manifest.statistics["quarantined"] == len(BAD)
+    assert manifest.statistics["quarantined_by_rule"]["licence_outside"] == 3
+    assert (state / "docs" / "check_raw" / "index.html").stat().st_size > 1000
+
+
+def test_a_repeated_row_is_quarantined_and_a_copy_elsewhere_is_not(tmp_path: Path) -> None:
+    rows = [*good_rows(9), document(GOOD, "one.py"), document(GOOD, "one.py"), document(GOOD, "two.py")]
+    write_raw(tmp_path / "raw", rows)
+    check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "checked")
+    quarantine = pl.read_parquet(tmp_path / "checked" / "quarantine.parquet")
+    assert quarantine.select("path", "rule").rows() == [("one.py", "row_repeated")] * 2
+    assert "two.py" in read_parts(tmp_path / "checked")["path"].to_list()
+
+
+def test_too_many_bad_rows_stop_the_cycle_in_one_line(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", [*good_rows(8), document("x\0" * 99, "a.py"), document("y\0" * 99, "b.py")])
+    config = CheckRawConfig(max_quarantined_share=0.1)
+    with pytest.raises(DataError, match=r"2 of 10 documents fail the suite \(nul_characters 2\), more than") as error:
+        check_raw(config, source=tmp_path / "raw", out=tmp_path / "checked")
+    assert "\n" not in str(error.value) and not (tmp_path / "checked").exists()
+    check_raw(CheckRawConfig(max_quarantined_share=0.2), source=tmp_path / "raw", out=tmp_path / "checked")
+
+
+def test_two_runs_give_one_digest_and_no_times(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", [*good_rows(20), document("x\0" * 99, "nul.py")])
+    first = check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "a")
+    second = check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "b")
+    assert first.digest == second.digest and len(first.files) == 2
+
+
+def test_damaged_input_is_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", good_rows(3))
+    part = tmp_path / "raw" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    with pytest.raises(artifact.ArtifactError, match=r"part-00000\.parquet: found sha256"):
+        check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "checked")
+
+
+def test_a_clean_corpus_gets_a_report_without_times(tmp_path: Path, state: Path) -> None:
+    write_raw(tmp_path / "clean", good_rows(20))
+    config = CheckCleanConfig(min_documents=20)
+    manifests = [check_clean(config, source=tmp_path / "clean", out=tmp_path / name) for name in ("a", "b")]
+    assert manifests[0].digest == manifests[1].digest
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["success"] is True and report["documents"] == 20
+    rules = [each["meta"]["rule"] for each in read_suite("clean")["expectations"]]
+    assert [each["rule"] for each in report["expectations"]] == rules
+    assert all(each["success"] for each in report["expectations"])
+    assert (state / "docs" / "check_clean" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (good_rows(19), r"fails its suite \(documents 1\)"),
+        ([*good_rows(20), document(GOOD, "a.py"), document(GOOD, "b.py")], r"\(id_repeated 2\); first a.py"),
+        (
+            [*good_rows(20), document("x" * 2000, "long.py")],
+            r"\(line_too_long 1\); first long.py \(line_too_long: 2000\)",
+        ),
+        ([*good_rows(20), document("=" * 200, "rule.py")], r"\(few_alphanumeric 1\); first rule.py"),
+    ],
+)
+def test_a_corpus_that_is_not_clean_blocks(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+    write_raw(tmp_path / "clean", rows)
+    with pytest.raises(DataError, match=message) as error:
+        check_clean(CheckCleanConfig(min_documents=20), source=tmp_path / "clean", out=tmp_path / "report")
+    assert "\n" not in str(error.value) and not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(("name", "config"), [("raw", CHECK), ("clean", CheckCleanConfig(min_documents=1))])
+def test_columns_and_great_expectations_find_the_same_rows(
+    tmp_path: Path, name: str, config: CheckRawConfig | CheckCleanConfig
+) -> None:
+    """The quick judge of explain against the library; table-level rules are the library's alone."""
+    frame = pl.DataFrame([*good_rows(5), *(row for _, _, row in BAD)], schema=SCHEMA)
+    statistics = document_statistics(frame, config.licences)
+    quick = violations(statistics, name, config)
+    full = judge(statistics, name, config, docs=tmp_path).rows
+    full = full.filter(~pl.col("rule").is_in(["row_repeated", "id_repeated"]))
+    assert full.rows() == quick.rows()
+    assert quick.height > 8
+
+
+@pytest.mark.parametrize(("name", "config"), [("raw", CheckRawConfig()), ("clean", CheckCleanConfig())])
+def test_suites_name_their_rules_once_and_their_bounds_are_parameters(
+    name: str, config: CheckRawConfig | CheckCleanConfig
+) -> None:
+    expectations = read_suite(name)["expectations"]
+    rules = [each["meta"]["rule"] for each in expectations]
+    assert len(set(rules)) == len(rules)
+    used = {
+        value["$PARAMETER"] for each in expectations for value in each["kwargs"].values() if isinstance(value, dict)
+    }
+    assert used <= set(bounds(config))
+    assert set(bounds(config)) - used <= {"licences", "max_quarantined_share"}
+
+
+@given(st.text(max_size=200))
+def test_statistics_agree_with_plain_python(text: str) -> None:
+    frame = pl.DataFrame([document(text)], schema=SCHEMA)
+    found = document_statistics(frame, ("MIT",)).row(0, named=True)
+    lines = text.split("\n")
+    assert found["text_bytes"] == len(text.encode())
+    assert found["lines"] == len(lines)
+    assert found["max_line_characters"] == max(len(line) for line in lines)
+    assert found["nul_characters"] == text.count("\0")
+    assert found["replacement_share"] == pytest.approx(text.count("\ufffd") / max(1, len(text)))
+    assert found["id_match"] is True and found["bytes_match"] is True and found["licence_outside"] is None
+    ascii_only = text.isascii()
+    if ascii_only and text:
+        assert found["alphanumeric_share"] == pytest.approx(sum(map(str.isalnum, text)) / len(text))
+
+
+def test_an_older_result_stays_when_a_check_fails(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", good_rows(5))
+    before = check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "checked")
+    shutil.rmtree(tmp_path / "raw")
+    write_raw(tmp_path / "raw", [document("x\0" * 99, "nul.py")])
+    with pytest.raises(DataError):
+        check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "checked")
+    assert artifact.read(tmp_path / "checked").digest == before.digest
