@@ -1,0 +1,33 @@
+"""Parameters of the stages that turn documents into tokens."""
+
+from pydantic import Field
+
+from components.core.config import StepConfig
+from components.tokens.special import SPECIAL_TOKENS
+
+NUM_BYTE_TOKENS = 256
+
+
+class VocabularyConfig(StepConfig):
+    """How the vocabulary is learned."""
+
+    vocabulary_size: int = Field(
+        4096,
+        ge=NUM_BYTE_TOKENS + len(SPECIAL_TOKENS),
+        le=65536,
+        description="tokens, special ones and the 256 bytes included; at most what uint16 can number",
+    )
+    sample_bytes: int = Field(
+        16_000_000, ge=100_000, description="bytes of text to learn from; documents are drawn whole, by a seeded hash"
+    )
+    seed: int = Field(0, description="draws the sample")
+
+
+class TokenizeConfig(StepConfig):
+    """How documents are split and encoded."""
+
+    validation_fraction: float = Field(
+        0.04, gt=0, lt=1, description="expected share of the near-duplicate clusters that go to validation, whole"
+    )
+    chunk_bytes: int = Field(4_000_000, ge=1, description="bytes of text that are encoded in one parallel batch")
+    seed: int = Field(0, description="draws the validation clusters")

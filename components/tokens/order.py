@@ -1,0 +1,64 @@
+"""Which sample is read at which place of a run: a pure function of seed and number of samples, in O(1) memory.
+
+Place p of the run (an integer that grows by one per sample, whatever the number of workers) belongs to epoch
+p // num_samples and reads sample permute(p % num_samples, key of that epoch). The permutation is a balanced Feistel
+network on the next even number of bits, walked until it falls inside (Black and Rogaway 2002, "Ciphers with arbitrary
+finite domains", cycle walking), so nothing is shuffled, stored or restored.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 6
+
+
+def samples_at(places: NDArray[np.int64], num_samples: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Epoch and sample index for places of the run, each of shape (places,)."""
+    if num_samples < 1:
+        raise ValueError(f"found {num_samples} samples, needed at least one")
+    epochs, positions = np.divmod(places, num_samples)
+    samples = np.empty_like(positions)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        samples[here] = permute(positions[here], num_samples, _round_keys(seed, int(epoch)))
+    return epochs, samples
+
+
+def places_of_step(step: int, batch_samples: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
+    """The places that one of `world_size` workers reads in a step: its contiguous share of the global batch.
+
+    Raises ValueError unless the workers divide the batch evenly. The union over ranks is the same at any world size.
+    """
+    if batch_samples % world_size:
+        raise ValueError(f"a batch of {batch_samples} samples cannot be shared by {world_size} workers evenly")
+    share = batch_samples // world_size
+    start = step * batch_samples + rank * share
+    return np.arange(start, start + share, dtype=np.int64)
+
+
+def permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """A bijection of range(size) chosen by the round keys, applied to each value."""
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    result = _feistel(values.astype(np.uint64), half_bits, keys)
+    while (outside := result >= size).any():
+        result[outside] = _feistel(result[outside], half_bits, keys)
+    return result.astype(np.int64)
+
+
+def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
+
+
+def _feistel(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), multiplication wrapping at 64 bits."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,47 @@
+"""Text to token ids and back, without transformers (whose import takes seconds).
+
+Text is data: what looks like a special token in it is encoded as ordinary characters. Special tokens enter a sequence
+only as ids (components.tokens.special).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from components.core.errors import ArtifactError
+
+TOKENIZER = "tokenizer.json"
+
+
+class TextCodec:
+    """The tokenizer of a model or tokenizer directory."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read `tokenizer.json`. Raises ArtifactError when it is absent or cannot be read."""
+        path = directory / TOKENIZER
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for every cause
+            raise ArtifactError(
+                f"{path}: cannot be read as a tokenizer: {error}; the stage vocabulary writes it"
+            ) from error
+        self._tokenizer.encode_special_tokens = True
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens, special ones included."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; never a special token."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, on all cores."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of token ids; bytes that are not UTF-8 (a cut inside a character) become U+FFFD."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=skip_special_tokens))

@@ -1,0 +1,271 @@
+"""Vocabulary, token files, split: lossless, deterministic, special tokens only where we put them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from components.core import artifact
+from components.core.closure import ROOT
+from components.core.config import StepConfig
+from components.core.errors import ArtifactError, DataError
+from components.data.ingest import choose
+from components.tokens import tokenize, vocabulary
+from components.tokens.config import TokenizeConfig, VocabularyConfig
+from components.tokens.special import END_OF_TEXT, END_OF_TEXT_ID, ROLE_IDS, SPECIAL_TOKENS, USER
+from components.tokens.split import draw, is_validation
+from components.tokens.store import BLOCK_TOKENS, SPLITS, TokenStore, TokenWriter
+from components.tokens.text import TextCodec
+
+
+class NoConfig(StepConfig):
+    """The config of a stage that stands for another one."""
+
+
+def write_clean(out: Path, rows: pl.DataFrame) -> Path:
+    """A data/clean artifact in two parts."""
+    with artifact.create(out, stage="clean", config=NoConfig(), inputs=[], code=Path(__file__)) as draft:
+        half = len(rows) // 2
+        rows[:half].write_parquet(draft.path / "part-00000.parquet")
+        rows[half:].write_parquet(draft.path / "part-00001.parquet")
+    return out
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten packages of the standard library as clean documents, three to a cluster."""
+    library = Path(os.__file__).parent
+    names = ("json", "email", "html", "http", "logging", "asyncio", "importlib", "xml", "urllib", "unittest")
+    files = sorted(path for name in names for path in (library / name).rglob("*.py") if path.stat().st_size > 200)
+    texts = [path.read_text(encoding="utf-8") for path in files]
+    rows = pl.DataFrame(
+        {
+            "id": [f"{number:064x}" for number in range(len(files))],
+            "text": texts,
+            "path": [path.relative_to(library).as_posix() for path in files],
+            "package": "python",
+            "version": "3.11",
+            "licence": "PSF-2.0",
+            "language": "python",
+            "source": "python-environment",
+            "bytes": [len(text.encode()) for text in texts],
+            "cluster": [f"{number - number % 3:064x}" for number in range(len(files))],
+            "redactions": pl.Series([0] * len(files), dtype=pl.Int32),
+        }
+    )
+    return write_clean(tmp_path_factory.mktemp("clean") / "clean", rows)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_dir(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary of 1,024 learned by the stage."""
+    out = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    vocabulary.run(VocabularyConfig(vocabulary_size=1024, sample_bytes=500_000), source=clean, report=clean, out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def codec(tokenizer_dir: Path) -> TextCodec:
+    return TextCodec(tokenizer_dir)
+
+
+@given(st.text())
+@example(END_OF_TEXT)
+@example(f"{USER}\n\t \r\n  x = '{END_OF_TEXT}'<|end|><|fim_")
+@example("\u2028\x00\ufeff 𝕏 é e\u0301 \U0010ffff")
+@settings(max_examples=300, deadline=None)
+def test_any_text_comes_back_and_holds_no_special_token(codec: TextCodec, text: str) -> None:
+    tokens = codec.encode(text)
+    assert codec.decode(tokens, skip_special_tokens=False) == text
+    assert min(tokens, default=len(SPECIAL_TOKENS)) >= len(SPECIAL_TOKENS)
+    assert codec.encode_batch([text, "x"])[0] == tokens
+
+
+@given(st.lists(st.sampled_from(["x", "_y", " ", "\t", "\n", "\r\n", "1", "é", "(", "'"]), max_size=20), st.data())
+@settings(max_examples=200, deadline=None)
+def test_line_ends_and_indentations_are_boundaries(codec: TextCodec, pieces: list[str], data: st.DataObject) -> None:
+    """A prompt that ends after a line's end or before the first word of a line has the tokens of the whole text."""
+    before = "".join(pieces) + "a\n" + " " * data.draw(st.integers(0, 9), label="indentation")
+    after = data.draw(st.sampled_from(["return", "@x", "1", "é"]), label="after")
+    assert codec.encode(before) + codec.encode(after) == codec.encode(before + after)
+
+
+def test_digits_stand_alone(codec: TextCodec) -> None:
+    assert len(codec.encode("1234567890")) == 10
+
+
+def test_special_tokens_have_their_fixed_ids(tokenizer_dir: Path) -> None:
+    added = json.loads((tokenizer_dir / "tokenizer.json").read_text())["added_tokens"]
+    assert [(token["id"], token["content"], token["special"]) for token in added] == [
+        (index, name, True) for index, name in enumerate(SPECIAL_TOKENS)
+    ]
+    fixed = ["endoftext", "fim_prefix", "fim_middle", "fim_suffix", "fim_pad", "system", "user", "assistant", "end"]
+    assert [name.strip("<|>") for name in SPECIAL_TOKENS[:9]] == fixed
+    assert all(SPECIAL_TOKENS[index] == f"<|{role}|>" for role, index in ROLE_IDS.items())
+    assert len(SPECIAL_TOKENS) == 16
+
+
+def test_transformers_reads_the_same_tokens(tokenizer_dir: Path, codec: TextCodec) -> None:
+    transformers = pytest.importorskip("transformers")  # here, because it takes seconds and no other test needs it
+    theirs = transformers.AutoTokenizer.from_pretrained(tokenizer_dir)
+    text = "def f(x):\n    return x + 42  # é\n"
+    assert theirs(text)["input_ids"] == codec.encode(text)
+    assert (theirs.eos_token_id, theirs.pad_token_id, len(theirs)) == (END_OF_TEXT_ID, 4, 1024)
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}]
+    rendered = theirs.apply_chat_template(chat, tokenize=False)
+    assert rendered == "<|user|>hi<|end|><|assistant|>yo<|end|>"
+    assert theirs(rendered)["input_ids"] == [6, *codec.encode("hi"), 8, 7, *codec.encode("yo"), 8]
+
+
+def test_same_bytes_at_any_number_of_threads(clean: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    """Other processes, other hash seeds, other thread counts: equal digests of both artifacts."""
+    params = tmp_path / "params.yaml"
+    params.write_text("vocabulary: {vocabulary_size: 1024, sample_bytes: 500000}\ntokenize: {chunk_bytes: 300000}\n")
+    digests = set()
+    for threads in ("1", "3"):
+        out = tmp_path / threads
+        environment = {**os.environ, "RAYON_NUM_THREADS": threads, "OVERNIGHT_STATE": str(tmp_path / "state")}
+        for stage, *options in (
+            ("vocabulary", "--report", str(clean), "--out", str(out / "tokenizer")),
+            ("tokenize", "--tokenizer", str(out / "tokenizer"), "--out", str(out / "tokens")),
+        ):
+            command = [sys.executable, "-m", f"components.tokens.{stage}", "--params", str(params)]
+            subprocess.run([*command, "--source", str(clean), *options], check=True, cwd=ROOT, env=environment)
+        digests.add((artifact.read(out / "tokenizer").digest, artifact.read(out / "tokens").digest))
+    assert len(digests) == 1
+    assert digests.pop()[0] == artifact.read(tokenizer_dir).digest
+
+
+def test_too_little_text_for_the_vocabulary(tmp_path: Path) -> None:
+    rows = pl.DataFrame({"id": ["a", "b"], "text": ["x = 1\n", "y = 2\n"], "bytes": [6, 6]})
+    source = write_clean(tmp_path / "clean", rows)
+    with pytest.raises(DataError, match=r"12 bytes of text give \d+ tokens, needed 4096; .*vocabulary_size to at most"):
+        vocabulary.run(VocabularyConfig(), source=source, report=source, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sample_is_whole_documents_up_to_its_size() -> None:
+    ids = pl.Series([f"{number}" for number in range(1000)])
+    sizes = pl.Series([10] * 1000)
+    chosen = vocabulary.sample(ids, sizes, 2_000, seed=0)
+    assert sizes.filter(chosen).sum() == 2_000
+    assert (vocabulary.sample(ids, sizes, 2_000, seed=1) != chosen).any()
+    assert vocabulary.sample(ids, sizes, 10**9, seed=0).all()
+
+
+@pytest.fixture(scope="session")
+def tokens(clean: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tokens") / "tokens"
+    config = TokenizeConfig(validation_fraction=0.2, chunk_bytes=100_000)
+    tokenize.run(config, source=clean, tokenizer=tokenizer_dir, out=out)
+    return out
+
+
+def test_token_files_hold_every_document_once(clean: Path, tokens: Path, codec: TextCodec) -> None:
+    texts = dict(pl.read_parquet(clean / "part-*.parquet").select("id", "text").iter_rows())
+    seen = []
+    for split in SPLITS:
+        store = TokenStore(tokens, split)
+        documents = pl.read_parquet(tokens / f"{split}.documents.parquet")
+        assert store.tokens.dtype == np.uint16
+        assert store.num_documents == len(documents)
+        for index, row in enumerate(documents.iter_rows(named=True)):
+            found = store.document(index)
+            assert found[-1] == END_OF_TEXT_ID
+            assert codec.decode(found[:-1].tolist(), skip_special_tokens=False) == texts[row["id"]]
+            assert (len(found), len(texts[row["id"]].encode())) == (row["tokens"], row["bytes"])
+        seen += documents["id"].to_list()
+        assert documents["id"].is_sorted()
+    assert sorted(seen) == sorted(texts)
+
+
+def test_validation_is_whole_clusters(tokens: Path) -> None:
+    train, validation = (pl.read_parquet(tokens / f"{split}.documents.parquet") for split in SPLITS)
+    assert not set(train["cluster"]) & set(validation["cluster"])
+    rows = pl.read_parquet(tokens / "validation.parquet")
+    assert rows["id"].to_list() == validation["id"].to_list()
+    assert rows.columns == list(tokenize.VALIDATION_COLUMNS)
+
+
+def test_statistics_agree_with_the_files(tokens: Path, tokenizer_dir: Path) -> None:
+    stated = artifact.read(tokens).statistics
+    stores = {split: TokenStore(tokens, split) for split in SPLITS}
+    assert (stated["train_tokens"], stated["validation_tokens"]) == tuple(stores[each].num_tokens for each in SPLITS)
+    assert stated["tokenizer_digest"] == artifact.read(tokenizer_dir).digest
+    assert stated["vocabulary_size"] == 1024
+    total = sum(pl.read_parquet(tokens / f"{split}.documents.parquet")["bytes"].sum() for split in SPLITS)
+    assert stated["bytes_per_token"] == pytest.approx(total / sum(s.num_tokens for s in stores.values()), abs=1e-6)
+
+
+@given(st.sets(st.text(min_size=1), min_size=1, max_size=30), st.integers(0, 5), st.floats(0.01, 0.99))
+def test_split_depends_on_the_cluster_alone(names: set[str], seed: int, fraction: float) -> None:
+    """Alone, in company, repeated or reordered: a cluster lands on the same side."""
+    together = pl.Series(sorted(names) * 2)
+    alone = [is_validation(pl.Series([name]), fraction, seed).item() for name in sorted(names)]
+    assert is_validation(together, fraction, seed).to_list() == alone * 2
+
+
+def test_split_holds_out_the_fraction() -> None:
+    names = pl.Series([f"{number:064x}" for number in range(20_000)])
+    assert is_validation(names, 0.04, 0).mean() == pytest.approx(0.04, abs=0.005)
+    assert is_validation(names, 0.04, 0).to_list() != is_validation(names, 0.04, 1).to_list()
+    # Stated once and for all: another value would move documents between the splits of existing corpora.
+    assert draw("0" * 64, 0, "validation") == pytest.approx(0.900771, abs=1e-6)
+
+
+def test_split_does_not_know_which_documents_were_taken_in() -> None:
+    """Ingest takes the lowest hashes too: a corpus of a tenth of the source must not lie on one side."""
+    source = pl.Series([f"{number:064x}" for number in range(50_000)])
+    taken = source.filter(choose(source, pl.Series([1] * len(source)), max_bytes=len(source) // 10, seed=0))
+    assert len(taken) == len(source) // 10
+    assert is_validation(taken, 0.04, 0).mean() == pytest.approx(0.04, abs=0.01)
+
+
+def test_empty_split_is_refused(clean: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"leave none for validation at tokenize\.validation_fraction 1e-09"):
+        config = TokenizeConfig(validation_fraction=1e-9)
+        tokenize.run(config, source=clean, tokenizer=tokenizer_dir, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@given(st.lists(st.integers(1, 3 * BLOCK_TOKENS), min_size=1, max_size=12), st.data())
+@settings(max_examples=50, deadline=None)
+def test_document_of_an_offset(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], data: st.DataObject
+) -> None:
+    directory = tmp_path_factory.mktemp("store")
+    with TokenWriter(directory, "train") as writer:
+        for length in lengths:
+            writer.append([[length % 65536] * length])
+    store = TokenStore(directory, "train")
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    edges = np.unique(np.concatenate([store.offsets[:-1], store.offsets[1:] - 1]))
+    extra = data.draw(st.lists(st.integers(0, len(owners) - 1), max_size=20))
+    for token in [*edges.tolist(), *extra]:
+        assert store.document_of(token) == owners[token]
+    for outside in (-1, len(owners)):
+        with pytest.raises(IndexError):
+            store.document_of(outside)
+
+
+def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
+    with TokenWriter(tmp_path, "train") as writer:
+        writer.append([[1, 2, 3], [4]])
+    np.save(tmp_path / "train.offsets.npy", np.array([0, 3, 9]))
+    with pytest.raises(ArtifactError, match=r"train\.offsets\.npy: ends at 9, 4 tokens were found"):
+        TokenStore(tmp_path, "train")
+    with pytest.raises(ArtifactError, match="validation cannot be read"):
+        TokenStore(tmp_path, "validation")
+
+
+def test_codec_names_the_file_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json: cannot be read as a tokenizer"):
+        TextCodec(tmp_path)
