@@ -1,0 +1,173 @@
+"""Parameters of planning and pretraining, and the plan that later stages read. Light: no torch.
+
+The defaults are the smoke cycle's: two cores, minutes. Rates, sizes and shares are measured ones; docs/log.md has the
+figures of what was tried beside them.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from components.core.config import StepConfig
+from components.training.shape import Architecture, Shape
+
+Precision = Literal["float32", "bfloat16"]
+Device = Literal["cpu", "cuda"]
+
+
+class Size(StepConfig):
+    """Depth and width of one candidate model."""
+
+    layers: int = Field(ge=1, description="blocks")
+    width: int = Field(ge=32, description="features of the residual stream; a multiple of head_width")
+
+
+class FixedRun(StepConfig):
+    """A run with every decision taken in advance. `overnight cycle --replay` fills in what a deadline decided."""
+
+    size: Size = Field(default=Size(layers=4, width=128), description="depth and width")
+    steps: int = Field(default=1500, ge=1, description="updates")
+    decisions: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="(step, last step) of each decision of the decay; empty: pretrain.decay_share of the steps",
+    )
+    precision: Precision = Field(default="float32", description="what the model computes in; masters are float32")
+    compiled: bool = Field(default=False, description="compile the model")
+
+
+class StageReserves(StepConfig):
+    """Seconds set aside for each stage but pretrain, start-up included. Those before `plan` count when no cycle says
+    when it began."""
+
+    ingest: float = Field(default=15, gt=0)
+    check_raw: float = Field(default=20, gt=0)
+    clean: float = Field(default=40, gt=0)
+    check_clean: float = Field(default=15, gt=0)
+    vocabulary: float = Field(default=10, gt=0)
+    tokenize: float = Field(default=10, gt=0)
+    plan: float = Field(default=35, gt=0)
+    sft: float = Field(default=45, gt=0)
+    preferences: float = Field(default=40, gt=0)
+    align: float = Field(default=45, gt=0)
+    evaluate: float = Field(default=60, gt=0)
+    release: float = Field(default=40, gt=0, description="registration, gate, deployment and the first answer")
+
+
+BEFORE_PLAN = ("ingest", "check_raw", "clean", "check_clean", "vocabulary", "tokenize")
+AFTER_PRETRAIN = ("sft", "preferences", "align", "evaluate", "release")
+
+
+class PlanConfig(StepConfig):
+    """What the deadline is, what may be chosen, and how."""
+
+    mode: Literal["deadline", "fixed"] = Field(
+        "deadline", description="deadline: time decides, every decision is recorded; fixed: `fixed` decides"
+    )
+    hours: float = Field(0.18, gt=0, le=24 * 30, description="deadline of the whole cycle, from its start")
+    reserves: StageReserves = Field(default_factory=StageReserves, description="seconds of every other stage")
+    startup_seconds: float = Field(25, ge=0, description="pretrain before its first step: Ray Train, imports")
+    compile_seconds: float = Field(40, ge=0, description="compilation before the first step, when it is used")
+    finish_seconds: float = Field(25, ge=0, description="pretrain after its last step: validation, export")
+    minimum_training_seconds: float = Field(180, gt=0, description="a deadline that leaves less is refused")
+    probe_seconds: float = Field(15, gt=0, description="limit of the timed steps")
+    architecture: Architecture = Field("qwen3", description="llama, or qwen3: llama with normalised queries and keys")
+    ladder: tuple[Size, ...] = Field(
+        (Size(layers=4, width=128), Size(layers=6, width=192), Size(layers=8, width=256), Size(layers=12, width=512)),
+        min_length=1,
+        description="candidate sizes, smallest first",
+    )
+    head_width: int = Field(64, ge=16, description="features of one attention head")
+    queries_per_key_value: int = Field(2, ge=1, description="query heads that share a key-value head")
+    tied: bool = Field(False, description="one matrix for input and output embedding")
+    rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary positions")
+    sequence_length: int = Field(256, ge=16, description="tokens of a training window, and the context of the model")
+    batch_samples: int = Field(8, ge=1, description="windows of one update, over all workers")
+    micro_batch_samples: int = Field(8, ge=1, description="windows of one forward and backward pass of a worker")
+    minimum_tokens_per_parameter: float = Field(
+        1.5,
+        gt=0,
+        description="the largest size that sees this many tokens per parameter is chosen; measured in minutes on cores,"
+        " where published laws do not hold (20 is Hoffmann's compute-optimal ratio, for runs of 1e18 FLOPs and more)",
+    )
+    num_workers: int = Field(1, ge=1, description="data-parallel workers")
+    device: Device = Field("cpu", description="cpu: the workers share the cores; cuda: one GPU for each worker")
+    compile_from_seconds: float = Field(120, ge=0, description="compile when at least this much is left for training")
+    compiled_speedup: float = Field(1.8, ge=1, description="tokens per second compiled over eager, measured")
+    fixed: FixedRun = Field(default_factory=FixedRun, description="the run of fixed mode")
+
+
+class RatesConfig(StepConfig):
+    """Peak learning rates by role and the update rule: Muon for matrices, AdamW for the rest."""
+
+    matrix: float = Field(default=0.04, gt=0, description="hidden matrices (Muon)")
+    embedding: float = Field(default=0.3, gt=0, description="input embedding (AdamW); about 0.01 when it is tied")
+    output: float = Field(default=0.01, gt=0, description="output embedding (AdamW)")
+    norm: float = Field(default=0.01, gt=0, description="RMSNorm weights (AdamW)")
+    momentum: float = Field(default=0.95, gt=0, lt=1, description="Muon's, after its warm-up from 0.1 less")
+    momentum_warmup_steps: int = Field(default=300, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, description="of hidden matrices")
+    betas: tuple[float, float] = Field(default=(0.8, 0.95), description="AdamW")
+    epsilon: float = Field(default=1e-10, gt=0, description="AdamW")
+    clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm")
+
+
+class PretrainConfig(StepConfig):
+    """How the planned model is trained."""
+
+    rates: RatesConfig = Field(default_factory=RatesConfig, description="learning rates")
+    warmup_steps: int = Field(20, ge=0)
+    decay_share: float = Field(
+        0.6, gt=0, le=1, description="share of the run (of its time, under a deadline) that decays"
+    )
+    final_share: float = Field(0.02, ge=0, lt=1, description="learning rate at the end, as a share of the peak")
+    fim_rate: float = Field(0.3, ge=0, le=1, description="chance that a piece of a document is made fill-in-the-middle")
+    report_every_steps: int = Field(25, ge=1, description="rows of history.csv, metrics and progress")
+    validate_every_steps: int = Field(500, ge=1, description="a multiple of report_every_steps")
+    validation_bytes: int = Field(50_000, ge=1, description="held-out bytes of the validation during training")
+    final_validation_bytes: int = Field(600_000, ge=1, description="held-out bytes of the last one; all if fewer")
+    checkpoint_seconds: float = Field(20, ge=0, description="between checkpoints")
+    seed: int = Field(0, ge=0, description="weights, order of the samples, fill-in-the-middle, validation sample")
+
+
+class Alternative(BaseModel):
+    """A size that was looked at, and what the time would give it. Losses are the laws' own, in nats per token of the
+    tokenizers they were fitted with: for comparison between sizes only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int
+    width: int
+    parameters: int
+    tokens_per_second: float
+    tokens: int
+    tokens_per_parameter: float
+    hoffmann_loss: float
+    besiroglu_loss: float
+
+
+class Plan(BaseModel):
+    """plan.json. `stage_seconds` holds every stage of the graph and `release`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["deadline", "fixed"]
+    deadline_hours: float = Field(description="of the whole cycle; in fixed mode it only shapes stage_seconds")
+    stage_seconds: dict[str, float] = Field(description="budget of a stage in deadline mode, start-up included")
+    shape: Shape
+    sequence_length: int
+    batch_samples: int
+    micro_batch_samples: int
+    num_workers: int
+    device: Device
+    precision: Precision
+    compiled: bool
+    training_seconds: float | None = Field(default=None, description="first step to last; None in fixed mode")
+    finish_seconds: float = Field(default=0.0, description="of stage_seconds of pretrain: after the last step")
+    steps: int | None = Field(default=None, description="None in deadline mode")
+    decisions: tuple[tuple[int, int], ...] = Field(default=(), description="of the decay; empty in deadline mode")
+    expected_tokens: int | None = Field(default=None, description="what the probe foresees; None in fixed mode")
+    alternatives: tuple[Alternative, ...] = Field(
+        default=(), description="sizes looked at, smallest first; empty in fixed mode"
+    )
+    measured: dict[str, float] = Field(default_factory=dict, description="the probe; empty in fixed mode")
+    notes: tuple[str, ...] = Field(default=(), description="why things were chosen")

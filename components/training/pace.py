@@ -1,0 +1,42 @@
+"""Decisions by the clock: when the decay starts, and where it ends. Standard library only.
+
+A pure function of (steps done, seconds spent) pairs: workers that agree on these agree on the decisions.
+"""
+
+from dataclasses import dataclass, field
+
+from components.training.schedule import Schedule
+
+# A new end is decided only when it differs by more than this share of what is left.
+TOLERANCE = 0.02
+
+
+@dataclass(slots=True, kw_only=True)
+class Pace:
+    """A budget of training seconds spent in full: stable until its last `decay_share`, then decaying to its end.
+
+    The end is foreseen from the speed of the last `window_share` of the budget, and corrected at that interval.
+    """
+
+    training_seconds: float
+    decay_share: float
+    window_share: float = 0.05
+    _marks: list[tuple[int, float]] = field(default_factory=list)
+
+    def decide(self, schedule: Schedule, step: int, seconds: float) -> None:
+        """Take the decision that is due after `step` steps and `seconds` seconds, if one is."""
+        if not self._marks:
+            self._marks.append((step, seconds))
+            return
+        mark_step, mark_seconds = self._marks[-1]
+        starts = schedule.decay_start_step is None and seconds >= (1 - self.decay_share) * self.training_seconds
+        if not starts and seconds < mark_seconds + self.window_share * self.training_seconds:
+            return
+        speed_from = self._marks[-2] if starts and len(self._marks) > 1 else (mark_step, mark_seconds)
+        left = max(0.0, self.training_seconds - seconds)
+        per_step = (seconds - speed_from[1]) / (step - speed_from[0])
+        self._marks.append((step, seconds))
+        end = step + int(left / per_step)
+        planned = schedule.total_steps
+        if starts or (planned is not None and abs(end - planned) > max(1.0, TOLERANCE * (planned - step))):
+            schedule.decide(step, end)

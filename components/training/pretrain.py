@@ -1,0 +1,226 @@
+"""Pretrain a model on Ray Train.
+
+Reads   token files (`--tokens`), the tokenizer (`--tokenizer`), the plan (`--plan`)
+Writes  a Hugging Face directory with the tokenizer's files, and history.csv; statistics hold the decisions that
+        fixed mode replays
+A run that was killed anywhere goes on from its last good checkpoint when the same command is given again: checkpoints
+lie under a key of config, code and inputs, and go once the artifact is complete. In deadline mode the time spent before
+a kill counts.
+Not covered: workers that share no file system, restarting a failed worker more than twice.
+
+This process does not import torch: the workers do, while it only waits.
+"""
+
+import lzma
+import shutil
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, get_context, report
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from components.core import artifact, cluster
+from components.core.artifact import Manifest
+from components.core.closure import code_digest
+from components.core.config import Settings, digest_of, read_settings
+from components.core.errors import ArtifactError, DataError, OvernightError
+from components.core.events import Events
+from components.core.step import main
+from components.training.config import Plan, PretrainConfig
+from components.training.work import Work
+
+# Raised by a worker that knows a restart would end the same way; kept apart from failures that are tried again.
+FATAL = "fatal"
+MAX_FAILURES = 2
+# Threads that spin while they wait lose everything to any other process: two of them on two cores fell from 26,000
+# to 2,000 tokens/s beside one busy process; sleeping ones from 24,000 to 11,000.
+WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+NOT_IN_MODEL = {artifact.MANIFEST}
+METRICS = ("loss", "gradient_norm", "learning_rate", "tokens_per_second", "validation_bits_per_byte")
+
+
+class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
+    """Turns what workers report into events. Runs in Ray Train's controller, on the driver's machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        """Worker 0 speaks for all."""
+        events = Events("pretrain", self.settings)
+        row = metrics[0]
+        for note in row["notes"]:
+            events.note(note)
+        if row.get("step") is None:
+            return
+        events.metrics({name: row[name] for name in METRICS if row[name] is not None}, step=row["step"])
+        if row["training_seconds"] is not None:
+            events.progress(min(row["seconds"], row["training_seconds"]), row["training_seconds"], "seconds")
+        else:
+            events.progress(row["step"], row["total_steps"], "steps")
+
+
+def train_on_ray(content: str) -> dict[str, Any]:
+    """What each Ray Train worker runs. `content` is the JSON of a Work."""
+    from components.training import process_group, worker  # noqa: PLC0415 - torch: in the workers, not in the driver
+    from components.training.engine import NonFiniteLossError, World  # noqa: PLC0415 - as above
+
+    work = Work.model_validate_json(content)
+    context = get_context()
+    device = f"cuda:{context.get_local_rank()}" if work.plan.device == "cuda" else "cpu"
+    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
+    with process_group.joined(world, broadcast_from_rank_zero):
+        try:
+            return worker.train_worker(
+                work, world, report=report, agree=lambda value: float(broadcast_from_rank_zero(value))
+            )
+        except (NonFiniteLossError, TimeoutError) as error:
+            return {FATAL: str(error)}
+
+
+def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, out: Path) -> Manifest:
+    """Train, export, and drop the checkpoints. Raises DataError when the tokens are another tokenizer's."""
+    started = time.time()
+    inputs = [artifact.read(tokens), artifact.read(tokenizer), artifact.read(plan)]
+    planned = read_plan(plan)
+    check_inputs(inputs[0], inputs[1], planned)
+    settings = read_settings()
+    key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
+    run_path = (settings.state / "checkpoints" / key).resolve()
+    run_path.mkdir(parents=True, exist_ok=True)
+    events = Events("pretrain")
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        compressed = pool.submit(xz_bytes_of_documents, tokens)
+        figures = _fit(config, planned, tokens.resolve(), run_path, started, events)
+        worked = figures["training_seconds"] + figures["validation_seconds"]
+        events.metric("startup_seconds", max(0.0, time.time() - started - worked))
+        xz_bytes, num_bytes = compressed.result()
+    sampled = figures.pop("validation_indices")
+    with artifact.create(out, stage="pretrain", config=config, inputs=inputs, code=Path(__file__)) as draft:
+        for source in [*(run_path / "export").iterdir(), *tokenizer.iterdir()]:
+            if source.name not in NOT_IN_MODEL:
+                shutil.copyfile(source, draft.path / source.name)
+        draft.rows["history.csv"] = figures.pop("history_rows")
+        xz_bits = 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
+        draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
+    events.metrics({name: draft.statistics[name] for name in ("validation_bits_per_byte", "xz_bits_per_byte")})
+    shutil.rmtree(run_path)
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+def read_plan(plan: Path) -> Plan:
+    """plan.json of a verified artifact. Raises ArtifactError when it is not a plan of this version."""
+    path = plan / "plan.json"
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a plan: {' '.join(str(error).split())[:200]}; run plan again") from error
+
+
+def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan) -> None:
+    """Raise DataError when tokens, tokenizer and plan do not belong together."""
+    wanted = tokens.statistics["tokenizer_digest"]
+    if wanted != tokenizer.digest:
+        raise DataError(
+            f"tokens were made with tokenizer {wanted}, found tokenizer {tokenizer.digest}; run tokenize again"
+        )
+    found = int(tokens.statistics["vocabulary_size"])
+    if found > plan.shape.vocabulary_size:
+        raise DataError(f"tokens need {found} embeddings, the plan has {plan.shape.vocabulary_size}; run plan again")
+    windows = (int(tokens.statistics["train_tokens"]) - 1) // plan.sequence_length
+    if windows < 1:
+        raise DataError(
+            f"{tokens.statistics['train_tokens']} training tokens are not one window of plan.sequence_length "
+            f"{plan.sequence_length}; add documents or shorten it"
+        )
+    if plan.batch_samples % plan.num_workers:
+        raise DataError(
+            f"plan.batch_samples {plan.batch_samples} cannot be shared by {plan.num_workers} workers evenly"
+        )
+
+
+def xz_bytes_of_documents(tokens: Path) -> tuple[list[int], list[int]]:
+    """What `xz -9` makes of each held-out document alone, and its bytes, in the order of the token files.
+
+    In a thread: the compressor works outside the interpreter's lock while the workers import and compile.
+    """
+    order = pl.read_parquet(tokens / "validation.documents.parquet", columns=["id"])
+    texts = pl.read_parquet(tokens / "validation.parquet", columns=["id", "text"])
+    documents = [text.encode() for text in order.join(texts, on="id", how="left", maintain_order="left")["text"]]
+    compressed = [len(lzma.compress(each, format=lzma.FORMAT_XZ, preset=9)) for each in documents]
+    return compressed, [len(each) for each in documents]
+
+
+def split_figures(
+    figures: dict[str, Any], plan: Plan, xz_bits_per_byte: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was timed, and what follows from inputs, code, seed and decisions."""
+    timed = {name: figures[name] for name in ("training_seconds", "warm_up_seconds", "validation_seconds")}
+    timed["tokens_per_second"] = figures["tokens"] / max(1e-9, figures["training_seconds"])
+    timed["compiled"] = figures["compiled"]
+    statistics = {
+        "parameters": plan.shape.parameters,
+        "tokens": figures["tokens"],
+        "steps": figures["steps"],
+        "validation_bits_per_byte": figures["validation_bits_per_byte"],
+        "validation_bytes": figures["validation_bytes"],
+        "xz_bits_per_byte": xz_bits_per_byte,
+        # plan.fixed of a replay, key for key
+        "decided": {
+            "size": {"layers": plan.shape.layers, "width": plan.shape.width},
+            "steps": figures["steps"],
+            "decisions": figures["decisions"],
+            "precision": plan.precision,
+            "compiled": plan.compiled,
+        },
+    }
+    return timed, statistics
+
+
+def _fit(
+    config: PretrainConfig, plan: Plan, tokens: Path, run_path: Path, started: float, events: Events
+) -> dict[str, Any]:
+    """Run the workers to the end and return worker 0's figures. Raises OvernightError in one line."""
+    with cluster.connect():
+        events.note(f"Ray after {time.time() - started:.1f} s")
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // plan.num_workers)
+        ends_at = started + plan.stage_seconds["pretrain"] - plan.finish_seconds if plan.mode == "deadline" else None
+        work = Work(config=config, plan=plan, tokens=tokens, run=run_path, training_ends_at=ends_at, threads=cores)
+        settings = read_settings()
+        absolute = settings.model_copy(update={"state": settings.state.resolve()})
+        trainer = DataParallelTrainer(
+            train_on_ray,
+            train_loop_config=work.model_dump_json(),
+            scaling_config=ScalingConfig(
+                num_workers=plan.num_workers,
+                use_gpu=plan.device == "cuda",
+                resources_per_worker={"CPU": cores} | ({"GPU": 1} if plan.device == "cuda" else {}),
+            ),
+            run_config=RunConfig(
+                # Ray would restore a run of the same name and place; ours are restored by their content.
+                name=uuid.uuid4().hex,
+                storage_path=str(run_path / "ray"),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
+                callbacks=[Tell(absolute)],
+                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            ),
+        )
+        try:
+            figures = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise OvernightError(f"training failed {MAX_FAILURES + 1} times: {last}; checkpoints are kept") from error
+    if FATAL in figures:
+        raise OvernightError(f"{figures[FATAL]}; the last good checkpoint is kept in {run_path}")
+    return dict(figures)
+
+
+if __name__ == "__main__":
+    main("pretrain", PretrainConfig, run)

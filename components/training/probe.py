@@ -1,0 +1,92 @@
+"""A few timed steps on this machine, with the very engine. Imports torch; only deadline mode pays for it."""
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from components.training.engine import DTYPES, Precision, Recipe, Trainer, World
+from components.training.model import build
+from components.training.optimizer import Rates
+from components.training.shape import Shape
+
+# Rates do not change the speed of a step; these keep random tokens from giving infinities.
+RATES = Rates(
+    matrix=1e-3,
+    embedding=1e-3,
+    output=1e-3,
+    norm=1e-3,
+    momentum=0.9,
+    momentum_warmup_steps=0,
+    weight_decay=0.0,
+    betas=(0.9, 0.95),
+    epsilon=1e-8,
+    clip_norm=1.0,
+)
+MINIMUM_STEPS = 3
+
+
+def step_seconds(
+    shape: Shape, precision: Precision, *, samples: int, sequence_length: int, device: str, limit_seconds: float
+) -> float:
+    """The fastest of a few eager steps of one micro-batch: other processes can only slow a step down."""
+    recipe = Recipe(
+        precision=precision,
+        compiled=False,
+        micro_batch_samples=samples,
+        rates=RATES,
+        report_every_steps=1,
+        validate_every_steps=1,
+        checkpoint_seconds=float("inf"),
+    )
+    trainer = Trainer(build(shape, 0, 0), recipe, World(device=device), lambda _: None)
+    windows = np.random.default_rng(0).integers(0, shape.vocabulary_size, size=(samples, sequence_length + 1))
+    trainer.warm_up(windows)
+    return min(_timed_steps(trainer, windows, limit_seconds))
+
+
+def _timed_steps(
+    trainer: Trainer, windows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: float
+) -> Iterator[float]:
+    until = time.monotonic() + limit
+    for step in itertools.count():
+        started = time.monotonic()
+        trainer.step(step, windows, 1.0)
+        yield time.monotonic() - started
+        if step + 1 >= MINIMUM_STEPS and time.monotonic() > until:
+            return
+
+
+def multiplication_flops(precision: Precision, shape: Shape, rows: int, device: str, limit_seconds: float) -> float:
+    """FLOP/s of the products of one block and the output, the fastest of a few rounds.
+
+    What is left of a compiled step is mostly these; eager steps are dominated by element-wise passes, which made
+    float32 look faster on cores where compiled bfloat16 is 1.5 times as fast.
+    """
+    dtype = DTYPES[precision]
+    sides = [(shape.width, shape.width), (shape.width, shape.feed_forward), (shape.width, shape.vocabulary_size)]
+    pairs = [
+        (torch.ones(rows, inner, dtype=dtype, device=device), torch.ones(inner, outer, dtype=dtype, device=device))
+        for inner, outer in sides
+    ]
+    flops = sum(2 * rows * inner * outer for inner, outer in sides)
+    until, best = time.monotonic() + limit_seconds, float("inf")
+    while time.monotonic() < until:
+        started = time.monotonic()
+        for left, right in pairs:
+            left @ right
+        if device != "cpu":
+            torch.cuda.synchronize()
+        best = min(best, time.monotonic() - started)
+    return flops / best
+
+
+def compiler_fault() -> str | None:
+    """Why torch.compile cannot be used here, in one line; None when it can. A few seconds, once a machine: cached."""
+    try:
+        torch.compile(lambda values: values * 2 + 1, dynamic=False)(torch.ones(8))
+    except Exception as error:  # the compiler's failures have no common class
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return None

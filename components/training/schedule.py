@@ -1,0 +1,64 @@
+"""The learning rate over steps: warm-up, stable, decay (WSD). Standard library only.
+
+In deadline mode nobody knows the last step in advance: the decay starts when the time left says so, and its end is
+corrected from the measured speed while it runs. Each such decision is a pair of integers, so the recorded decisions
+replay the very same rates without a clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Schedule:
+    """The share of the peak learning rate at each step, given what has been decided so far.
+
+    decisions   [(step, last_step), ...]: from `step` on the rate falls in a straight line and reaches `final_share`
+                at `last_step`. The first one starts the decay, each later one moves its end. Steps rise strictly.
+    """
+
+    warmup_steps: int
+    final_share: float
+    decisions: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def decay_start_step(self) -> int | None:
+        """The step at which the decay starts; None while it has not been decided."""
+        return self.decisions[0][0] if self.decisions else None
+
+    @property
+    def total_steps(self) -> int | None:
+        """The number of steps of the run; None while it has not been decided."""
+        return self.decisions[-1][1] if self.decisions else None
+
+    def decide(self, step: int, last_step: int) -> None:
+        """From `step` on, decay so as to end at `last_step`. Raises ValueError for a decision that cannot hold."""
+        if last_step < step:
+            raise ValueError(f"a decay decided at step {step} cannot end at step {last_step}")
+        if self.decisions and step <= self.decisions[-1][0]:
+            raise ValueError(f"a decision at step {step} comes after one at step {self.decisions[-1][0]}")
+        self.decisions.append((step, last_step))
+
+    def share(self, step: int) -> float:
+        """Share of the peak rate for the update made at `step` (0-based), in (0, 1]."""
+        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return warmup * self._decay(step)
+
+    def _decay(self, step: int) -> float:
+        share = 1.0
+        for position, (start, end) in enumerate(self.decisions):
+            if step < start:
+                break
+            following = self.decisions[position + 1][0] if position + 1 < len(self.decisions) else None
+            until = step if following is None else min(step, following)
+            length = max(1, end - start)
+            share += (self.final_share - share) * min(1.0, (until - start) / length)
+        return share
+
+
+def fixed(warmup_steps: int, final_share: float, decisions: Sequence[tuple[int, int]]) -> Schedule:
+    """A schedule with every decision taken in advance: fixed mode and replay."""
+    schedule = Schedule(warmup_steps=warmup_steps, final_share=final_share)
+    for step, last_step in decisions:
+        schedule.decide(step, last_step)
+    return schedule

@@ -1,0 +1,79 @@
+"""Bits per byte of held-out documents, each read alone from <|endoftext|> on. Only torch and numpy.
+
+A document longer than the context is read in windows that overlap by half: every token is predicted once, from at
+least half a context where the document has it. The end of a document is a prediction too and counts; its byte does not
+exist, so nothing flatters the figure.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from transformers.modeling_utils import PreTrainedModel
+
+BATCH_TOKENS = 16_384
+LOGIT_ROWS = 1024  # bounds the memory of logits
+
+
+def sample_of(num_bytes: NDArray[np.int64], limit_bytes: int, seed: int) -> NDArray[np.int64]:
+    """Indices of documents drawn by the seed until they hold `limit_bytes`, sorted; all when they do not."""
+    order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(num_bytes))
+    count = int(np.searchsorted(np.cumsum(num_bytes[order]), limit_bytes)) + 1
+    return np.sort(order[:count])
+
+
+def windows_of(length: int, context: int) -> Iterator[tuple[int, int, int]]:
+    """(first input, first scored, end) of each window over `length` predictions; every prediction scored once."""
+    end = min(context, length)
+    yield 0, 0, end
+    while end < length:
+        scored = end
+        end = min(end + context // 2, length)
+        yield end - context, scored, end
+
+
+@torch.no_grad()
+def nats(
+    model: PreTrainedModel, documents: Sequence[NDArray[np.uint16]], context: int, end_of_text: int, device: str
+) -> float:
+    """Sum of -ln p over every token of the documents (their end included), in float64 over float32 logits."""
+    pending: list[tuple[NDArray[np.int64], int, int]] = []
+    for document in documents:
+        tokens = np.concatenate([[end_of_text], document.astype(np.int64)])
+        for start, scored, end in windows_of(len(document), context):
+            pending.append((tokens[start : end + 1], scored - start, end - start))
+    pending.sort(key=lambda each: len(each[0]))  # stable: equal lengths share a batch, so little is padded
+    total = 0.0
+    rows = max(1, BATCH_TOKENS // context)
+    for first in range(0, len(pending), rows):
+        total += _batch_nats(model, pending[first : first + rows], end_of_text, device)
+    return total
+
+
+def _batch_nats(
+    model: PreTrainedModel, batch: list[tuple[NDArray[np.int64], int, int]], pad: int, device: str
+) -> float:
+    """Right padding is harmless: attention is causal, and padded predictions are not scored."""
+    width = max(len(tokens) for tokens, _, _ in batch)
+    inputs = torch.full((len(batch), width), pad, dtype=torch.int64)
+    scored = torch.zeros((len(batch), width - 1), dtype=torch.bool)
+    for row, (tokens, start, end) in enumerate(batch):
+        inputs[row, : len(tokens)] = torch.from_numpy(tokens)
+        scored[row, start:end] = True
+    inputs, scored = inputs.to(device), scored.to(device)
+    hidden: Tensor = model.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
+    predicted, wanted = hidden[scored], inputs[:, 1:][scored]
+    total = 0.0
+    for start in range(0, len(wanted), LOGIT_ROWS):
+        logits = model.lm_head(predicted[start : start + LOGIT_ROWS]).float()
+        total += float(functional.cross_entropy(logits, wanted[start : start + LOGIT_ROWS], reduction="sum").double())
+    return total
+
+
+def bits_per_byte(total_nats: float, num_bytes: int) -> float:
+    """Nats over documents as bits per byte of their UTF-8 text."""
+    return total_nats / math.log(2) / num_bytes

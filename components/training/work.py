@@ -1,0 +1,20 @@
+"""What the driver hands to every worker of a run. Light: no torch."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from components.training.config import Plan, PretrainConfig
+
+
+class Work(BaseModel):
+    """Everything that a worker needs. Paths are absolute and seen by all workers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: PretrainConfig
+    plan: Plan
+    tokens: Path = Field(description="the token files")
+    run: Path = Field(description="checkpoints, export and budget of this run")
+    training_ends_at: float | None = Field(description="seconds since the epoch; None in fixed mode")
+    threads: int = Field(ge=1, description="for each worker")

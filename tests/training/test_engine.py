@@ -1,0 +1,139 @@
+"""The loop: deterministic, resumable, independent of how a batch is cut."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.training import checkpoint
+from components.training.engine import NonFiniteLossError, Report, Trainer, World, train
+from components.training.model import build
+from components.training.optimizer import orthogonalise
+from components.training.schedule import fixed
+from components.training.validation import windows_of
+from tests.training.runs import SHAPE, recipe, run_small, same, windows_for
+
+
+class BrokenError(Exception):
+    """Stands for the end of a process."""
+
+
+def break_at(step: int, reports: list[Report]) -> object:
+    def report(row: Report) -> None:
+        reports.append(row)
+        if row.step == step:
+            raise BrokenError
+
+    return report
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_seed_gives_the_same_weights_and_learns(tmp_path: Path, precision: str) -> None:
+    rows: list[Report] = []
+    one = run_small(tmp_path / "one", steps=60, how=recipe(precision=precision), report=rows.append)
+    two = run_small(tmp_path / "two", steps=60, how=recipe(precision=precision))
+    assert same(one[1], two[1])
+    assert one[0].history == two[0].history
+    assert rows[0].loss > 4.5
+    assert rows[-1].loss < 2.5  # three continuations are equally likely: ln 3 = 1.10 is the floor, ln 128 = 4.85 chance
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_broken_run_resumed_equals_an_unbroken_one(tmp_path: Path, precision: str) -> None:
+    whole = run_small(tmp_path / "whole", how=recipe(precision=precision))
+    every = recipe(precision=precision, checkpoint_seconds=0.0)
+    with pytest.raises(BrokenError):
+        run_small(tmp_path / "broken", how=every, report=break_at(15, []))  # type: ignore[arg-type]
+    notes: list[str] = []
+    resumed = run_small(tmp_path / "broken", how=every, note=notes.append)
+    assert "resumed at step 14" in notes[0]
+    assert same(whole[1], resumed[1])
+    assert whole[0].history == resumed[0].history
+    assert whole[0].tokens == resumed[0].tokens == 20 * 8 * 32
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(tmp_path: Path) -> None:
+    whole = run_small(tmp_path / "whole")
+    every = recipe(checkpoint_seconds=0.0)
+    with pytest.raises(BrokenError):
+        run_small(tmp_path / "run", how=every, report=break_at(15, []))  # type: ignore[arg-type]
+    assert checkpoint.steps(tmp_path / "run") == [14, 13]
+    damaged = tmp_path / "run" / "step-00000014" / checkpoint.WEIGHTS
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(checkpoint.DamagedCheckpointError, match=r"weights\.safetensors: found sha256 \w+, wanted \w+"):
+        checkpoint.load(damaged.parent)
+    notes: list[str] = []
+    resumed = run_small(tmp_path / "run", how=every, note=notes.append)
+    assert "checkpoint refused" in notes[0]
+    assert "resumed at step 13" in notes[1]
+    assert same(whole[1], resumed[1])
+
+
+def test_a_checkpoint_without_its_manifest_does_not_exist(tmp_path: Path) -> None:
+    run_small(tmp_path, steps=20, how=recipe(checkpoint_seconds=0.0))
+    (tmp_path / "step-00000020" / checkpoint.MANIFEST).unlink()
+    found = checkpoint.load_last_good(tmp_path, lambda _: None)
+    assert found is not None
+    assert found.state["step"] == 19
+    assert json.loads((tmp_path / "step-00000019" / checkpoint.STATE).read_text())["tokens"] == 19 * 8 * 32
+
+
+def test_micro_batches_give_the_gradient_of_the_batch(tmp_path: Path) -> None:
+    _, whole = run_small(tmp_path / "whole", steps=11)
+    _, parts = run_small(tmp_path / "parts", steps=11, how=recipe(micro=2))
+    for name, each in whole.items():
+        torch.testing.assert_close(parts[name], each, rtol=0.05, atol=0.02)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    trainer = Trainer(build(SHAPE, 0, 0), recipe(checkpoint_seconds=0.0), World(), lambda _: None)
+
+    def spoil(row: Report) -> None:
+        if row.step == 10:
+            torch.nn.init.constant_(trainer.model.model.norm.weight, float("nan"))
+
+    with pytest.raises(NonFiniteLossError, match="step 10: the loss is nan; lower the learning rates"):
+        train(
+            trainer,
+            windows=windows_for(World()),
+            schedule=fixed(3, 0.1, [(10, 20)]),
+            pace=None,
+            run=tmp_path,
+            report=spoil,
+            validate=None,
+        )
+    kept = checkpoint.load_last_good(tmp_path, lambda _: None)
+    assert kept is not None
+    assert kept.state["step"] == 10
+    assert all(bool(each.isfinite().all()) for each in kept.weights.values())
+
+
+def test_without_a_compiler_training_goes_on_in_eager_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nonexistent/g++",))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    torch.compiler.reset()
+    notes: list[str] = []
+    _, eager = run_small(tmp_path / "eager", steps=10 + 1)
+    _, found = run_small(tmp_path / "none", steps=10 + 1, how=recipe(compiled=True), note=notes.append)
+    assert "no compilation, training in eager mode" in notes[0]
+    assert same(eager, found)
+
+
+def test_orthogonalise_brings_singular_values_near_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for rows, columns in ((64, 64), (160, 64), (64, 160)):
+        values = torch.linalg.svdvals(orthogonalise(torch.randn(3, rows, columns, generator=generator)).float())
+        assert values.max() < 1.3
+        assert (values > 0.5).float().mean() > 0.9
+
+
+def test_every_window_of_validation_scores_each_token_once() -> None:
+    for length in (1, 5, 16, 17, 40, 64, 100):
+        windows = list(windows_of(length, 16))
+        scored = np.concatenate([np.arange(first, end) for _, first, end in windows])
+        assert scored.tolist() == list(range(length))
+        assert all(0 <= start <= first < end <= start + 16 for start, first, end in windows)

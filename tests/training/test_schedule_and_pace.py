@@ -1,0 +1,62 @@
+"""Rates over steps, and the decisions that a clock takes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.training.pace import Pace
+from components.training.schedule import Schedule, fixed
+
+
+def test_rises_stays_and_falls_to_the_final_share() -> None:
+    schedule = fixed(10, 0.1, [(60, 100)])
+    shares = [schedule.share(step) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[:10] == sorted(shares[:10])
+    assert shares[10:61] == [1.0] * 51
+    assert shares[60:] == sorted(shares[60:], reverse=True)
+    assert shares[80] == pytest.approx(0.55)
+    assert schedule.share(100) == pytest.approx(0.1)
+
+
+def test_a_new_end_bends_the_line_where_it_was_decided() -> None:
+    schedule = fixed(0, 0.0, [(100, 200), (150, 250)])
+    assert schedule.share(150) == pytest.approx(0.5)
+    assert schedule.share(200) == pytest.approx(0.25)
+    assert schedule.share(250) == pytest.approx(0.0)
+    assert (schedule.decay_start_step, schedule.total_steps) == (100, 250)
+
+
+def test_decisions_that_cannot_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot end at step 5"):
+        fixed(0, 0.0, [(10, 5)])
+    with pytest.raises(ValueError, match="comes after one at step 10"):
+        fixed(0, 0.0, [(10, 20), (10, 30)])
+
+
+def run_by_clock(pace: Pace, schedule: Schedule, seconds_of: list[float]) -> tuple[int, float]:
+    """Steps and seconds when step i takes seconds_of[i % n]."""
+    step, seconds = 0, 0.0
+    while schedule.total_steps is None or step < schedule.total_steps:
+        seconds += seconds_of[step % len(seconds_of)]
+        step += 1
+        pace.decide(schedule, step, seconds)
+    return step, seconds
+
+
+@given(st.lists(st.floats(0.05, 0.5), min_size=1, max_size=7), st.floats(0.2, 0.9))
+def test_the_budget_is_met_whatever_the_speed(seconds_of: list[float], decay_share: float) -> None:
+    schedule = Schedule(warmup_steps=0, final_share=0.0)
+    _, seconds = run_by_clock(Pace(training_seconds=100.0, decay_share=decay_share), schedule, seconds_of)
+    assert 95.0 <= seconds <= 102.0
+
+
+def test_a_machine_that_slows_down_during_the_decay_still_meets_the_budget() -> None:
+    schedule = Schedule(warmup_steps=0, final_share=0.0)
+    step, seconds = run_by_clock(Pace(training_seconds=100.0, decay_share=0.5), schedule, [0.1] * 700 + [0.3] * 1000)
+    assert 95.0 <= seconds <= 105.0
+    assert len(schedule.decisions) > 1
+    replayed = fixed(0, 0.0, schedule.decisions)
+    assert [replayed.share(each) for each in range(step)] == [schedule.share(each) for each in range(step)]
+    falling = [schedule.share(each) for each in range(schedule.decisions[0][0], step)]
+    assert falling == sorted(falling, reverse=True)
