@@ -1,0 +1,92 @@
+"""One interface over every engine that runs a trained model: token ids in, token ids out.
+
+Engines live beside this file (ctranslate2, transformers) and are opened by `components.inference.open.open_engine`.
+Prompts are token ids, so that no engine has a tokenizer, a template or a special token of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How to choose the next token.
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 take every token into account. With a `seed`, the same call gives
+    the same samples on one machine, at the price of reloading the model in some engines; None costs nothing.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    num_samples: int = 1
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError, with the bounds, for a value that has no meaning."""
+        for name, value, fits, bounds in (
+            ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
+            ("top_k", self.top_k, self.top_k >= 0, "at least 0"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("num_samples", self.num_samples, self.num_samples >= 1, "at least 1"),
+        ):
+            if not fits:
+                raise ValueError(f"{name} is {value}, needed {bounds}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """New tokens of one sample, without the prompt and without the token that ended it."""
+
+    tokens: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+
+
+class Engine(Protocol):
+    """A loaded model. T tokens of one sequence.
+
+    `context_tokens` is the longest sequence that the model was trained on, prompt and new tokens together; engines run
+    beyond it without complaint and without sense, so callers cut their prompts.
+    """
+
+    name: str
+    context_tokens: int
+    vocabulary_size: int
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, stop_ids: Sequence[int]
+    ) -> list[list[Completion]]:
+        """`num_samples` completions for each prompt, in the order of the prompts, batched inside.
+
+        Raises ValueError for an empty prompt and for ids outside the vocabulary. Greedy samples are all the same one.
+        """
+        ...
+
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Natural-log probability of each token given those before it, shape (T - 1,) for each sequence.
+
+        Raises ValueError for an empty sequence and for ids outside the vocabulary.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model."""
+        ...
+
+
+def check_ids(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
+    """Raise ValueError unless every sequence has tokens and all of them are in the vocabulary."""
+    for index, sequence in enumerate(sequences):
+        if not len(sequence):
+            raise ValueError(f"sequence {index} has no token; start it with <|endoftext|>")
+        low, high = min(sequence), max(sequence)
+        if low < 0 or high >= vocabulary_size:
+            raise ValueError(
+                f"sequence {index} has token {low if low < 0 else high}, the vocabulary has {vocabulary_size}"
+            )

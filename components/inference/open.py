@@ -1,0 +1,40 @@
+"""Open a model with the engine of a name, importing that engine's libraries alone."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast, get_args
+
+from components.core.errors import ConfigError
+from components.inference.engine import Engine
+
+if TYPE_CHECKING:  # never imported here, yet part of what this module runs: components.core.closure reads these lines
+    from components.inference.ctranslate2_engine import CTranslate2Engine
+    from components.inference.transformers_engine import TransformersEngine
+
+    _Classes = CTranslate2Engine | TransformersEngine
+
+EngineName = Literal["ctranslate2", "transformers"]
+CLASSES: dict[str, tuple[str, str]] = {
+    "ctranslate2": ("components.inference.ctranslate2_engine", "CTranslate2Engine"),
+    "transformers": ("components.inference.transformers_engine", "TransformersEngine"),
+}
+
+
+def open_engine(
+    model_dir: Path,
+    name: EngineName = "ctranslate2",
+    *,
+    compute_type: str = "float32",
+    device: str = "cpu",
+    num_threads: int | None = None,
+) -> Engine:
+    """A loaded model.
+
+    `num_threads` None leaves the choice to the engine. Raises ConfigError for an unknown engine, device or compute
+    type, ArtifactError for a model that cannot be read or that the engine does not cover.
+    """
+    if name not in CLASSES:
+        raise ConfigError(f"engine is {name!r}; allowed: {', '.join(get_args(EngineName))}")
+    module, class_name = CLASSES[name]
+    engine_type: type[_Classes] = getattr(import_module(module), class_name)
+    return cast(Engine, engine_type(model_dir, compute_type=compute_type, device=device, num_threads=num_threads))

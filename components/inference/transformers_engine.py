@@ -1,0 +1,130 @@
+"""The reference engine: transformers on torch, any architecture that it loads, CPU or GPU. Its import takes 12 s."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, GenerationConfig
+
+from components.core.errors import ArtifactError, ConfigError
+from components.inference.ctranslate2_model import read_model_config
+from components.inference.engine import Completion, Sampling, check_ids
+
+BATCH_TOKENS = 16_384
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TransformersEngine:
+    """A model in transformers. Batches are padded on the left, under an attention mask."""
+
+    name = "transformers"
+
+    def __init__(
+        self, model_dir: Path, *, compute_type: str = "float32", device: str = "cpu", num_threads: int | None = None
+    ) -> None:
+        """Load a Hugging Face directory; `num_threads` is torch's, for the whole process, unchanged if None.
+
+        Raises ArtifactError for a model that cannot be read, ConfigError for a compute type or device that is not.
+        """
+        read_model_config(model_dir)
+        if compute_type not in DTYPES:
+            raise ConfigError(f"compute_type is {compute_type}, the transformers engine needs {' or '.join(DTYPES)}")
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+        try:
+            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPES[compute_type], local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{model_dir}: transformers cannot load it: {' '.join(str(error).split())}") from error
+        try:
+            self._model = model.eval().to(device)
+        except RuntimeError as error:
+            raise ConfigError(f"device is {device}, which torch cannot use here: {error}") from error
+        self._device = device
+        self.context_tokens = int(model.config.max_position_embeddings)
+        self.vocabulary_size = int(model.config.vocab_size)
+
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, *, stop_ids: Sequence[int]
+    ) -> list[list[Completion]]:
+        """See Engine.generate."""
+        check_ids(prompts, self.vocabulary_size)
+        greedy = sampling.temperature == 0
+        samples = 1 if greedy else sampling.num_samples
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=not greedy,
+            num_return_sequences=samples,
+            eos_token_id=list(stop_ids) or None,
+            pad_token_id=0,
+        )
+        if not greedy:
+            config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+        results: list[list[Completion]] = [[] for _ in prompts]
+        devices = [] if self._device == "cpu" else [self._device]
+        with torch.random.fork_rng(devices=devices, enabled=sampling.seed is not None):
+            if sampling.seed is not None:
+                torch.manual_seed(sampling.seed)
+            for batch in _batches(
+                [len(prompt) + sampling.max_new_tokens for prompt in prompts], BATCH_TOKENS // samples
+            ):
+                ids, mask = _pad([prompts[index] for index in batch], left=True)
+                output = self._model.generate(
+                    ids.to(self._device), attention_mask=mask.to(self._device), generation_config=config
+                )
+                rows = output[:, ids.shape[1] :].reshape(len(batch), samples, -1).tolist()
+                for index, row in zip(batch, rows, strict=True):
+                    results[index] = [_completion(new, frozenset(stop_ids)) for new in row]
+        return [result * (sampling.num_samples if greedy else 1) for result in results]
+
+    @torch.inference_mode()
+    def score(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """See Engine.score."""
+        check_ids(sequences, self.vocabulary_size)
+        results: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32) for _ in sequences]
+        for batch in _batches([len(sequence) for sequence in sequences], BATCH_TOKENS):
+            ids, mask = _pad([sequences[index] for index in batch], left=False)
+            logits = self._model(ids.to(self._device), attention_mask=mask.to(self._device)).logits[:, :-1]
+            log_probs = -torch.nn.functional.cross_entropy(
+                logits.float().transpose(1, 2), ids[:, 1:].to(self._device), reduction="none"
+            )
+            for row, index in enumerate(batch):
+                results[index] = log_probs[row, : len(sequences[index]) - 1].cpu().numpy()
+        return results
+
+    def close(self) -> None:
+        """See Engine.close."""
+        del self._model
+
+
+def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices in the order of their lengths, in batches of at most `batch_tokens` with padding, each at least one."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if batches and lengths[index] * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _pad(sequences: Sequence[Sequence[int]], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and attention mask, both shape (sequences, longest)."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        span = slice(longest - len(sequence), longest) if left else slice(0, len(sequence))
+        ids[row, span] = torch.tensor(sequence, dtype=torch.long)
+        mask[row, span] = 1
+    return ids, mask
+
+
+def _completion(ids: Sequence[int], stops: frozenset[int]) -> Completion:
+    """The tokens before the first stop token; what follows it is padding."""
+    for position, token in enumerate(ids):
+        if token in stops:
+            return Completion(tokens=tuple(ids[:position]), finish_reason="stop")
+    return Completion(tokens=tuple(ids), finish_reason="length")

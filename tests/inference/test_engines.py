@@ -1,0 +1,259 @@
+"""Every engine against a plain forward pass of transformers; the conversion; what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from components.core.closure import ROOT, closure
+from components.core.config import environment
+from components.core.errors import ArtifactError, ConfigError
+from components.inference.ctranslate2_engine import CTranslate2Engine
+from components.inference.ctranslate2_model import converted
+from components.inference.engine import Completion, Engine, Sampling
+from components.inference.open import CLASSES, open_engine
+from components.inference.transformers_engine import TransformersEngine
+
+VOCABULARY = 512
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "pad_token_id": None,
+    "initializer_range": 0.15,
+}
+# Not 10,000, which ctranslate2's own converter takes when it does not find the key.
+ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 300.0}}
+GROUPED = {"num_key_value_heads": 2}
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **ROPE, **GROUPED, tie_word_embeddings=True)),
+    "llama-untied": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, **ROPE, tie_word_embeddings=False)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, **ROPE, **GROUPED, head_dim=24, tie_word_embeddings=False)),
+    "qwen3-bfloat16": lambda: MODELS["qwen3"]().to(torch.bfloat16),
+}
+
+ModelDir = Callable[[str], Path]
+GREEDY = Sampling(max_new_tokens=20)
+PROMPTS = [np.random.default_rng(n).integers(0, VOCABULARY, n).tolist() for n in (5, 64, 1, 33, 64, 5, 200)]
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a model by its name in MODELS, written once a session; norms are random, too."""
+    root = tmp_path_factory.mktemp("models")
+
+    def make(name: str) -> Path:
+        out = root / name
+        if not out.exists():
+            torch.manual_seed(0)
+            model = MODELS[name]()
+            for parameter_name, parameter in model.named_parameters():
+                if "norm" in parameter_name:
+                    torch.nn.init.uniform_(parameter, 0.5, 1.5)
+            model.save_pretrained(out)
+        return out
+
+    return make
+
+
+@pytest.fixture(params=[(engine, model) for model in MODELS for engine in CLASSES], ids="-".join)
+def opened(request: pytest.FixtureRequest, model_dir: ModelDir, tmp_path: Path) -> Iterator[tuple[Engine, Path]]:
+    """Each engine on each model."""
+    engine_name, model_name = request.param
+    directory = model_dir(model_name)
+    engine: Engine = (
+        CTranslate2Engine(directory, cache=tmp_path)
+        if engine_name == "ctranslate2"
+        else TransformersEngine(directory, num_threads=1)
+    )
+    yield engine, directory
+    engine.close()
+
+
+@torch.inference_mode()
+def forward(directory: Path, tokens: list[int]) -> np.ndarray:
+    """Natural-log probabilities of every next token, shape (T, vocabulary), from one unpadded forward pass."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    return model(torch.tensor([tokens])).logits[0].log_softmax(-1).numpy()
+
+
+def test_scores_are_those_of_a_forward_pass(opened: tuple[Engine, Path]) -> None:
+    engine, directory = opened
+    for tokens, found in zip(PROMPTS, engine.score(PROMPTS), strict=True):
+        assert found.dtype == np.float32
+        wanted = forward(directory, tokens)[np.arange(len(tokens) - 1), tokens[1:]]
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+
+
+def test_greedy_takes_the_best_token_at_every_step(opened: tuple[Engine, Path]) -> None:
+    """Prompts of different lengths in one call, each as if it were alone."""
+    engine, directory = opened
+    for prompt, (completion,) in zip(PROMPTS, engine.generate(PROMPTS, GREEDY, stop_ids=[]), strict=True):
+        assert (len(completion.tokens), completion.finish_reason) == (20, "length")
+        best = forward(directory, [*prompt, *completion.tokens]).argmax(-1)[len(prompt) - 1 : -1]
+        assert completion.tokens == tuple(best)
+
+
+def test_a_stop_token_ends_and_is_left_out(opened: tuple[Engine, Path]) -> None:
+    engine, _ = opened
+    for prompt, (free,) in zip(PROMPTS, engine.generate(PROMPTS, GREEDY, stop_ids=[]), strict=True):
+        stop = free.tokens[7]
+        wanted = Completion(tokens=free.tokens[: free.tokens.index(stop)], finish_reason="stop")
+        unrelated = next(token for token in range(VOCABULARY) if token not in free.tokens)
+        assert engine.generate([prompt], GREEDY, stop_ids=[unrelated, stop]) == [[wanted]]
+
+
+def test_a_prompt_may_hold_the_token_that_ends(opened: tuple[Engine, Path]) -> None:
+    engine, _ = opened
+    prompts = [[0, 7, 0, 9], [0, 7, 0, 9, 0, 0, 11]]
+    together = engine.generate(prompts, GREEDY, stop_ids=[0])
+    assert together == [engine.generate([prompt], GREEDY, stop_ids=[0])[0] for prompt in prompts]
+
+
+def test_samples_repeat_with_their_seed(opened: tuple[Engine, Path]) -> None:
+    engine, _ = opened
+
+    def draw(seed: int) -> list[list[Completion]]:
+        sampling = Sampling(max_new_tokens=12, temperature=1.0, num_samples=3, seed=seed)
+        return engine.generate(PROMPTS, sampling, stop_ids=[])
+
+    first = draw(7)
+    assert first == draw(7)
+    assert first != draw(8)
+    assert all(len(set(samples)) == 3 for samples in first)
+    greedy = engine.generate(PROMPTS[:1], Sampling(max_new_tokens=3, num_samples=2), stop_ids=[])[0]
+    assert greedy[0] == greedy[1]
+
+
+def test_samples_follow_the_distribution(opened: tuple[Engine, Path]) -> None:
+    """Counts of 2,000 first tokens against their probabilities: chi-square over the 20 likeliest and the rest."""
+    engine, directory = opened
+    prompt = PROMPTS[0]
+    probabilities = np.exp(forward(directory, prompt)[-1].astype(np.float64) * 2)  # temperature 0.5
+    probabilities /= probabilities.sum()
+    sampling = Sampling(max_new_tokens=1, temperature=0.5, num_samples=2000, seed=3)
+    tokens = [completion.tokens[0] for completion in engine.generate([prompt], sampling, stop_ids=[])[0]]
+    order = np.argsort(-probabilities)[:20]
+    counts = np.bincount(tokens, minlength=VOCABULARY)[order]
+    found, wanted = np.append(counts, 2000 - counts.sum()), 2000 * np.append(probabilities[order], 0)
+    wanted[-1] = 2000 - wanted.sum()
+    assert ((found - wanted) ** 2 / wanted).sum() < 45.3  # 99.9 % of chi-square with 20 degrees of freedom
+
+
+@pytest.mark.parametrize("bad", [[], [VOCABULARY], [3, -1]])
+def test_impossible_tokens_are_refused(opened: tuple[Engine, Path], bad: list[int]) -> None:
+    engine, _ = opened
+    for call in (lambda: engine.score([[1], bad]), lambda: engine.generate([[1], bad], GREEDY, stop_ids=[])):
+        with pytest.raises(ValueError, match="sequence 1 has"):
+            call()
+
+
+def test_nothing_to_do(opened: tuple[Engine, Path]) -> None:
+    engine, _ = opened
+    assert (engine.generate([], GREEDY, stop_ids=[]), engine.score([])) == ([], [])
+    assert (engine.context_tokens, engine.vocabulary_size) == (256, VOCABULARY)
+
+
+def test_conversion_is_kept_and_follows_the_weights(model_dir: ModelDir, tmp_path: Path) -> None:
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    first = converted(copy, tmp_path / "cache")
+    written = (first / "model.bin").stat().st_mtime_ns
+    assert converted(copy, tmp_path / "cache") == first
+    assert (first / "model.bin").stat().st_mtime_ns == written
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(content)
+    assert converted(copy, tmp_path / "cache") != first
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type is gpt2, the ctranslate2 engine needs llama or qwen3"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type is yarn"),
+        ({"attention_bias": True}, "attention_bias is True"),
+        ({"hidden_act": "gelu"}, "hidden_act is gelu"),
+        ({"rope_parameters": {"rope_type": "default"}}, "no rope_theta"),
+    ],
+)
+def test_what_the_conversion_does_not_cover(
+    model_dir: ModelDir, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ArtifactError, match=message):
+        converted(copy, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_older_rope_key_is_read(model_dir: ModelDir, tmp_path: Path) -> None:
+    """transformers 4 wrote rope_theta beside the other keys."""
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    config = json.loads((copy / "config.json").read_text())
+    config["rope_theta"] = config.pop("rope_parameters")["rope_theta"]
+    (copy / "config.json").write_text(json.dumps(config))
+    old = (converted(copy, tmp_path / "cache") / "model.bin").read_bytes()
+    assert old == (converted(model_dir("llama"), tmp_path / "cache") / "model.bin").read_bytes()
+
+
+def test_open_engine_says_what_is_wrong(tmp_path: Path, model_dir: ModelDir) -> None:
+    with pytest.raises(ConfigError, match="engine is 'vlm'; allowed: ctranslate2, transformers"):
+        open_engine(tmp_path, "vlm")  # type: ignore[arg-type]
+    for name in CLASSES:
+        with pytest.raises(ArtifactError, match=r"config\.json: cannot be read"):
+            open_engine(tmp_path / "absent", name)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"compute_type|ctranslate2: .*this machine has"):
+            open_engine(model_dir("llama"), name, compute_type="int3")  # type: ignore[arg-type]
+
+
+def test_ctranslate2_needs_neither_torch_nor_transformers(model_dir: ModelDir, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from components.inference.open import open_engine\n"
+        f"open_engine(Path({str(model_dir('llama'))!r})).score([[1, 2]])\n"
+        "heavy = {'torch', 'transformers', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environ = {**environment(), "OVERNIGHT_STATE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT, env=environ)
+    assert list((tmp_path / "engines").glob("ctranslate2-*"))
+
+
+def test_engines_count_as_code_of_whoever_opens_one() -> None:
+    files = {path.name for path in closure(ROOT / "components" / "inference" / "open.py")}
+    assert {"ctranslate2_engine.py", "ctranslate2_model.py", "transformers_engine.py"} <= files
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens is 0, needed at least 1"),
+        ({"max_new_tokens": 1, "temperature": -1.0}, "temperature is -1"),
+        ({"max_new_tokens": 1, "top_p": 0.0}, "top_p is 0"),
+        ({"max_new_tokens": 1, "num_samples": 0}, "num_samples is 0"),
+    ],
+)
+def test_sampling_has_bounds(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sampling(**values)  # type: ignore[arg-type]

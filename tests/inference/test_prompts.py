@@ -1,0 +1,56 @@
+"""Prompts: the forms of training, with text that can never become a special token."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.inference.prompts import chat_prompt, completion_prompt, fim_prompt
+from components.tokens import vocabulary
+from components.tokens.special import SPECIAL_TOKENS
+from components.tokens.text import TextCodec
+
+SPECIAL_LOOKING = st.one_of(st.text(), st.lists(st.sampled_from([*SPECIAL_TOKENS, "x", "\n"])).map("".join))
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> TextCodec:
+    directory = tmp_path_factory.mktemp("tokenizer")
+    vocabulary.write(vocabulary.learn(["def f(x):\n    return x\n" * 9], 280), directory)
+    return TextCodec(directory)
+
+
+@given(SPECIAL_LOOKING, SPECIAL_LOOKING)
+@settings(deadline=None)
+def test_forms_of_training(codec: TextCodec, first: str, second: str) -> None:
+    a, b = codec.encode(first), codec.encode(second)
+    assert completion_prompt(codec, first) == [0, *a]
+    assert fim_prompt(codec, first, second) == [1, *a, 3, *b, 2]
+    messages = [{"role": "system", "content": first}, {"role": "user", "content": second}]
+    assert chat_prompt(codec, messages) == [5, *a, 8, 6, *b, 8, 7]  # type: ignore[arg-type]
+    assert not [token for token in (*a, *b) if token < len(SPECIAL_TOKENS)]
+    assert codec.decode([*a, *b], skip_special_tokens=False) == first + second
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.integers(3, 60))
+@settings(deadline=None)
+def test_a_cut_keeps_what_is_near_the_cursor(codec: TextCodec, prefix: str, suffix: str, max_tokens: int) -> None:
+    before, after = codec.encode(prefix), codec.encode(suffix)
+    tokens = fim_prompt(codec, prefix, suffix, max_tokens)
+    assert len(tokens) == min(max_tokens, len(before) + len(after) + 3)
+    middle = tokens.index(3)
+    kept_before, kept_after = tokens[1:middle], tokens[middle + 1 : -1]
+    assert before[len(before) - len(kept_before) :] == kept_before
+    assert after[: len(kept_after)] == kept_after
+    assert completion_prompt(codec, prefix, max_tokens) == [0, *before][-max_tokens:]
+
+
+def test_an_unknown_role_is_refused(codec: TextCodec) -> None:
+    with pytest.raises(ValueError, match="role is 'tool'; allowed: system, user, assistant"):
+        chat_prompt(codec, [{"role": "tool", "content": "x"}])  # type: ignore[typeddict-item]
+
+
+def test_the_tokenizer_of_a_model_directory_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"tokenizer\.json: cannot be read as a tokenizer"):
+        TextCodec(tmp_path)
