@@ -1,0 +1,238 @@
+"""Teach the fine-tuned model to prefer: direct preference optimization on the pairs (Rafailov 2023, arXiv:2305.18290).
+
+Reads   models/sft, data/preferences, plan.json
+Writes  models/aligned: a Hugging Face directory and history.csv
+Covers: held-out pairs measured before and after; fixed steps or the plan's seconds, start-up included; with too few
+pairs the model is passed on unchanged, and the statistics say `aligned: false` and why.
+Not covered: other objectives (KTO and the like), rewards from programs during training.
+"""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl import DPOConfig as TrlConfig
+from trl import DPOTrainer
+
+from components.alignment import tuning
+from components.alignment.chat import answer_tokens, prompt_tokens
+from components.alignment.clock import Clock, read_plan
+from components.alignment.config import AlignConfig
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.events import Events
+from components.core.step import main
+from components.tokens.text import TextCodec
+
+STAGE = "align"
+SAVE_SECONDS = 3.0
+COLUMNS = {
+    "tokens": "num_tokens",
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "reward_accuracy": "rewards/accuracies",
+    "reward_margin": "rewards/margins",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedPair:
+    """Token ids of one pair: the prompt up to <|assistant|>, and both answers with their <|end|>."""
+
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+    def row(self, answer: list[int]) -> tuning.Row:
+        """One answer after the prompt, with labels on the answer."""
+        return {"input_ids": self.prompt + answer, "labels": [-100] * len(self.prompt) + answer}
+
+
+def split(pairs: pl.DataFrame, heldout_fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Pairs to learn from, and pairs held out, by a hash of the prompt."""
+    points = [int.from_bytes(hashlib.sha256(each.encode()).digest()[8:16]) / 2**64 for each in pairs["prompt"]]
+    held = pl.Series(points, dtype=pl.Float64) < heldout_fraction
+    return pairs.filter(~held), pairs.filter(held)
+
+
+def encode(pairs: pl.DataFrame, codec: TextCodec, max_tokens: int) -> list[EncodedPair]:
+    """Pairs as tokens, answers cut so that prompt and answer have at most `max_tokens`."""
+    encoded = []
+    for prompt, chosen, rejected in pairs.select("prompt", "chosen", "rejected").iter_rows():
+        head = prompt_tokens(codec.encode(prompt))
+        room = max_tokens - len(head)
+        if room > 0:
+            answers = [answer_tokens(codec.encode(each))[:room] for each in (chosen, rejected)]
+            encoded.append(EncodedPair(prompt=head, chosen=answers[0], rejected=answers[1]))
+    return encoded
+
+
+class _EncodedTrainer(DPOTrainer):  # type: ignore[misc]  # trl has no stubs
+    """DPOTrainer for pairs that are token ids and bring their reference log probabilities.
+
+    Text would be tokenized with special tokens read out of it, and trl would batch the reference pass by order, not by
+    length. A test holds it to the loss of log 2 at the first step, which only right references give.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *arguments: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *arguments: Any) -> Dataset:
+        return dataset
+
+
+def optimize(
+    model: PreTrainedModel,
+    pairs: Sequence[EncodedPair],
+    config: AlignConfig,
+    sft: Path,
+    schedule: tuning.Schedule,
+    events: Events,
+) -> tuning.Reporter:
+    """Train the model in place against itself as it was; the figures by step."""
+    reporter = tuning.Reporter(events, schedule, COLUMNS)
+    reference = measure(model, pairs, config.batch_size)
+    columns = {
+        "prompt_ids": [each.prompt for each in pairs],
+        "chosen_ids": [each.chosen for each in pairs],
+        "rejected_ids": [each.rejected for each in pairs],
+        "ref_chosen_logps": reference.chosen,
+        "ref_rejected_logps": reference.rejected,
+    }
+    with tuning.scratch_directory() as directory:
+        trainer = _EncodedTrainer(
+            model=model,
+            args=TrlConfig(
+                **tuning.shared_arguments(config, schedule, directory),
+                beta=config.beta,
+                max_length=config.max_tokens,
+                precompute_ref_log_probs=True,  # they are columns of the dataset
+            ),
+            train_dataset=Dataset.from_dict(columns),
+            processing_class=tuning.load_tokenizer(sft),
+            callbacks=[reporter],
+            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, schedule),
+        )
+        tuning.train(trainer, schedule)
+    return reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margins:
+    """log p(chosen) and log p(rejected) of each held-out pair, in nats, under one model."""
+
+    chosen: list[float]
+    rejected: list[float]
+
+    def accuracy(self) -> float:
+        """Share of pairs whose chosen answer is the more probable one."""
+        return sum(better > worse for better, worse in zip(self.chosen, self.rejected, strict=True)) / len(self.chosen)
+
+    def since(self, before: "Margins") -> "Margins":
+        """How far each log probability has moved: DPO's implicit rewards over beta."""
+        return Margins(
+            chosen=[now - then for now, then in zip(self.chosen, before.chosen, strict=True)],
+            rejected=[now - then for now, then in zip(self.rejected, before.rejected, strict=True)],
+        )
+
+    def mean(self) -> float:
+        """Mean of chosen minus rejected."""
+        return (sum(self.chosen) - sum(self.rejected)) / len(self.chosen)
+
+
+def measure(model: PreTrainedModel, pairs: Sequence[EncodedPair], batch_size: int) -> Margins:
+    """Both log probabilities of every pair."""
+    return Margins(
+        chosen=tuning.log_likelihoods(model, [each.row(each.chosen) for each in pairs], batch_size),
+        rejected=tuning.log_likelihoods(model, [each.row(each.rejected) for each in pairs], batch_size),
+    )
+
+
+def compare(before: Margins, after: Margins, beta: float) -> dict[str, float]:
+    """Held-out figures. Before training every reward is zero, so only the plain preference exists on both sides."""
+    rewards = after.since(before)
+    return {
+        "heldout_preference_accuracy_before": before.accuracy(),
+        "heldout_preference_accuracy_after": after.accuracy(),
+        "heldout_reward_accuracy_after": rewards.accuracy(),
+        "heldout_reward_margin_after": beta * rewards.mean(),
+    }
+
+
+def pass_on(sft: Path, out: Path) -> None:
+    """Copy the model as it is, with an empty history."""
+    for name in ("config.json", "model.safetensors", "generation_config.json", "chat_template.jinja"):
+        if (sft / name).exists():
+            shutil.copyfile(sft / name, out / name)
+    tuning.copy_tokenizer(sft, out)
+    (out / "history.csv").write_text(",".join(["step", *COLUMNS]) + "\n")
+
+
+def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: Path) -> Manifest:
+    """Align the fine-tuned model with the pairs; see the module."""
+    events = Events(STAGE)
+    clock = Clock.for_stage(read_plan(plan), STAGE)
+    inputs = [artifact.read(path) for path in (sft, preferences, plan)]
+    codec = TextCodec(sft)
+    table = pl.read_parquet(preferences / "preferences.parquet")
+    learn, held = (encode(part, codec, config.max_tokens) for part in split(table, config.heldout_fraction))
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
+        draft.statistics = {"pairs": len(learn), "heldout_pairs": len(held)}
+        draft.run = {"startup_seconds": clock.startup_seconds}
+        if len(learn) < config.min_pairs:
+            reason = f"found {len(learn)} pairs to learn from, align.min_pairs needs {config.min_pairs}"
+            events.note(f"the model is passed on unchanged: {reason}")
+            pass_on(sft, draft.path)
+            draft.statistics.update(aligned=False, reason=reason, steps=0)
+        else:
+            draft.statistics.update(_align(config, sft, learn, held, clock, events, draft))
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+def _align(
+    config: AlignConfig,
+    sft: Path,
+    learn: Sequence[EncodedPair],
+    held: Sequence[EncodedPair],
+    clock: Clock,
+    events: Events,
+    draft: artifact.Draft,
+) -> dict[str, Any]:
+    """Train, measure and save into the draft; the statistics."""
+    model = tuning.load_model(sft)
+    measuring = time.monotonic()
+    before = measure(model, held, config.batch_size) if held else None
+    measuring = time.monotonic() - measuring
+    schedule = tuning.plan_steps(
+        config,
+        len(learn),
+        clock=clock,
+        reserve_seconds=1.2 * measuring + SAVE_SECONDS,
+    )
+    training = time.monotonic()
+    reporter = optimize(model, learn, config, sft, schedule, events)
+    draft.run["training_seconds"] = time.monotonic() - training
+    steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
+    figures: dict[str, Any] = {"aligned": steps > 0, "steps": steps}
+    if not steps:
+        figures["reason"] = "no time was left to train"
+        events.note("the model is passed on unchanged: no time was left to train")
+    if before is not None:
+        compared = compare(before, measure(model, held, config.batch_size), config.beta)
+        events.metrics(compared, steps)
+        figures.update(compared)
+    tuning.save_model(model, sft, draft.path)
+    draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
+    return figures
+
+
+if __name__ == "__main__":
+    main(STAGE, AlignConfig, run)

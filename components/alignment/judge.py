@@ -1,0 +1,195 @@
+"""Judges of answers. Both apply the constitution (constitution.yaml).
+
+ModelJudge     the model itself: the mean probability of an answer's tokens, given the constitution as system text
+EndpointJudge  a model behind an OpenAI-compatible API that reads the constitution and grades from 0 to 10
+Both give scores from 0 to 1; each principle whose patterns an answer matches costs 1 more, whoever judges.
+Covers: a judge's reply without a grade (no score, the answer is left out), busy and failing endpoints (three tries).
+Not covered: a judge's bias for its own or for short answers; endpoints that need a key.
+"""
+
+import hashlib
+import math
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from components.alignment.chat import answer_tokens, prompt_tokens
+from components.core.config import canonical_json, read_yaml, validate
+from components.core.errors import OvernightError
+from components.inference.engine import Engine
+from components.tokens.text import TextCodec
+
+CONSTITUTION = Path(__file__).with_name("constitution.yaml")
+TRIES = 3
+TIMEOUT_SECONDS = 60.0
+PARALLEL_REQUESTS = 8
+_GRADE = re.compile(r"\b(10|\d)(?:\.\d+)?\b")
+
+
+class Principle(BaseModel):
+    """One rule: words for a judge, and patterns that break it whoever judges."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    text: str
+    forbids: tuple[str, ...] = Field((), description="regular expressions, searched in the answer")
+
+    @field_validator("forbids")
+    @classmethod
+    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return patterns
+
+
+class Constitution(BaseModel):
+    """The principles that answers are judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    principles: tuple[Principle, ...] = Field(min_length=1)
+
+    @property
+    def text(self) -> str:
+        """All principles, for a judge to read."""
+        return " ".join(each.text for each in self.principles)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the principles, hex."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+    def violations(self, answer: str) -> tuple[str, ...]:
+        """Names of the principles that an answer breaks by a pattern."""
+        return tuple(
+            each.name for each in self.principles if any(re.search(pattern, answer) for pattern in each.forbids)
+        )
+
+
+def read_constitution(path: Path = CONSTITUTION) -> Constitution:
+    """The constitution of a file. Raises ConfigError with one line for a mistake in it."""
+    return validate(read_yaml(path), Constitution, str(path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What is judged: an answer to a prompt."""
+
+    prompt: str
+    text: str
+
+
+class Judge(Protocol):
+    """Grades answers. Deterministic for equal answers as far as its model is."""
+
+    name: str
+
+    def score(self, answers: Sequence[Answer]) -> list[float | None]:
+        """A score from 0 to 1 less one per broken principle, for each answer; None where the judge gave none."""
+        ...
+
+
+class ModelJudge:
+    """The model judges itself: how probable it finds an answer when it has read the constitution."""
+
+    def __init__(self, engine: Engine, codec: TextCodec, constitution: Constitution, context_tokens: int) -> None:
+        self.name = "model"
+        self._engine = engine
+        self._codec = codec
+        self._constitution = constitution
+        self._context_tokens = context_tokens
+
+    def score(self, answers: Sequence[Answer]) -> list[float | None]:
+        """exp(mean log probability of the answer's tokens and its end). Where the context is too short for all, the
+        constitution is cut; where even prompt and answer do not fit, there is no score.
+        """
+        system = self._codec.encode(self._constitution.text)
+        sequences: list[list[int]] = []
+        lengths: list[int] = []
+        for answer in answers:
+            target = answer_tokens(self._codec.encode(answer.text))
+            alone = prompt_tokens(self._codec.encode(answer.prompt))
+            room = self._context_tokens - len(target) - len(alone) - 2
+            head = prompt_tokens(self._codec.encode(answer.prompt), system[: max(0, room)])
+            sequences.append([*head, *target])
+            lengths.append(len(target))
+        fits = [len(sequence) <= self._context_tokens for sequence in sequences]
+        found = iter(self._engine.score([each for each, fit in zip(sequences, fits, strict=True) if fit]))
+        scores: list[float | None] = []
+        for answer, length, fit in zip(answers, lengths, fits, strict=True):
+            if not fit:
+                scores.append(None)
+                continue
+            mean = float(next(found)[-length:].mean())
+            scores.append(math.exp(mean) - len(self._constitution.violations(answer.text)))
+        return scores
+
+
+class EndpointJudge:
+    """A judge behind an OpenAI-compatible chat API at `url` (".../v1")."""
+
+    def __init__(self, url: str, model: str, constitution: Constitution) -> None:
+        self.name = f"endpoint:{model}"
+        self._url = url.rstrip("/") + "/chat/completions"
+        self._model = model
+        self._constitution = constitution
+
+    def score(self, answers: Sequence[Answer]) -> list[float | None]:
+        """Grades over ten. Raises OvernightError when the endpoint does not answer."""
+        with httpx.Client(timeout=TIMEOUT_SECONDS) as client, ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            replies = list(pool.map(lambda answer: self._ask(client, answer), answers))
+        scores: list[float | None] = []
+        for answer, reply in zip(answers, replies, strict=True):
+            grade = _GRADE.search(reply)
+            broken = len(self._constitution.violations(answer.text))
+            scores.append(None if grade is None else min(10.0, float(grade.group())) / 10 - broken)
+        return scores
+
+    def _ask(self, client: httpx.Client, answer: Answer) -> str:
+        principles = "\n".join(f"- {each.text}" for each in self._constitution.principles)
+        system = (
+            f"You grade code by these principles:\n{principles}\n"
+            "Reply with one number from 0 (breaks them) to 10 (follows them all) and nothing else."
+        )
+        body = {
+            "model": self._model,
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": f"Task:\n{answer.prompt}\n\nAnswer:\n{answer.text}"},
+            ],
+            "temperature": 0,
+            "max_tokens": 8,
+        }
+        return self._post(client, body)
+
+    def _post(self, client: httpx.Client, body: dict[str, Any]) -> str:
+        problem = ""
+        for attempt in range(TRIES):
+            if attempt:
+                time.sleep(2.0 ** (attempt - 1) / 2)
+            try:
+                response = client.post(self._url, json=body)
+                if response.status_code == 429 or response.status_code >= 500:
+                    problem = f"status {response.status_code}"
+                    continue
+                response.raise_for_status()
+                return str(response.json()["choices"][0]["message"]["content"] or "")
+            except httpx.TransportError as error:
+                problem = str(error) or type(error).__name__
+            except (httpx.HTTPStatusError, ValueError, KeyError, IndexError, TypeError) as error:
+                problem = f"{type(error).__name__}: {error}".splitlines()[0]
+                break
+        raise OvernightError(
+            f"judge at {self._url}: {problem}; start it, or unset OVERNIGHT_JUDGE_URL to let the model judge itself"
+        )

@@ -1,0 +1,276 @@
+"""Let the fine-tuned model answer, verify and judge its answers, and pair the best with the worst.
+
+Reads   models/sft, prompts from data/clean that sft never saw (training split only), plan.json
+Writes  candidates.parquet (every distinct answer with its tier, score and reasons) and
+        preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers)
+Covers: a pair is made of two answers that really differ, by the verifier's tier or by the judge's score; prompts whose
+answers do not differ give none, and the statistics say how many.
+Not covered: pairs from people's feedback, more than one pair per prompt.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import polars as pl
+
+from components.alignment.chat import STOP_IDS, prompt_tokens
+from components.alignment.clock import Clock, read_plan
+from components.alignment.config import PreferencesConfig
+from components.alignment.instructions import Instruction, read_instructions
+from components.alignment.judge import Answer, Constitution, EndpointJudge, Judge, ModelJudge, read_constitution
+from components.alignment.verifier import Tier, keep_true_examples, verify
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.config import read_settings
+from components.core.events import Events
+from components.core.step import main
+from components.execution.sandbox import isolation
+from components.inference.engine import Engine, Sampling
+from components.inference.open import open_engine
+from components.tokens.text import TextCodec
+
+STAGE = "preferences"
+FINISH_SECONDS = 2.0
+"""Kept back in deadline mode for pairing and writing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One distinct answer to one prompt, and what was found about it. `score` is None where the judge gave none."""
+
+    document: str
+    name: str
+    prompt: str
+    answer: str
+    temperature: float
+    finished: bool
+    has_examples: bool
+    tier: int
+    verdict: str
+    score: float | None
+    violations: str
+    judge: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two answers to one prompt, of which the first is better."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_score: float
+    rejected_score: float
+    judge: str
+    reason: str
+    chosen_tier: int
+    rejected_tier: int
+
+
+def choose_prompts(config: PreferencesConfig, source: Path, tokens: Path, codec: TextCodec) -> list[Instruction]:
+    """Prompts short enough, at most `max_prompts`; those whose reference answer satisfies its examples first."""
+    chosen: list[Instruction] = []
+    for instruction in read_instructions(source, tokens, ["preferences"]):
+        if len(codec.encode(instruction.prompt)) <= config.max_prompt_tokens:
+            chosen.append(instruction)
+            if len(chosen) == config.max_prompts:
+                break
+    checked = keep_true_examples(chosen, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes)
+    return sorted(checked, key=lambda each: not each.examples)
+
+
+def sample(
+    engine: Engine, codec: TextCodec, prompts: Sequence[Instruction], config: PreferencesConfig, seed: int
+) -> list[tuple[Instruction, str, float, bool]]:
+    """Distinct answers in the order of the prompts: instruction, answer, lowest temperature that gave it, finished."""
+    ids = [prompt_tokens(codec.encode(each.prompt)) for each in prompts]
+    found: dict[tuple[str, str], tuple[Instruction, str, float, bool]] = {}
+    for number, temperature in enumerate(sorted(config.temperatures)):
+        sampling = Sampling(
+            max_new_tokens=config.max_new_tokens,
+            temperature=temperature,
+            top_p=config.top_p,
+            num_samples=config.num_samples if temperature else 1,
+            seed=seed + number,
+        )
+        for prompt, completions in zip(prompts, engine.generate(ids, sampling, stop_ids=STOP_IDS), strict=True):
+            for completion in completions:
+                answer = codec.decode(completion.tokens)
+                key = (prompt.prompt, answer)
+                found.setdefault(key, (prompt, answer, temperature, completion.finish_reason == "stop"))
+    order = {each.prompt: number for number, each in enumerate(prompts)}
+    return sorted(found.values(), key=lambda each: (order[each[0].prompt], each[2], each[1]))
+
+
+def assess(
+    answers: Sequence[tuple[Instruction, str, float, bool]],
+    judge: Judge,
+    constitution: Constitution,
+    config: PreferencesConfig,
+) -> tuple[list[Candidate], Counter[str]]:
+    """Verify and judge; the candidates in the order given, and how the programs that were run ended."""
+    verdicts, outcomes = verify(
+        [(instruction, answer) for instruction, answer, _, _ in answers],
+        timeout_seconds=config.timeout_seconds,
+        memory_bytes=config.memory_bytes,
+    )
+    scores = judge.score([Answer(prompt=instruction.prompt, text=answer) for instruction, answer, _, _ in answers])
+    candidates = [
+        Candidate(
+            document=instruction.document,
+            name=instruction.name,
+            prompt=instruction.prompt,
+            answer=answer,
+            temperature=temperature,
+            finished=finished,
+            has_examples=bool(instruction.examples),
+            tier=int(verdict.tier),
+            verdict=verdict.reason,
+            score=score,
+            violations=", ".join(constitution.violations(answer)),
+            judge=judge.name,
+        )
+        for (instruction, answer, temperature, finished), verdict, score in zip(answers, verdicts, scores, strict=True)
+    ]
+    return candidates, Counter(outcome.cause for outcome in outcomes)
+
+
+def pair(candidates: Sequence[Candidate], *, min_score_gap: float, require_compiling: bool) -> Pair | None:
+    """The best and the worst answer to one prompt by (tier, score); None when they do not really differ.
+
+    `require_compiling`: None as well when the best one does not even compile.
+    """
+    scored = [(each.tier, each.score, each.answer, each) for each in candidates if each.score is not None]
+    if len(scored) < 2:
+        return None
+    best_tier, best_score, _, best = max(scored, key=lambda each: each[:3])
+    worst_tier, worst_score, _, worst = min(scored, key=lambda each: each[:3])
+    if require_compiling and best_tier < Tier.COMPILES:
+        return None
+    if best_tier == worst_tier and best_score - worst_score < max(min_score_gap, 1e-9):
+        return None
+    if best_tier != worst_tier:
+        reason = f"verifier: {Tier(best_tier).name.lower()} over {Tier(worst_tier).name.lower()} ({worst.verdict})"
+    elif best.violations != worst.violations:
+        reason = f"constitution: {worst.violations or 'nothing'} broken"
+    else:
+        reason = "judge: higher score"
+    return Pair(
+        prompt=best.prompt,
+        chosen=best.answer,
+        rejected=worst.answer,
+        chosen_score=best_score,
+        rejected_score=worst_score,
+        judge=best.judge,
+        reason=reason,
+        chosen_tier=best_tier,
+        rejected_tier=worst_tier,
+    )
+
+
+def pair_up(candidates: Sequence[Candidate], *, min_score_gap: float, require_compiling: bool) -> list[Pair]:
+    """At most one pair for each prompt, in the order of the prompts."""
+    by_prompt: dict[str, list[Candidate]] = {}
+    for each in candidates:
+        by_prompt.setdefault(each.prompt, []).append(each)
+    found = (
+        pair(group, min_score_gap=min_score_gap, require_compiling=require_compiling) for group in by_prompt.values()
+    )
+    return [each for each in found if each is not None]
+
+
+def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, int | float | dict[str, int]]:
+    """Counts and shares over distinct answers; a share is absent where nothing could have it."""
+    runnable = [each for each in candidates if each.has_examples]
+    tiers = Counter(Tier(each.tier).name.lower() for each in candidates)
+    figures: dict[str, int | float | dict[str, int]] = {
+        "prompts": len({each.prompt for each in candidates}),
+        "prompts_with_examples": len({each.prompt for each in runnable}),
+        "candidates": len(candidates),
+        "candidates_with_examples": len(runnable),
+        "candidates_without_score": sum(each.score is None for each in candidates),
+        "candidates_finished": sum(each.finished for each in candidates),
+        "candidates_breaking_a_principle": sum(bool(each.violations) for each in candidates),
+        "tiers": {tier.name.lower(): tiers[tier.name.lower()] for tier in Tier},
+        "pairs": len(pairs),
+        "pairs_by_reason": dict(sorted(Counter(each.reason.split(":")[0] for each in pairs).items())),
+    }
+    if candidates:
+        figures["share_compiling"] = sum(each.tier >= Tier.COMPILES for each in candidates) / len(candidates)
+        figures["share_resolving"] = sum(each.tier >= Tier.RESOLVES for each in candidates) / len(candidates)
+    if runnable:
+        figures["share_running"] = sum(each.tier >= Tier.RUNS for each in runnable) / len(runnable)
+        figures["share_passing"] = sum(each.tier >= Tier.PASSES for each in runnable) / len(runnable)
+    return figures
+
+
+def _chunks(prompts: Sequence[Instruction], size: int, clock: Clock, events: Events) -> Iterator[list[Instruction]]:
+    """Prompts in chunks, until the clock leaves no room for another one as slow as the slowest so far."""
+    slowest, last = 0.0, clock.elapsed_seconds
+    for number in range(math.ceil(len(prompts) / size)):
+        left = clock.seconds_left(FINISH_SECONDS)
+        if number and left is not None and left < slowest:
+            events.note(f"time is up after {number * size} of {len(prompts)} prompts")
+            return
+        yield list(prompts[number * size : (number + 1) * size])
+        slowest, last = max(slowest, clock.elapsed_seconds - last), clock.elapsed_seconds
+        events.progress(min(len(prompts), (number + 1) * size), len(prompts), "prompts")
+
+
+def open_judge(constitution: Constitution, engine: Engine, codec: TextCodec, context_tokens: int) -> Judge:
+    """The judge that the settings name: an endpoint where there is one, else the model itself."""
+    settings = read_settings()
+    if settings.judge_url:
+        return EndpointJudge(settings.judge_url, settings.judge_model, constitution)
+    return ModelJudge(engine, codec, constitution, context_tokens)
+
+
+def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
+    """Sample, verify, judge and pair; see the module."""
+    events = Events(STAGE)
+    clock = Clock.for_stage(read_plan(plan), STAGE)
+    inputs = [artifact.read(path) for path in (sft, source, tokens, plan)]
+    codec = TextCodec(sft)
+    constitution = read_constitution()
+    prompts = choose_prompts(config, source, tokens, codec)
+    events.note(f"{len(prompts)} prompts, {sum(bool(each.examples) for each in prompts)} with examples that run")
+    candidates: list[Candidate] = []
+    endings: Counter[str] = Counter()
+    with closing(open_engine(sft, "ctranslate2")) as engine:
+        judge = open_judge(constitution, engine, codec, engine.context_tokens)
+        for number, chunk in enumerate(_chunks(prompts, config.chunk_prompts, clock, events)):
+            answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)
+            assessed, ended = assess(answers, judge, constitution, config)
+            candidates.extend(assessed)
+            endings.update(ended)
+    pairs = pair_up(candidates, min_score_gap=config.min_score_gap, require_compiling=config.require_compiling)
+    events.note(f"{len(pairs)} pairs from {len(prompts)} prompts; the others' answers do not differ enough")
+    figures = statistics_of(candidates, pairs)
+    events.metrics({name: value for name, value in figures.items() if isinstance(value, int | float)})
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
+        tables = {"candidates.parquet": _table(Candidate, candidates), "preferences.parquet": _table(Pair, pairs)}
+        for name, table in tables.items():
+            table.write_parquet(draft.path / name, compression="zstd")
+            draft.rows[name] = table.height
+        draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
+        draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
+        draft.run = {"isolation": isolation(), "startup_seconds": clock.startup_seconds}
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+TYPES = {str: pl.String, float: pl.Float64, float | None: pl.Float64, bool: pl.Boolean, int: pl.Int32}
+
+
+def _table(kind: type[Candidate] | type[Pair], rows: Sequence[Candidate] | Sequence[Pair]) -> pl.DataFrame:
+    """Records as a table, with its columns even when there are none."""
+    schema = {name: TYPES[annotation] for name, annotation in kind.__annotations__.items()}
+    return pl.DataFrame([asdict(each) for each in rows], schema=schema)
+
+
+if __name__ == "__main__":
+    main(STAGE, PreferencesConfig, run)

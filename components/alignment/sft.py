@@ -1,0 +1,151 @@
+"""Teach the base model to answer: a function's signature and docstring in, its body out, in the chat form.
+
+Reads   models/base, the training split's functions (data/clean, data/tokens), plan.json
+Writes  models/sft: a Hugging Face directory, history.csv, and instructions.parquet (which functions it learned from)
+Covers: loss on the answer's tokens alone; the loss on held-out functions before and after; fixed steps or the plan's
+seconds, start-up included.
+Not covered: instructions from elsewhere, mixing in raw documents, several turns.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from datasets import Dataset
+from transformers import PreTrainedModel
+from trl import SFTConfig as TrlConfig
+from trl import SFTTrainer
+
+from components.alignment import tuning
+from components.alignment.chat import answer_tokens, prompt_tokens
+from components.alignment.clock import Clock, read_plan
+from components.alignment.config import SftConfig
+from components.alignment.instructions import Instruction, read_instructions
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.errors import DataError
+from components.core.events import Events
+from components.core.step import main
+from components.tokens.text import TextCodec
+
+STAGE = "sft"
+SAVE_SECONDS = 3.0
+COLUMNS = {
+    "tokens": "num_tokens",
+    "loss": "loss",
+    "learning_rate": "learning_rate",
+    "token_accuracy": "mean_token_accuracy",
+}
+
+
+def encode(instruction: Instruction, codec: TextCodec) -> tuning.Row:
+    """input_ids and labels of one pair, each of shape (T,); -100 where the prompt is."""
+    prompt = prompt_tokens(codec.encode(instruction.prompt))
+    answer = answer_tokens(codec.encode(instruction.answer))
+    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+
+
+def read_pairs(
+    config: SftConfig, source: Path, tokens: Path, codec: TextCodec
+) -> tuple[list[Instruction], list[tuning.Row], list[tuning.Row]]:
+    """Functions to learn from, their tokens, and the tokens of those held out; each fits into `max_tokens`.
+
+    Raises DataError when there is none of either.
+    """
+    learned: list[Instruction] = []
+    rows: dict[str, list[tuning.Row]] = {"sft": [], "heldout": []}
+    limits = {"sft": config.max_pairs, "heldout": config.num_heldout_pairs}
+    for instruction in read_instructions(source, tokens, ["sft", "heldout"]):
+        use = instruction.use
+        if len(rows[use]) < limits[use] and len((row := encode(instruction, codec))["input_ids"]) <= config.max_tokens:
+            rows[use].append(row)
+            if use == "sft":
+                learned.append(instruction)
+        if all(len(rows[each]) == limit for each, limit in limits.items()):
+            break
+    for name, found in rows.items():
+        if not found:
+            raise DataError(
+                f"{source}: found no function with a docstring for {name} within {config.max_tokens} tokens, needed one"
+                f" at least; raise sft.max_tokens or add documents"
+            )
+    return learned, rows["sft"], rows["heldout"]
+
+
+def fine_tune(
+    model: PreTrainedModel,
+    rows: Sequence[tuning.Row],
+    config: SftConfig,
+    base: Path,
+    schedule: tuning.Schedule,
+    events: Events,
+) -> tuning.Reporter:
+    """Train the model in place; the figures by step."""
+    reporter = tuning.Reporter(events, schedule, COLUMNS)
+    with tuning.scratch_directory() as directory:
+        trainer = SFTTrainer(
+            model=model,
+            args=TrlConfig(
+                **tuning.shared_arguments(config, schedule, directory),
+                max_length=config.max_tokens,
+                dataset_kwargs={"skip_prepare_dataset": True},  # rows are encoded already, labels included
+                train_sampling_strategy="group_by_length",
+            ),
+            train_dataset=Dataset.from_list(list(rows)),
+            processing_class=tuning.load_tokenizer(base),
+            callbacks=[reporter],
+            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, schedule),
+        )
+        tuning.train(trainer, schedule)
+    return reporter
+
+
+def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
+    """Fine-tune the base model; see the module."""
+    events = Events(STAGE)
+    clock = Clock.for_stage(read_plan(plan), STAGE)
+    inputs = [artifact.read(path) for path in (base, source, tokens, plan)]
+    codec = TextCodec(base)
+    instructions, rows, heldout = read_pairs(config, source, tokens, codec)
+    events.note(f"{len(rows)} pairs to learn from, {len(heldout)} held out")
+    model = tuning.load_model(base)
+    measuring = time.monotonic()
+    before = tuning.mean_loss(model, heldout, config.batch_size)
+    measuring = time.monotonic() - measuring
+    events.metric("heldout_loss", before, 0)
+    schedule = tuning.plan_steps(
+        config,
+        len(rows),
+        clock=clock,
+        reserve_seconds=1.2 * measuring + SAVE_SECONDS,
+    )
+    training = time.monotonic()
+    reporter = fine_tune(model, rows, config, base, schedule, events)
+    training = time.monotonic() - training
+    steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
+    after = tuning.mean_loss(model, heldout, config.batch_size)
+    events.metric("heldout_loss", after, steps)
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
+        tuning.save_model(model, base, draft.path)
+        draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
+        learned = pl.DataFrame(
+            {"document": [each.document for each in instructions], "name": [each.name for each in instructions]}
+        )
+        learned.write_parquet(draft.path / "instructions.parquet", compression="zstd")
+        draft.rows["instructions.parquet"] = learned.height
+        draft.statistics = {
+            "pairs": len(rows),
+            "heldout_pairs": len(heldout),
+            "answer_tokens": sum(label != -100 for row in rows for label in row["labels"]),
+            "steps": steps,
+            "heldout_loss_before": before,
+            "heldout_loss_after": after,
+        }
+        draft.run = {"startup_seconds": clock.startup_seconds, "training_seconds": training}
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+if __name__ == "__main__":
+    main(STAGE, SftConfig, run)

@@ -1,0 +1,235 @@
+"""What sft and align share: loading, the step limit or the clock, the learning rate, reporting, saving.
+
+Covers: TRL's trainers on one device in float32 weights, optionally with bfloat16 arithmetic.
+Not covered: adapters, several devices, resuming (these stages are short and start again).
+"""
+
+import csv
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import logging as transformers_logging
+
+from components.alignment.chat import STOP_IDS
+from components.alignment.clock import Clock
+from components.alignment.config import AlignConfig, SftConfig
+from components.core.events import Events
+from components.tokens.special import END, END_OF_TEXT_ID, FIM_PAD, FIM_PAD_ID
+
+REPORT_EVERY_STEPS = 5
+WEIGHTS = "model.safetensors"
+Row = dict[str, list[int]]
+
+
+def load_model(directory: Path) -> PreTrainedModel:
+    """A local model with float32 weights (transformers would follow the file's own type)."""
+    transformers_logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Its tokenizer, which ends answers with <|end|> and pads with a token that no text has."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    tokenizer.eos_token = END
+    tokenizer.pad_token = FIM_PAD
+    return tokenizer
+
+
+@dataclass(slots=True, kw_only=True)
+class Schedule:
+    """How far training is, by steps or by the clock, whichever is further; gives the learning rate and the end."""
+
+    num_steps: int
+    warmup_fraction: float
+    clock: Clock
+    reserve_seconds: float
+    started: float = 0.0
+    seconds: float | None = None
+
+    def begin(self) -> bool:
+        """Training starts now. False when the clock leaves no time for it."""
+        self.started = time.monotonic()
+        self.seconds = self.clock.seconds_left(self.reserve_seconds)
+        return self.seconds is None or self.seconds > 0
+
+    def progress(self, step: int) -> float:
+        """From 0 to 1."""
+        by_clock = 0.0 if self.seconds is None else (time.monotonic() - self.started) / self.seconds
+        return min(1.0, max(step / self.num_steps, by_clock))
+
+    def factor(self, step: int) -> float:
+        """Share of the peak learning rate at a step: linear warmup, then linear to zero."""
+        at = self.progress(step)
+        if at < self.warmup_fraction:
+            return min(1.0, (at + 1 / self.num_steps) / self.warmup_fraction)
+        return (1.0 - at) / (1.0 - self.warmup_fraction)
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no stubs
+    """Sends the trainer's figures to the events, keeps them for history.csv, and stops when time is up."""
+
+    def __init__(self, events: Events, schedule: Schedule, columns: dict[str, str]) -> None:
+        self.events = events
+        self.schedule = schedule
+        self.columns = columns
+        self.rows: list[dict[str, float]] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.schedule.progress(state.global_step) >= 1.0:
+            control.should_training_stop = True
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        row = {name: float(logs[key]) for name, key in self.columns.items() if key in (logs or {})} if logs else {}
+        if "loss" not in row:
+            return
+        self.rows.append({"step": state.global_step, **row})
+        self.events.metrics({name: value for name, value in row.items() if math.isfinite(value)}, state.global_step)
+        done = self.schedule.progress(state.global_step)
+        self.events.progress(round(done * self.schedule.num_steps), self.schedule.num_steps, "steps")
+
+    def write_history(self, path: Path) -> int:
+        """Write the rows as CSV; returns their number."""
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *self.columns], restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return len(self.rows)
+
+
+def plan_steps(config: SftConfig | AlignConfig, num_rows: int, *, clock: Clock, reserve_seconds: float) -> Schedule:
+    """Steps by `max_steps` in fixed mode and by the clock in deadline mode; by `max_epochs` in both."""
+    by_epochs = max(1, math.ceil(config.max_epochs * math.ceil(num_rows / config.batch_size)))
+    return Schedule(
+        num_steps=min(config.max_steps, by_epochs) if clock.seconds is None else by_epochs,
+        warmup_fraction=config.warmup_fraction,
+        clock=clock,
+        reserve_seconds=reserve_seconds,
+    )
+
+
+@contextmanager
+def scratch_directory() -> Iterator[str]:
+    """Where a trainer may write what nobody keeps."""
+    with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
+        yield directory
+
+
+def shared_arguments(config: SftConfig | AlignConfig, schedule: Schedule, directory: str) -> dict[str, Any]:
+    """Arguments that both trainers get: no files, no network, no reports but ours."""
+    return {
+        "output_dir": directory,
+        "max_steps": schedule.num_steps,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": 2 * config.batch_size,
+        "learning_rate": config.learning_rate,
+        "max_grad_norm": 1.0,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": config.precision == "bfloat16",
+        "activation_checkpointing": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "logging_steps": REPORT_EVERY_STEPS,
+        "logging_first_step": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def optimizer_and_rate(
+    model: PreTrainedModel, learning_rate: float, schedule: Schedule
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW without decay (the weights start where they should stay near) and the schedule's learning rate."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    return optimizer, LambdaLR(optimizer, schedule.factor)
+
+
+def train(trainer: Trainer, schedule: Schedule) -> None:
+    """Train to the end of the schedule; not at all when no time is left."""
+    trainer.remove_callback(PrinterCallback)
+    if schedule.begin():
+        trainer.train()
+
+
+def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> list[float]:
+    """Natural-log probability of each row's labelled tokens, summed over them, in the order of the rows.
+
+    rows: input_ids and labels (-100 where nothing is to be predicted), each of shape (T,).
+    """
+    was_training = model.training
+    model.eval()
+    found = [0.0] * len(rows)
+    ordered = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
+    with torch.inference_mode():
+        for start in range(0, len(ordered), batch_size):
+            numbers = ordered[start : start + batch_size]
+            ids = _padded([rows[number]["input_ids"] for number in numbers], FIM_PAD_ID).to(model.device)
+            labels = _padded([rows[number]["labels"] for number in numbers], -100).to(model.device)
+            logits = model(input_ids=ids).logits[:, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+            for number, loss in zip(numbers, losses.sum(dim=1).tolist(), strict=True):
+                found[number] = -loss
+    model.train(was_training)
+    return found
+
+
+def _padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
+    """Sequences as one tensor of shape (B, T), filled up on the right."""
+    width = max(map(len, sequences))
+    return torch.tensor([sequence + [value] * (width - len(sequence)) for sequence in sequences])
+
+
+def mean_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> float:
+    """Mean negative log-likelihood, in nats, of the labelled tokens of all rows."""
+    count = sum(label != -100 for row in rows for label in row["labels"])
+    return -sum(log_likelihoods(model, rows, batch_size)) / count
+
+
+def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
+    """A Hugging Face directory: weights, config, generation config that stops at <|end|>, the source's tokenizer."""
+    model.config.pad_token_id = FIM_PAD_ID
+    model.generation_config = GenerationConfig(
+        bos_token_id=END_OF_TEXT_ID, eos_token_id=list(STOP_IDS), pad_token_id=FIM_PAD_ID
+    )
+    model.save_pretrained(out)
+    (out / WEIGHTS).chmod(0o644)  # safetensors makes it private, unlike every other file of an artifact
+    copy_tokenizer(source, out)
+
+
+def copy_tokenizer(source: Path, out: Path) -> None:
+    """Copy the tokenizer's files of a model directory, byte for byte."""
+    for path in sorted(source.iterdir()):
+        if path.name in ("special_tokens_map.json", "added_tokens.json") or path.name.startswith("tokenizer"):
+            shutil.copyfile(path, out / path.name)

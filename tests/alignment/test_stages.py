@@ -1,0 +1,192 @@
+"""The three stages one after the other on a tiny random model: real TRL steps, real sampling, real programs."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from components.alignment import align, preferences, sft, tuning
+from components.alignment.chat import STOP_IDS
+from components.alignment.clock import Clock
+from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.errors import ArtifactError
+from components.tokens.special import END_ID, USER_ID
+from components.tokens.text import TextCodec
+
+SFT = SftConfig(max_steps=12, batch_size=8, learning_rate=5e-3, num_heldout_pairs=8)
+PREFERENCES = PreferencesConfig(
+    max_prompts=24, max_new_tokens=24, chunk_prompts=8, min_score_gap=0.0, require_compiling=False
+)
+ALIGN = AlignConfig(max_steps=8, batch_size=4, min_pairs=4, learning_rate=1e-3, heldout_fraction=0.4)
+
+
+@pytest.fixture(scope="module")
+def stages(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    """Manifests of sft, preferences and aligned, run once, below world."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERNIGHT_STATE", str(tmp_path_factory.mktemp("state")))
+        return {
+            "sft": run_sft(world, world / "sft"),
+            "preferences": run_preferences(world, world / "preferences"),
+            "aligned": align.run(
+                ALIGN,
+                sft=world / "sft",
+                preferences=world / "preferences",
+                plan=world / "plan",
+                out=world / "aligned",
+            ),
+        }
+
+
+def run_sft(world: Path, out: Path) -> Manifest:
+    return sft.run(
+        SFT, base=world / "base", source=world / "source", tokens=world / "tokens", plan=world / "plan", out=out
+    )
+
+
+def run_preferences(world: Path, out: Path) -> Manifest:
+    return preferences.run(
+        PREFERENCES, sft=world / "sft", source=world / "source", tokens=world / "tokens", plan=world / "plan", out=out
+    )
+
+
+def test_sft_lowers_the_loss_on_functions_it_never_saw(stages: dict[str, Manifest]) -> None:
+    figures = stages["sft"].statistics
+    assert figures["steps"] == 12
+    assert figures["heldout_loss_after"] < figures["heldout_loss_before"] - 0.1
+
+
+@pytest.mark.parametrize("name", ["sft", "aligned"])
+def test_a_model_is_a_directory_that_transformers_loads(world: Path, stages: dict[str, Manifest], name: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(world / name, dtype=torch.float32)
+    assert set(model.generation_config.eos_token_id) == set(STOP_IDS)
+    tokenizer = AutoTokenizer.from_pretrained(world / name)
+    assert tokenizer.convert_tokens_to_ids("<|user|>") == USER_ID
+    header = (world / name / "history.csv").read_text().splitlines()[0]
+    assert header.startswith("step,tokens,loss,learning_rate")
+
+
+def test_no_file_is_a_pickle_or_an_archive(world: Path, stages: dict[str, Manifest]) -> None:
+    for name in stages:
+        for path in (world / name).rglob("*"):
+            content = path.read_bytes()
+            assert not zipfile.is_zipfile(path), path
+            assert not content.startswith(b"\x80"), path
+            assert path.suffix in {".json", ".safetensors", ".csv", ".parquet", ".jinja"}, path
+
+
+def test_equal_inputs_and_seed_give_equal_digests(world: Path, stages: dict[str, Manifest], tmp_path: Path) -> None:
+    assert run_sft(world, tmp_path / "sft").digest == stages["sft"].digest
+    assert run_preferences(world, tmp_path / "preferences").digest == stages["preferences"].digest
+
+
+def test_candidates_and_pairs_fit_together(world: Path, stages: dict[str, Manifest]) -> None:
+    candidates = pl.read_parquet(world / "preferences" / "candidates.parquet")
+    pairs = pl.read_parquet(world / "preferences" / "preferences.parquet")
+    assert candidates.height == stages["preferences"].statistics["candidates"] > 24
+    assert candidates.select("prompt", "answer").is_duplicated().sum() == 0
+    for prompt, chosen, rejected in pairs.select("prompt", "chosen", "rejected").iter_rows():
+        answers = set(candidates.filter(pl.col("prompt") == prompt)["answer"])
+        assert {chosen, rejected} <= answers
+    learned = pl.read_parquet(world / "sft" / "instructions.parquet")
+    both = candidates.select("document", "name").join(learned, on=["document", "name"])
+    assert both.height == 0, "no prompt was learned from in sft"
+
+
+def test_dpo_starts_at_log_two_and_moves_the_preferred_way(world: Path, stages: dict[str, Manifest]) -> None:
+    figures = stages["aligned"].statistics
+    assert figures["aligned"] is True
+    history = pl.read_csv(world / "aligned" / "history.csv")
+    assert history["loss"][0] == pytest.approx(0.6931, abs=2e-3)  # policy and reference are equal at the first step
+    assert history["loss"][-1] < history["loss"][0]
+    assert figures["heldout_reward_margin_after"] > 0 or figures["heldout_pairs"] == 0
+
+
+def test_too_few_pairs_pass_the_model_on_and_say_so(
+    world: Path,
+    stages: dict[str, Manifest],
+    artifact_writer: Callable[..., Path],
+    tmp_path: Path,
+    state: Path,
+) -> None:
+    few = pl.read_parquet(world / "preferences" / "preferences.parquet").head(3)
+    few.write_parquet(tmp_path / "few.parquet")
+    made = artifact_writer(tmp_path, "few", {"preferences.parquet": (tmp_path / "few.parquet").read_bytes()})
+    manifest = align.run(ALIGN, sft=world / "sft", preferences=made, plan=world / "plan", out=tmp_path / "out")
+    assert manifest.statistics["aligned"] is False
+    assert "min_pairs needs 4" in manifest.statistics["reason"]
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (world / "sft" / name).read_bytes()
+    notes = [json.loads(line) for line in (state / "events" / "manual" / "align.jsonl").read_text().splitlines()]
+    assert any(each["kind"] == "note" and "passed on unchanged" in each["text"] for each in notes)
+
+
+@pytest.mark.slow
+def test_a_deadline_ends_training_early(world: Path, plan_maker: Callable[..., Path], tmp_path: Path) -> None:
+    """As a process of its own, since start-up counts."""
+    seconds = 40.0
+    plan = plan_maker(tmp_path, "plan", mode="deadline", steps=None, stage_seconds={"sft": seconds})
+    (tmp_path / "params.yaml").write_text("sft: {max_epochs: 100000.0, batch_size: 2}\n")
+    paths = {"base": world / "base", "source": world / "source", "tokens": world / "tokens", "plan": plan}
+    options = [text for name, path in paths.items() for text in (f"--{name}", str(path))]
+    command = [sys.executable, "-m", "components.alignment.sft", "--params", str(tmp_path / "params.yaml"), *options]
+    subprocess.run(
+        [*command, "--out", str(tmp_path / "out")],
+        check=True,
+        cwd=Path(artifact.__file__).parents[2],
+        env={**os.environ, "OVERNIGHT_STATE": str(tmp_path / "state")},
+        capture_output=True,
+        timeout=4 * seconds,
+    )
+    manifest = artifact.read(tmp_path / "out")
+    run = manifest.run
+    assert manifest.statistics["steps"] > 0
+    assert run["startup_seconds"] + run["training_seconds"] < seconds + 5.0
+    rates = pl.read_csv(tmp_path / "out" / "history.csv")["learning_rate"]
+    assert rates[-1] < 0.2 * rates.max(), "the learning rate falls with the time that is left"
+
+
+def test_a_plan_without_the_stage_is_named(world: Path, plan_maker: Callable[..., Path], tmp_path: Path) -> None:
+    plan = plan_maker(tmp_path, "plan", mode="deadline", steps=None, stage_seconds={})
+    with pytest.raises(ArtifactError, match="stage_seconds has no sft"):
+        sft.run(
+            SFT, base=world / "base", source=world / "source", tokens=world / "tokens", plan=plan, out=tmp_path / "out"
+        )
+
+
+def test_only_the_answer_has_labels(world: Path, functions: dict[str, sft.Instruction]) -> None:
+    codec = TextCodec(world / "base")
+    row = sft.encode(functions["scale_apples"], codec)
+    labelled = [label for label in row["labels"] if label != -100]
+    assert labelled[-1] == END_ID
+    assert codec.decode(labelled[:-1]) == "    return a * factor"
+    assert row["input_ids"][-len(labelled) :] == labelled
+
+
+def test_likelihoods_do_not_depend_on_the_batch(world: Path, functions: dict[str, sft.Instruction]) -> None:
+    codec = TextCodec(world / "base")
+    model = tuning.load_model(world / "base")
+    rows = [sft.encode(each, codec) for each in functions.values()]
+    together = tuning.log_likelihoods(model, rows, 8)
+    assert together == pytest.approx([tuning.log_likelihoods(model, [row], 1)[0] for row in rows], rel=1e-4)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
+    clock = Clock(started=0.0, startup_seconds=0.0, seconds=None)
+    schedule = tuning.plan_steps(SftConfig(max_steps=100, warmup_fraction=0.1), 10_000, clock=clock, reserve_seconds=0)
+    schedule.begin()
+    factors = [schedule.factor(step) for step in range(101)]
+    assert factors.index(max(factors)) in (9, 10)
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[100] == 0.0
+    assert factors[:9] == sorted(factors[:9])
