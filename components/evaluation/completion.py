@@ -1,0 +1,87 @@
+"""What a model writes at places in held-out documents, greedily: the next line, a line to fill in, a function's body.
+
+Covers: exact match and edit similarity of a line, its indentation included; whether a function with the written body
+parses.  Not covered: whether the body does what the docstring says (components.evaluation.functional).
+"""
+
+from collections.abc import Sequence
+
+from components.evaluation.config import CompletionConfig
+from components.evaluation.places import FunctionPlace, LinePlace, has_body, indented
+from components.inference.engine import Completion, Engine, Sampling
+from components.inference.prompts import COMPLETION_STOP_IDS, completion_prompt, fim_prompt
+from components.tokens.text import TextCodec
+
+
+def edit_similarity(found: str, wanted: str) -> float:
+    """1 - Levenshtein distance / length of the longer text; 1 for two empty texts (Lu 2021, CodeXGLUE, section 3.3)."""
+    if found == wanted:
+        return 1.0
+    previous = list(range(len(wanted) + 1))
+    for row, character in enumerate(found, start=1):
+        current = [row]
+        for column, other in enumerate(wanted, start=1):
+            replaced = previous[column - 1] + (character != other)
+            current.append(min(previous[column] + 1, current[-1] + 1, replaced))
+        previous = current
+    return 1 - previous[-1] / max(len(found), len(wanted))
+
+
+def next_lines(engine: Engine, codec: TextCodec, places: Sequence[LinePlace], config: CompletionConfig) -> list[str]:
+    """The line that the model writes after each prefix."""
+    room = _room(engine, config.max_line_tokens)
+    prompts = [completion_prompt(codec, place.prefix, room) for place in places]
+    return _lines(engine, codec, prompts, config.max_line_tokens)
+
+
+def infilled_lines(
+    engine: Engine, codec: TextCodec, places: Sequence[LinePlace], config: CompletionConfig
+) -> list[str]:
+    """The line that the model writes between each prefix and suffix."""
+    room = _room(engine, config.max_line_tokens)
+    prompts = [fim_prompt(codec, place.prefix, place.suffix, room) for place in places]
+    return _lines(engine, codec, prompts, config.max_line_tokens)
+
+
+def functions_parse(
+    engine: Engine, codec: TextCodec, places: Sequence[FunctionPlace], config: CompletionConfig
+) -> list[bool]:
+    """Whether each function parses with the body that the model writes and has a statement of its own.
+
+    A body ends at the first line at the margin; where the tokens end before that, its last line is unfinished and is
+    left out.
+    """
+    room = _room(engine, config.max_function_tokens)
+    prompts = [completion_prompt(codec, place.prefix, room) for place in places]
+    sampling = Sampling(max_new_tokens=config.max_function_tokens)
+    completions = engine.generate(prompts, sampling, stop_ids=COMPLETION_STOP_IDS)
+    return [
+        has_body(place.head + body_of(codec, completion))
+        for place, (completion,) in zip(places, completions, strict=True)
+    ]
+
+
+def body_of(codec: TextCodec, completion: Completion) -> str:
+    """The lines of a completion that belong to the block in which it begins, without an unfinished last one."""
+    text = codec.decode(completion.tokens)
+    body = indented(text)
+    if body == text and completion.finish_reason == "length":
+        body = body[: body.rfind("\n") + 1]
+    return body
+
+
+def line_end_ids(codec: TextCodec) -> list[int]:
+    """Every token that holds the end of a line, and <|endoftext|>."""
+    found = [token for token in range(codec.vocabulary_size) if "\n" in codec.decode([token])]
+    return [*COMPLETION_STOP_IDS, *found]
+
+
+def _lines(engine: Engine, codec: TextCodec, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
+    """What the model writes after each prompt up to the end of the line, white space at its end left out."""
+    completions = engine.generate(prompts, Sampling(max_new_tokens=max_new_tokens), stop_ids=line_end_ids(codec))
+    return [codec.decode(completion.tokens).rstrip() for (completion,) in completions]
+
+
+def _room(engine: Engine, new_tokens: int) -> int:
+    """Tokens that a prompt may have when so many follow; at least half the context."""
+    return max(engine.context_tokens - new_tokens, engine.context_tokens // 2)

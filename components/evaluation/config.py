@@ -1,0 +1,60 @@
+"""Parameters of the stage that measures every model of a cycle."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from components.core.config import StepConfig
+
+BUILT_IN_SUITES = ("short_tasks",)
+
+
+class LikelihoodConfig(StepConfig):
+    """Bits per byte of held-out documents."""
+
+    max_bytes: int = Field(
+        400_000, ge=1, description="held-out documents are drawn by the seed until they hold these bytes of text"
+    )
+
+
+class CompletionConfig(StepConfig):
+    """What the models write at places in held-out documents, greedily."""
+
+    next_lines: int = Field(150, ge=1, description="lines to continue, at most")
+    infilled_lines: int = Field(100, ge=1, description="lines to fill in between the code before and after, at most")
+    functions: int = Field(80, ge=1, description="functions to complete from signature and docstring, at most")
+    max_line_tokens: int = Field(32, ge=1, description="new tokens of a line")
+    max_function_tokens: int = Field(96, ge=1, description="new tokens of a function's body")
+
+
+class FunctionalConfig(StepConfig):
+    """Programs that are completed and run."""
+
+    suites: tuple[str, ...] = Field(
+        BUILT_IN_SUITES, description=f"suites in HumanEval's format that come with us: {', '.join(BUILT_IN_SUITES)}"
+    )
+    num_samples: int = Field(10, ge=1, description="completions per task")
+    k: tuple[int, ...] = Field((1, 10), description="values of k in pass@k, each at most num_samples")
+    temperature: float = Field(0.6, gt=0, description="of the samples")
+    top_p: float = Field(0.95, gt=0, le=1, description="of the samples")
+    max_new_tokens: int = Field(64, ge=1, description="new tokens of a completion")
+    timeout_seconds: float = Field(3.0, gt=0, description="for one program")
+    memory_bytes: int = Field(2**28, ge=2**26, description="for one program")
+
+    @model_validator(mode="after")
+    def _k_within_samples(self) -> Self:
+        beyond = [k for k in self.k if not 1 <= k <= self.num_samples]
+        if beyond:
+            raise ValueError(f"k is {beyond[0]}, needed 1 to num_samples ({self.num_samples})")
+        return self
+
+
+class EvaluateConfig(StepConfig):
+    """What is measured on every model, before and after each training stage."""
+
+    likelihood: LikelihoodConfig = Field(LikelihoodConfig.model_validate({}), description="bits per byte")
+    completion: CompletionConfig = Field(CompletionConfig.model_validate({}), description="lines, infilling, functions")
+    functional: FunctionalConfig = Field(FunctionalConfig.model_validate({}), description="pass@k")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
+    resamples: int = Field(2000, ge=100, description="bootstrap resamples per interval")
+    seed: int = Field(0, ge=0, description="draws documents, places, samples and resamples")

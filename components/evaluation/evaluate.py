@@ -1,0 +1,136 @@
+"""Measure every model of the cycle: before and after pretraining, fine-tuning and alignment.
+
+Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
+Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}; items.parquet: model, suite, item, metric,
+        value, weight; summary.csv: the same figures as a table
+Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
+functions that parse, pass@k; every model is asked the same, so items pair up between models.
+Not covered: answers to instructions, safety, languages beside Python in parse_share and pass@k.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.events import Events
+from components.core.step import main
+from components.evaluation.config import EvaluateConfig
+from components.evaluation.functional import Suite, built_in_suite
+from components.evaluation.likelihood import unigram_bits_per_byte
+from components.evaluation.measure import Metrics, Questions, Report, measure, questions, summarise, unigram_items
+from components.execution.sandbox import isolation
+from components.tokens.store import TokenStore
+from components.tokens.text import TextCodec
+
+VALIDATION = "validation.parquet"
+MIN_TELLING_CHARACTERS = 30
+
+
+def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
+    """The questions that the held-out documents of a data/tokens artifact allow."""
+    return questions(pl.read_parquet(tokens / VALIDATION, columns=["id", "text"]), suites, config)
+
+
+def evaluate_model(
+    model_dir: Path, asked: Questions, config: EvaluateConfig, report: Report = lambda _: None
+) -> tuple[Metrics, pl.DataFrame]:
+    """Metrics (under the directory's name) and items of one model."""
+    items = measure(model_dir.name, model_dir, asked, config, report)
+    return summarise(items, config), items
+
+
+def contaminated(suite: Suite, training: pl.LazyFrame) -> list[str]:
+    """Tasks whose longest prompt line stands in a training document (column text), sorted.
+
+    Lines under 30 characters stand anywhere and tell nothing; a task that has only such lines is not listed.
+    """
+    lines = {task.task_id: max((line.strip() for line in task.prompt.splitlines()), key=len) for task in suite.tasks}
+    telling = sorted({line for line in lines.values() if len(line) >= MIN_TELLING_CHARACTERS})
+    if not telling:
+        return []
+    found = training.select(pl.col("text").str.extract_many(telling, overlapping=True).explode()).unique().collect()
+    seen = set(found["text"].drop_nulls().to_list())
+    return sorted(task_id for task_id, line in lines.items() if line in seen)
+
+
+def unigram(tokens: Path, tokenizer: Path, asked: Questions) -> pl.DataFrame:
+    """Items of the model before pretraining: frequencies of the training tokens."""
+    codec = TextCodec(tokenizer)
+    counts = np.bincount(TokenStore(tokens, "train").tokens, minlength=codec.vocabulary_size)
+    documents = codec.encode_batch(asked.documents["text"].to_list())
+    return unigram_items(unigram_bits_per_byte(counts, documents, asked.num_bytes), asked)
+
+
+def run(
+    config: EvaluateConfig, *, tokens: Path, source: Path, base: Path, sft: Path, aligned: Path, out: Path
+) -> Manifest:
+    """Measure every model on the same questions. Raises ArtifactError for a model that cannot be read."""
+    models = {"base": base, "sft": sft, "aligned": aligned}
+    inputs = [artifact.read(path) for path in (tokens, source, *models.values())]
+    events = Events("evaluate")
+    suites = [built_in_suite(name) for name in config.functional.suites]
+    asked = read_questions(tokens, suites, config)
+    held_out = pl.scan_parquet(tokens / VALIDATION).select("id")
+    training = pl.scan_parquet(source / "part-*.parquet").join(held_out, on="id", how="anti")
+    total = len(models) * (3 + len(suites))
+    done = 0
+
+    def report(step: str) -> None:
+        nonlocal done
+        done += 1
+        events.progress(done, total, "suites")
+
+    frames, seconds = [unigram(tokens, base, asked)], {}
+    for name, directory in models.items():
+        started = time.monotonic()
+        frames.append(measure(name, directory, asked, config, report))
+        seconds[name] = time.monotonic() - started
+    items = pl.concat(frames)
+    metrics = summarise(items, config)
+    with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
+        draft.rows["items.parquet"] = len(items)
+        draft.rows["summary.csv"] = write(metrics, items, draft.path)
+        draft.statistics = {
+            "documents": len(asked.documents),
+            "bytes": int(asked.num_bytes.sum()),
+            "suites": {suite.name: len(suite.tasks) for suite in suites},
+            "suite_digests": {suite.name: suite.digest for suite in suites},
+            "contaminated": {suite.name: contaminated(suite, training) for suite in suites},
+        }
+        draft.run["seconds_per_model"] = seconds
+        draft.run["isolation"] = isolation()
+    for model, suite, metric, each in rows_of(metrics):
+        events.metric(f"{model}/{suite}/{metric}", each["value"])
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+def rows_of(metrics: Metrics) -> list[tuple[str, str, str, dict[str, float | int]]]:
+    """(model, suite, metric, estimate) of every metric, in order."""
+    return [
+        (model, suite, metric, each)
+        for model, suites in metrics.items()
+        for suite, values in suites.items()
+        for metric, each in values.items()
+    ]
+
+
+def write(metrics: Metrics, items: pl.DataFrame, directory: Path) -> int:
+    """metrics.json, items.parquet and summary.csv; returns the rows of the last."""
+    (directory / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    items.write_parquet(directory / "items.parquet", compression="zstd")
+    rows = [
+        {"model": model, "suite": suite, "metric": metric, **each} for model, suite, metric, each in rows_of(metrics)
+    ]
+    pl.DataFrame(rows).write_csv(directory / "summary.csv", float_precision=6)
+    return len(rows)
+
+
+if __name__ == "__main__":
+    main("evaluate", EvaluateConfig, run)

@@ -1,0 +1,101 @@
+"""Run the programs of a suite with given solutions, without any model: what the sandbox says of them."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from components.core.errors import DataError
+from components.evaluation.functional import Suite, run_solutions
+
+TIMEOUT_SECONDS = 10.0
+MEMORY_BYTES = 2**29
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A task whose program did not pass, and why."""
+
+    task_id: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How many tasks of a suite passed, and how long all of them took."""
+
+    passed: int
+    total: int
+    seconds: float
+    failures: tuple[Failure, ...]
+
+
+def execute(
+    suite: Suite,
+    solutions: Literal["canonical", "none"] | Path,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    memory_bytes: int = MEMORY_BYTES,
+) -> Execution:
+    """Run every task with its canonical solution, with none (the bare prompt), or with those of a file.
+
+    A file has one JSON object a line: task_id, completion. Raises DataError for a file that cannot be read, a task
+    without a completion, and a completion without a task.
+    """
+    completions = _completions(suite, solutions)
+    started = time.monotonic()
+    outcomes = run_solutions(
+        [(task, completions[task.task_id]) for task in suite.tasks],
+        timeout_seconds=timeout_seconds,
+        memory_bytes=memory_bytes,
+    )
+    failures = tuple(
+        Failure(task_id=task.task_id, cause=f"{outcome.cause}: {outcome.detail}")
+        for task, outcome in zip(suite.tasks, outcomes, strict=True)
+        if not outcome.passed
+    )
+    seconds = time.monotonic() - started
+    return Execution(passed=len(outcomes) - len(failures), total=len(outcomes), seconds=seconds, failures=failures)
+
+
+def _completions(suite: Suite, solutions: Literal["canonical", "none"] | Path) -> dict[str, str]:
+    """task_id -> completion for every task of the suite."""
+    if solutions == "canonical":
+        return {task.task_id: task.canonical_solution for task in suite.tasks}
+    if solutions == "none":
+        return {task.task_id: "" for task in suite.tasks}
+    assert isinstance(solutions, Path)
+    wanted = {task.task_id for task in suite.tasks}
+    found: dict[str, str] = {}
+    for where, task_id, completion in _lines(solutions):
+        if task_id not in wanted:
+            raise DataError(f"{where}: task_id {task_id!r} is not in suite {suite.name}")
+        if task_id in found:
+            raise DataError(f"{where}: task_id {task_id!r} is there twice; one completion per task")
+        found[task_id] = completion
+    if missing := sorted(wanted - set(found)):
+        raise DataError(f"{solutions}: no completion for {missing[0]!r} (and {len(missing) - 1} more)")
+    return found
+
+
+def _lines(path: Path) -> list[tuple[str, str, str]]:
+    """(file and line, task_id, completion) of each line of a file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}: line {number}"
+        try:
+            value = json.loads(line)
+            task_id, completion = value["task_id"], value["completion"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{where}: needed an object with task_id and completion, found {line[:60]!r}") from error
+        if not (isinstance(task_id, str) and isinstance(completion, str)):
+            raise DataError(f"{where}: task_id and completion must be strings")
+        found.append((where, task_id, completion))
+    return found

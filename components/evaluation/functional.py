@@ -1,0 +1,133 @@
+"""Programs that a model completes, run in the sandbox: suites in HumanEval's format and the unbiased pass@k.
+
+A suite is a JSONL file, gzipped where its name ends in .gz, one task a line: task_id, prompt, entry_point,
+canonical_solution, test (which defines check(candidate)); other fields are ignored.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.core.artifact import sha256_of
+from components.core.errors import DataError
+from components.evaluation.config import BUILT_IN_SUITES, FunctionalConfig
+from components.evaluation.places import indented
+from components.execution.sandbox import Outcome, run_programs
+from components.inference.engine import Engine, Sampling
+from components.inference.prompts import COMPLETION_STOP_IDS, completion_prompt
+from components.tokens.text import TextCodec
+
+SUITES = Path(__file__).with_name("suites")
+
+
+class Task(BaseModel):
+    """One program to complete."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    task_id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    entry_point: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    canonical_solution: str
+    test: str = Field(pattern=r"def check\(")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suite:
+    """Tasks under a name; `digest` is of the file that they came from."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    digest: str
+
+
+def built_in_suite(name: str) -> Suite:
+    """A suite that comes with us. Raises DataError with the allowed names for another one."""
+    if name not in BUILT_IN_SUITES:
+        raise DataError(f"suite {name!r} does not come with us; allowed: {', '.join(BUILT_IN_SUITES)}")
+    return read_suite(SUITES / f"{name}.jsonl")
+
+
+def read_suite(path: Path) -> Suite:
+    """The tasks of a file. Raises DataError that names file, line and field of the first mistake."""
+    try:
+        content = path.read_bytes()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
+    tasks = [_task(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not tasks:
+        raise DataError(f"{path}: no task in it; a suite has one JSON object a line, see components/evaluation/suites")
+    seen: set[str] = set()
+    for task in tasks:
+        if task.task_id in seen:
+            raise DataError(f"{path}: task_id {task.task_id!r} is there twice; each task needs its own")
+        seen.add(task.task_id)
+    return Suite(name=path.name.removesuffix(".gz").removesuffix(".jsonl"), tasks=tuple(tasks), digest=sha256_of(path))
+
+
+def _task(line: str, where: str) -> Task:
+    """One line as a task."""
+    try:
+        return Task.model_validate(json.loads(line))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the line"
+        found = "" if first["type"] == "missing" else f" is {str(first['input'])[:60]!r}"
+        raise DataError(f"{where}: {field}{found}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
+
+
+def program(task: Task, completion: str) -> str:
+    """The program that passes when the completion is right: it defines the function and checks it."""
+    return f"{task.prompt}{completion}\n{task.test}\ncheck({task.entry_point})\n"
+
+
+def run_solutions(solutions: Sequence[tuple[Task, str]], *, timeout_seconds: float, memory_bytes: int) -> list[Outcome]:
+    """Run each completion of a task in the sandbox; equal programs run once. Outcomes in the order of the solutions."""
+    sources = [program(task, completion) for task, completion in solutions]
+    distinct = list(dict.fromkeys(sources))
+    outcomes = run_programs(distinct, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
+    by_source = dict(zip(distinct, outcomes, strict=True))
+    return [by_source[source] for source in sources]
+
+
+def num_passed(engine: Engine, codec: TextCodec, suite: Suite, config: FunctionalConfig, seed: int) -> list[int]:
+    """How many of `num_samples` completions pass, for each task; a completion ends where its block does."""
+    room = max(engine.context_tokens - config.max_new_tokens, engine.context_tokens // 2)
+    sampling = Sampling(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        num_samples=config.num_samples,
+        seed=seed,
+    )
+    prompts = [completion_prompt(codec, task.prompt, room) for task in suite.tasks]
+    completions = engine.generate(prompts, sampling, stop_ids=COMPLETION_STOP_IDS)
+    solutions = [
+        (task, indented(codec.decode(sample.tokens)))
+        for task, samples in zip(suite.tasks, completions, strict=True)
+        for sample in samples
+    ]
+    outcomes = run_solutions(solutions, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes)
+    passed = [outcome.passed for outcome in outcomes]
+    return [sum(passed[first : first + config.num_samples]) for first in range(0, len(passed), config.num_samples)]
+
+
+def pass_at_k(num_samples: int, passed: int, k: int) -> float:
+    """Probability that one of k samples passes, unbiased: 1 - C(n - c, k) / C(n, k) (Chen 2021, arXiv:2107.03374).
+
+    Raises ValueError unless 0 <= passed <= num_samples and 1 <= k <= num_samples.
+    """
+    if not (0 <= passed <= num_samples and 1 <= k <= num_samples):
+        raise ValueError(f"pass@{k} of {passed} passed among {num_samples} samples is not defined")
+    missed = 1.0
+    for index in range(num_samples - passed + 1, num_samples + 1):
+        missed *= max(0.0, 1 - k / index)
+    return 1 - missed

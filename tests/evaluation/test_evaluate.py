@@ -1,0 +1,240 @@
+"""Measuring models: likelihood against a plain forward pass and xz itself, places, and the whole stage."""
+
+import functools
+import inspect
+import json
+import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from components.core import artifact
+from components.core.config import StepConfig
+from components.core.errors import DataError
+from components.evaluation import evaluate
+from components.evaluation.compare import compare_models
+from components.evaluation.completion import body_of, edit_similarity, line_end_ids
+from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
+from components.evaluation.functional import Suite, Task, built_in_suite
+from components.evaluation.likelihood import bits_per_byte, unigram_bits_per_byte, windows, xz_bits_per_byte
+from components.evaluation.measure import figures, questions
+from components.evaluation.places import function_places, has_body, indented, line_places
+from components.inference.engine import Completion
+from components.inference.transformers_engine import TransformersEngine
+from components.tokens import tokenize
+from components.tokens.config import TokenizeConfig
+from components.tokens.text import TextCodec
+from tests.serving.random_model import write_random_model
+
+SOURCES = [inspect.getsource(module) for module in (inspect, functools, json, shutil, subprocess, os)]
+IDS = [f"{number:064x}" for number in range(len(SOURCES))]
+CONFIG = EvaluateConfig(
+    likelihood=LikelihoodConfig(max_bytes=40_000),
+    completion=CompletionConfig(next_lines=6, infilled_lines=5, functions=4, max_line_tokens=8, max_function_tokens=8),
+    functional=FunctionalConfig(num_samples=2, k=(1, 2), max_new_tokens=8),
+    resamples=200,
+)
+
+
+class NoConfig(StepConfig):
+    """The config of a stage that stands for another one."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/base, models/sft and models/aligned: random and different."""
+    root = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("base", "sft", "aligned")):
+        write_random_model(root / name, seed)
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """clean and tokens artifacts of six modules of the standard library."""
+    root = tmp_path_factory.mktemp("data")
+    rows = pl.DataFrame({"id": IDS, "text": SOURCES, "cluster": IDS}).with_columns(
+        *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "language")),
+        bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
+    )
+    code = Path(__file__)
+    with artifact.create(root / "clean", stage="clean", config=NoConfig(), inputs=[], code=code) as draft:
+        rows.write_parquet(draft.path / "part-00000.parquet")
+    config = TokenizeConfig(validation_fraction=0.5)
+    tokenize.run(config, source=root / "clean", tokenizer=models / "base", out=root / "tokens")
+    return root
+
+
+@given(st.integers(1, 400), st.integers(2, 50))
+def test_windows_score_every_prediction_once(num_predictions: int, context: int) -> None:
+    found = list(windows(num_predictions, context))
+    assert [index for _, scored, end in found for index in range(scored, end)] == list(range(num_predictions))
+    for first, scored, end in found:
+        assert end - first <= context
+        assert scored - first >= min(scored, context // 2 - 1)
+
+
+@torch.inference_mode()
+def test_bits_per_byte_are_those_of_a_forward_pass(models: Path) -> None:
+    """A text within the context, and a longer one, token by token with the window that it falls into."""
+    codec, engine = TextCodec(models / "base"), TransformersEngine(models / "base", num_threads=1)
+    model = AutoModelForCausalLM.from_pretrained(models / "base", dtype=torch.float32)
+    context = engine.context_tokens
+    for text in (SOURCES[2][:90], SOURCES[2][:700]):
+        tokens = [0, *codec.encode(text), 0]
+        nats = 0.0
+        for target in range(1, len(tokens)):
+            beyond = math.ceil(max(0, target - context) / (context // 2))
+            first = max(0, min(context + beyond * (context // 2), len(tokens) - 1) - context)
+            logits = model(torch.tensor([tokens[first:target]])).logits[0, -1]
+            nats -= float(logits.log_softmax(-1)[tokens[target]])
+        size = np.array([float(len(text.encode()))])
+        wanted = nats / np.log(2) / size[0]
+        found = bits_per_byte(engine, [codec.encode(text)], size)
+        assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_unigram_is_the_entropy_of_its_counts() -> None:
+    """On a text whose frequencies equal the counts, bits per token are the entropy of the counts, plus one each."""
+    counts = np.array([1, 3, 12], dtype=np.int64)
+    shares = (counts + 1) / (counts + 1).sum()
+    document = [1] * 4 + [2] * 13 + [0]
+    found = unigram_bits_per_byte(counts, [document], np.array([1.0]))[0]
+    assert found == pytest.approx(-(np.bincount([*document, 0]) * np.log2(shares)).sum())
+
+
+def test_xz_is_the_command(tmp_path: Path) -> None:
+    if shutil.which("xz") is None:
+        pytest.skip("no xz command here")
+    sizes = np.array([float(len(text.encode())) for text in SOURCES])
+    commanded = [
+        len(subprocess.run(["xz", "-9", "-c"], input=text.encode(), capture_output=True, check=True).stdout)
+        for text in SOURCES
+    ]
+    np.testing.assert_allclose(xz_bits_per_byte(SOURCES, sizes), 8 * np.array(commanded) / sizes)
+
+
+@functools.cache
+def distance(left: str, right: str) -> int:
+    """Levenshtein's recursion as it is defined."""
+    if not left or not right:
+        return len(left) + len(right)
+    return min(
+        distance(left[1:], right) + 1,
+        distance(left, right[1:]) + 1,
+        distance(left[1:], right[1:]) + (left[0] != right[0]),
+    )
+
+
+@given(st.text("abc", max_size=7), st.text("abc", max_size=7))
+def test_edit_similarity_is_levenshtein(left: str, right: str) -> None:
+    longest = max(len(left), len(right))
+    assert edit_similarity(left, right) == pytest.approx(1 - distance(left, right) / longest if longest else 1)
+
+
+def test_lines_are_cut_out_of_their_documents() -> None:
+    places = line_places(IDS, SOURCES, 50, seed=1)
+    assert len({place.item for place in places}) == 50
+    assert places == line_places(IDS, SOURCES, 50, seed=1) != line_places(IDS, SOURCES, 50, seed=2)
+    for place in places:
+        document, number = place.item.split(":")
+        text = SOURCES[IDS.index(document)]
+        assert text.split("\n")[int(number) - 1] == place.line
+        assert place.prefix + place.line + place.suffix in text
+
+
+def test_functions_parse_with_their_own_body_and_not_without() -> None:
+    places = function_places(IDS, SOURCES, 1000, seed=0)
+    assert len(places) > 50
+    for place in places:
+        document, number = place.item.split(":")
+        text = SOURCES[IDS.index(document)]
+        rest = "\n".join(text.split("\n")[int(number) - 1 :])
+        assert rest.startswith(place.head)
+        assert place.prefix.endswith(place.head)
+        body = indented(rest.removeprefix(place.head))
+        assert has_body(place.head + body), place.head
+        assert not has_body(place.head)
+        assert not has_body(place.head + "    return (\n")
+
+
+def test_a_source_that_cannot_be_parsed_offers_no_function() -> None:
+    assert function_places(["a", "b"], ["def f(:\n", "def f():\r    return 1\n"], 9, seed=0) == []
+
+
+def test_an_unfinished_last_line_is_left_out(models: Path) -> None:
+    codec = TextCodec(models / "base")
+
+    def body(text: str, ended: bool) -> str:
+        return body_of(codec, Completion(tokens=tuple(codec.encode(text)), finish_reason="stop" if ended else "length"))
+
+    assert body("    x = 1\n    retu", ended=False) == "    x = 1\n"
+    assert body("    x = 1\n    return x", ended=True) == "    x = 1\n    return x"
+    assert body("    return x\n\ndef g(", ended=False) == "    return x\n"
+
+
+def test_line_ends_are_all_tokens_that_hold_one(models: Path) -> None:
+    codec = TextCodec(models / "base")
+    found = line_end_ids(codec)
+    assert found[0] == 0
+    for token in set(codec.encode("a\n\n    \n b\r\n")):
+        assert (token in found) == ("\n" in codec.decode([token]))
+
+
+def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
+    """Two runs have one digest; figures follow from items; every model is asked the same."""
+    paths = {name: models / name for name in ("base", "sft", "aligned")}
+    manifests = [
+        evaluate.run(CONFIG, tokens=data / "tokens", source=data / "clean", out=tmp_path / name, **paths)
+        for name in ("one", "two")
+    ]
+    assert manifests[0].digest == manifests[1].digest
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    items = pl.read_parquet(tmp_path / "one" / "items.parquet")
+    assert list(metrics) == ["unigram", "base", "sft", "aligned"]
+    for (model, suite, metric), rows in items.group_by("model", "suite", "metric"):
+        found = metrics[model][suite][metric]
+        assert found["value"] == pytest.approx(np.average(rows["value"], weights=rows["weight"]))
+        assert found["low"] <= found["value"] <= found["high"]
+        assert found["n"] == len(rows)
+    asked = [items.filter(model=name).select("suite", "metric", "item", "weight") for name in paths]
+    assert asked[0].equals(asked[1])
+    assert asked[0].equals(asked[2])
+    assert set(asked[0]["suite"]) == {"likelihood", "completion", "infilling", "short_tasks"}
+    assert set(figures(metrics["sft"])) == {"bits_per_byte", "xz_bits_per_byte", "parse_share"}
+    table = pl.read_csv(tmp_path / "one" / "summary.csv")
+    assert len(table) == items.select("model", "suite", "metric").n_unique()
+
+
+def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path) -> None:
+    asked = evaluate.read_questions(data / "tokens", [], CONFIG)
+    found = {each.metric: each for each in compare_models(models / "base", models / "sft", asked, CONFIG)}
+    bits = found["bits_per_byte"]
+    metrics, _ = evaluate.evaluate_model(models / "sft", asked, CONFIG)
+    assert bits.champion == pytest.approx(metrics["sft"]["likelihood"]["bits_per_byte"]["value"])
+    assert bits.difference == pytest.approx(bits.candidate - bits.champion)
+    assert found["xz_bits_per_byte"].difference == 0
+
+
+def test_contamination_is_found_in_training_text() -> None:
+    suite = built_in_suite("short_tasks")
+    planted = suite.tasks[14].prompt
+    training = pl.LazyFrame({"text": ["x = 1\n", f"import os\n\n{planted}    return 1\n"]})
+    assert evaluate.contaminated(suite, training) == [suite.tasks[14].task_id]
+    assert evaluate.contaminated(suite, training.head(1)) == []
+    short = Task.model_validate({**suite.tasks[0].model_dump(), "prompt": "def f(): # short\n"})
+    assert evaluate.contaminated(Suite(name="s", tasks=(short,), digest=""), training) == []
+
+
+def test_no_document_no_figure() -> None:
+    with pytest.raises(DataError, match=r"raise tokenize\.validation_fraction"):
+        questions(pl.DataFrame(schema={"id": pl.String, "text": pl.String}), [], CONFIG)

@@ -1,0 +1,133 @@
+"""Intervals, estimators and comparisons against brute force, closed forms and simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.core.errors import DataError
+from components.evaluation.compare import compare_items, item_differences, paired
+from components.evaluation.config import EvaluateConfig, FunctionalConfig
+from components.evaluation.functional import pass_at_k
+from components.evaluation.intervals import bootstrap, wilson
+from components.evaluation.measure import ITEM_SCHEMA
+
+CONFIG = EvaluateConfig()
+ONES = np.ones(200)
+
+
+@pytest.mark.parametrize(("n", "passed"), [(n, c) for n in range(1, 8) for c in range(n + 1)])
+def test_pass_at_k_is_the_share_of_subsets_with_a_pass(n: int, passed: int) -> None:
+    for k in range(1, n + 1):
+        subsets = list(itertools.combinations(range(n), k))
+        wanted = sum(any(index < passed for index in subset) for subset in subsets) / len(subsets)
+        assert pass_at_k(n, passed, k) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "passed", "k"), [(3, 4, 1), (3, -1, 1), (3, 1, 4), (3, 1, 0)])
+def test_pass_at_k_is_not_defined_beyond_the_samples(n: int, passed: int, k: int) -> None:
+    with pytest.raises(ValueError, match="is not defined"):
+        pass_at_k(n, passed, k)
+
+
+def test_k_beyond_the_samples_is_no_config() -> None:
+    with pytest.raises(ValueError, match=r"k is 11, needed 1 to num_samples \(10\)"):
+        FunctionalConfig(k=(1, 11))
+
+
+@given(st.integers(1, 400), st.floats(0, 1), st.floats(0.6, 0.99))
+def test_wilson_bounds_solve_its_equation(n: int, mean: float, confidence: float) -> None:
+    """Each bound p satisfies |mean - p| = z sqrt(p (1 - p) / n), unless it is cut at 0 or 1."""
+    found = wilson(mean, n, confidence)
+    z = np.sqrt(2) * _inverse_error_function(confidence)
+    assert 0 <= found.low <= mean <= found.high <= 1
+    for bound in (found.low, found.high):
+        if 1e-6 < bound < 1 - 1e-6:
+            assert abs(mean - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / n), abs=1e-6)
+
+
+def _inverse_error_function(value: float) -> float:
+    """By bisection of math.erf."""
+    low, high = 0.0, 6.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.erf(middle) < value else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5])
+def test_wilson_covers_the_truth(share: float) -> None:
+    """The exact probability that the interval of 100 items holds the share, summed over all outcomes."""
+    covered = 0.0
+    for count in range(101):
+        found = wilson(count / 100, 100, 0.95)
+        if found.low <= share <= found.high:
+            covered += math.comb(100, count) * share**count * (1 - share) ** (100 - count)
+    assert 0.93 < covered < 0.99
+
+
+def test_bootstrap_of_a_ratio_covers_the_truth() -> None:
+    """Bits over bytes of documents of very unequal sizes; the truth is 2 bits a byte."""
+    generator, inside = np.random.default_rng(0), []
+    for seed in range(300):
+        sizes = generator.lognormal(8, 1, 80)
+        found = bootstrap(generator.normal(2, 0.3, 80), sizes, confidence=0.95, resamples=500, seed=seed)
+        inside.append(found.low <= 2 <= found.high)
+    assert 0.88 < np.mean(inside) < 0.99
+
+
+def test_bootstrap_of_a_mean_is_near_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(0, 1, 200)
+    found = bootstrap(values, ONES, confidence=0.95, resamples=20_000, seed=0)
+    reach = 1.96 * values.std() / 200**0.5
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((values.mean() - reach, values.mean() + reach), abs=0.01)
+    assert found == bootstrap(values, ONES, confidence=0.95, resamples=20_000, seed=0)
+
+
+def test_nothing_has_no_figure() -> None:
+    for call in (
+        lambda: wilson(0.0, 0, 0.95),
+        lambda: bootstrap(ONES[:0], ONES[:0], confidence=0.95, resamples=9, seed=0),
+    ):
+        with pytest.raises(ValueError, match="no items"):
+            call()
+
+
+def items(model: str, values: dict[str, float], metric: str = "bits_per_byte", weight: float = 1.0) -> pl.DataFrame:
+    rows = [(model, "likelihood", item, metric, value, weight) for item, value in values.items()]
+    return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
+
+
+def test_pairs_cancel_what_both_models_find_hard() -> None:
+    """Items vary by 1, models differ by 0.05 ± 0.01: unpaired intervals would overlap, the paired one is narrow."""
+    generator = np.random.default_rng(0)
+    hard = generator.normal(2, 1, 100)
+    champion = items("old", {f"{n}": float(value) for n, value in enumerate(hard)})
+    shift = generator.normal(-0.05, 0.01, 100)
+    candidate = items("new", {f"{n}": float(value) for n, value in reversed(list(enumerate(hard + shift)))})
+    (found,) = compare_items(candidate, champion, CONFIG)
+    assert found.low < shift.mean() < found.high
+    assert found.high - found.low < 0.01
+    assert found.difference == pytest.approx(found.candidate - found.champion)
+    assert item_differences(candidate, champion, "likelihood", "bits_per_byte").mean() == pytest.approx(shift.mean())
+
+
+def test_a_model_equals_itself() -> None:
+    own = items("a", {"x": 1.5, "y": 0.25})
+    (found,) = compare_items(own, own, CONFIG)
+    assert (found.difference, found.low, found.high, found.n) == (0, 0, 0, 2)
+
+
+def test_only_common_items_and_metrics_are_compared() -> None:
+    left, right = items("a", {"x": 1.0, "y": 2.0}), items("b", {"y": 5.0, "z": 7.0})
+    (found,) = compare_items(pl.concat([left, items("a", {"x": 1.0}, "exact_match")]), right, CONFIG)
+    assert (found.metric, found.candidate, found.champion, found.n) == ("bits_per_byte", 2.0, 5.0, 1)
+    with pytest.raises(DataError, match="no item in common; evaluate both on the same data"):
+        paired(left, items("b", {"z": 7.0}), "likelihood", "bits_per_byte")
+    with pytest.raises(DataError, match="an item stands twice"):
+        paired(pl.concat([left, left]), right, "likelihood", "bits_per_byte")
