@@ -1,0 +1,111 @@
+"""One version of the model: text in, text out. Imports neither torch, transformers nor Ray.
+
+Requests that ask for the same sampling run together; one with a seed runs by itself, or its samples would depend on its
+company.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from components.inference.ctranslate2_engine import CTranslate2Engine
+from components.inference.engine import Completion, Engine, Sampling
+from components.inference.prompts import (
+    CHAT_STOP_IDS,
+    COMPLETION_STOP_IDS,
+    Message,
+    chat_prompt,
+    completion_prompt,
+    fim_prompt,
+)
+from components.serving.batches import Batches
+from components.serving.protocol import Answer, Choice, Job, Refusal
+from components.tokens.special import END_OF_TEXT_ID
+from components.tokens.text import TextCodec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The prompts of one job as ids, and how to sample from them."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    sampling: Sampling
+    stop_ids: tuple[int, ...]
+
+
+class ModelServer:
+    """A loaded model with its tokenizer. The constructor answers once, so that a running replica is a warm one."""
+
+    def __init__(self, model_dir: str, cache: str, num_threads: int | None, max_batch_size: int) -> None:
+        self._codec = TextCodec(Path(model_dir))
+        self._engine: Engine = CTranslate2Engine(Path(model_dir), cache=Path(cache), num_threads=num_threads)
+        self._generate = Batches(partial(generate, self._engine), max_batch_size)
+        self._engine.generate([[END_OF_TEXT_ID]], Sampling(max_new_tokens=1), stop_ids=COMPLETION_STOP_IDS)
+
+    async def answer(self, job: Job) -> Answer | Refusal:
+        """Do a job, or say why the model cannot."""
+        prompts = encode(self._codec, job)
+        longest = max(map(len, prompts))
+        room = self._engine.context_tokens - longest
+        wanted = job.max_tokens or max(room, 1)
+        if wanted > room:
+            return Refusal(
+                message=(
+                    f"the context holds {self._engine.context_tokens} tokens; the prompt has {longest} and "
+                    f"max_tokens is {wanted}; shorten one of them"
+                ),
+                code="context_length_exceeded",
+                param="messages" if job.messages else "prompt",
+            )
+        sampling = Sampling(
+            max_new_tokens=wanted, temperature=job.temperature, top_p=job.top_p, num_samples=job.n, seed=job.seed
+        )
+        stop_ids = CHAT_STOP_IDS if job.messages else COMPLETION_STOP_IDS
+        samples = await self._generate(Work(prompts=prompts, sampling=sampling, stop_ids=stop_ids))
+        return Answer(
+            choices=tuple(cut(self._codec, sample, job.stop) for group in samples for sample in group),
+            prompt_tokens=sum(map(len, prompts)),
+            completion_tokens=sum(len(sample.tokens) for group in samples for sample in group),
+        )
+
+
+def generate(engine: Engine, works: Sequence[Work]) -> list[list[list[Completion]]]:
+    """Samples of each prompt of each work, in order; works with equal sampling and no seed run as one batch."""
+    answers: dict[int, list[list[Completion]]] = {}
+    for indices in _together(works).values():
+        prompts = [prompt for index in indices for prompt in works[index].prompts]
+        first = works[indices[0]]
+        samples = iter(engine.generate(prompts, first.sampling, stop_ids=first.stop_ids))
+        for index in indices:
+            answers[index] = [next(samples) for _ in works[index].prompts]
+    return [answers[index] for index in range(len(works))]
+
+
+def _together(works: Sequence[Work]) -> Mapping[object, list[int]]:
+    """Indices of works that may share a batch. Greedy needs no seed; a seed keeps its work apart."""
+    groups: dict[object, list[int]] = {}
+    for index, work in enumerate(works):
+        alone = work.sampling.seed is not None and work.sampling.temperature > 0
+        key = index if alone else (replace(work.sampling, seed=None), work.stop_ids)
+        groups.setdefault(key, []).append(index)
+    return groups
+
+
+def encode(codec: TextCodec, job: Job) -> tuple[tuple[int, ...], ...]:
+    """The prompts of a job as ids, in the forms that the model was trained on."""
+    if job.messages:
+        messages = [Message(role=role, content=content) for role, content in job.messages]
+        return (tuple(chat_prompt(codec, messages)),)
+    if job.suffix is None:
+        return tuple(tuple(completion_prompt(codec, prompt)) for prompt in job.prompts)
+    return tuple(tuple(fim_prompt(codec, prompt, job.suffix)) for prompt in job.prompts)
+
+
+def cut(codec: TextCodec, sample: Completion, stops: Sequence[str]) -> Choice:
+    """The text of a sample up to the first stop string, which is not part of it."""
+    text = codec.decode(sample.tokens)
+    found = [position for stop in stops if (position := text.find(stop)) >= 0]
+    if found:
+        return Choice(text=text[: min(found)], finish_reason="stop")
+    return Choice(text=text, finish_reason=sample.finish_reason)

@@ -1,0 +1,86 @@
+"""From an evaluation on disk to what the gate sees, with real models and a real engine."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.errors import ArtifactError
+from components.core.events import Events
+from components.evaluation.config import CompletionConfig, EvaluateConfig
+from components.evaluation.evaluate import evaluate_model, read_questions, write
+from components.release.evidence import read_evidence
+from components.release.gate import interval
+from components.release.release import Evidence
+from tests.serving.random_model import RandomConfig, write_random_model
+
+CONFIG = EvaluateConfig(completion=CompletionConfig(functions=5, next_lines=2, infilled_lines=2), resamples=100)
+FUNCTION = 'def add_{0}(a, b):\n    """Add two numbers and {0}."""\n    total = a + b + {0}\n    return total\n'
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    """Held-out documents, each longer than the one before."""
+    out = tmp_path / "tokens"
+    rows = [
+        {"id": f"{index:064x}", "text": "".join(FUNCTION.format(index + each) for each in range(index + 1))}
+        for index in range(12)
+    ]
+    with artifact.create(out, stage="tokenize", config=RandomConfig(), inputs=[], code=Path(__file__)) as draft:
+        pl.DataFrame(rows).write_parquet(draft.path / "validation.parquet")
+    return out
+
+
+def evaluate(model: Path, tokens: Path, out: Path) -> Manifest:
+    """What the stage writes, for one model."""
+    metrics, items = evaluate_model(model, read_questions(tokens, (), CONFIG), CONFIG)
+    named = {"base": metrics[model.name]}
+    inputs = [artifact.read(tokens), artifact.read(model)]
+    with artifact.create(out, stage="evaluate", config=CONFIG, inputs=inputs, code=Path(__file__)) as draft:
+        write(named, items.with_columns(model=pl.lit("base")), draft.path)
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+def evidence_on(model_dir: Path, evaluation: Path, tokens: Path, model: str = "base") -> Evidence:
+    return read_evidence(
+        CONFIG, Events("release"), model=model, model_dir=model_dir, evaluation=evaluation, tokens=tokens
+    )
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, Path]:
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    return {seed: write_random_model(tmp_path / f"model-{seed}", seed) for seed in (1, 2)}
+
+
+def test_a_model_is_its_own_equal_to_the_last_item(models: dict[int, Path], tokens: Path, tmp_path: Path) -> None:
+    evaluate(models[1], tokens, tmp_path / "evaluation")
+    evidence = evidence_on(models[1], tmp_path / "evaluation", tokens)
+    pairs = evidence.against(models[1])
+    assert set(pairs) == {"bits_per_byte", "parse_share"}
+    assert all(np.all(each.differences == 0) and len(each.differences) > 4 for each in pairs.values())
+
+
+def test_differences_add_up_to_the_figures(models: dict[int, Path], tokens: Path, tmp_path: Path) -> None:
+    evidence = {}
+    for seed, model in models.items():
+        evaluate(model, tokens, tmp_path / f"evaluation-{seed}")
+        evidence[seed] = evidence_on(model, tmp_path / f"evaluation-{seed}", tokens)
+    found = interval(evidence[2].against(models[1])["bits_per_byte"], 0.95, share=False)
+    bits = {seed: each.figures["bits_per_byte"] for seed, each in evidence.items()}
+    assert bits[1] != bits[2]
+    assert found.mean == pytest.approx(bits[2] - bits[1])
+    assert evidence[1].metrics["likelihood/bits_per_byte"] == bits[1]
+    assert evidence[1].figures["xz_bits_per_byte"] == evidence[2].figures["xz_bits_per_byte"] > 0
+
+
+def test_an_evaluation_of_another_model_is_refused(models: dict[int, Path], tokens: Path, tmp_path: Path) -> None:
+    evaluate(models[1], tokens, tmp_path / "evaluation")
+    with pytest.raises(ArtifactError, match=r"is not about .*model-2"):
+        evidence_on(models[2], tmp_path / "evaluation", tokens)
+    with pytest.raises(ArtifactError, match="measured base, not aligned"):
+        evidence_on(models[1], tmp_path / "evaluation", tokens, model="aligned")

@@ -1,0 +1,252 @@
+"""From a commit to an answer: a real Git, a real MLflow on SQLite, a real Ray Serve, OpenAI's own client.
+
+The tests of this file share one Ray and one state, and each one brings production to where it needs it.
+"""
+
+import logging
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+import ray
+from ray import serve
+
+from components.core import services
+from components.core.config import Settings
+from components.core.errors import ArtifactError, BusyError, ConfigError, OvernightError
+from components.release import environment, registry
+from components.release.config import ReleaseConfig
+from components.release.environment import WeightedVersion
+from components.release.reconcile import agrees, reconcile
+from components.release.status import EnvironmentStatus, read_status
+from components.serving import deploy
+from components.serving.config import ServingConfig
+from components.serving.telemetry import find_response
+from tests.serving.random_model import write_random_model
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's sockets and logs
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+RELEASE = ReleaseConfig()
+SERVING = ServingConfig(num_threads=1, drain_seconds=5)
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    settings = Settings(state=tmp_path_factory.mktemp("state"), gateway_port=services.free_port("127.0.0.1"))
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+    yield settings
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def digests(production: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """Digests of versions 1 and 2, registered."""
+    root = tmp_path_factory.mktemp("models")
+    models = [write_random_model(root / str(seed), seed) for seed in (1, 2)]
+    found = [registry.register(production, model, tags={}, metrics={}) for model in models]
+    assert [each.version for each in found] == [1, 2]
+    return {each.version: each.digest for each in found}
+
+
+def commit(settings: Settings, *versions: WeightedVersion) -> str:
+    return environment.commit(
+        settings,
+        "production",
+        RELEASE,
+        change=lambda now: now.file.model_copy(update={"versions": versions}),
+        subject="Promote",
+        body="",
+    ).commit
+
+
+def run(settings: Settings) -> EnvironmentStatus:
+    status = reconcile(settings, RELEASE, SERVING)
+    assert status == read_status(settings)
+    return status.environments[0]
+
+
+def client(settings: Settings) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{deploy.url(settings)}/v1", api_key="none", max_retries=0)
+
+
+def models(settings: Settings, requests: int = 1) -> set[str]:
+    with client(settings) as api:
+        return {
+            api.completions.create(model="overnight", prompt="def add(", max_tokens=2).model for _ in range(requests)
+        }
+
+
+def by_hand(settings: Settings, tmp_path: Path, text: str) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", settings.state / "environments.git", clone], check=True)
+    (clone / "production.yaml").write_text(text)
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@localhost"]
+    subprocess.run(["git", "-C", clone, *identity, "commit", "-qam", "Edit by hand"], check=True)
+    subprocess.run(["git", "-C", clone, "push", "-q"], check=True)
+
+
+def test_a_port_that_is_taken_is_named(production: Settings, digests: dict[int, str]) -> None:
+    commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    refused = pytest.raises(BusyError, match=f"port {production.gateway_port} on 127.0.0.1 .*held by process")
+    with socket.create_server((production.host, production.gateway_port)), refused:
+        run(production)
+    (entry,) = read_status(production).environments
+    assert entry.stale and entry.live_commit is None and "held by process" in entry.reason
+
+
+def test_a_commit_becomes_an_answer(production: Settings, digests: dict[int, str]) -> None:
+    wanted = commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    entry = run(production)
+    assert (entry.desired_commit, entry.live_commit, entry.stale) == (wanted, wanted, False)
+    with client(production) as api:
+        raw = api.completions.with_raw_response.create(
+            model="overnight", prompt="def add(", suffix="\n", max_tokens=4, n=2
+        )
+        answer = raw.parse()
+        assert len(answer.choices) == 2 and answer.model == "overnight:1"
+        assert raw.headers["x-overnight-model-digest"] == digests[1]
+        with pytest.raises(openai.NotFoundError):
+            api.completions.create(model="gpt-4", prompt="")
+    found = find_response(production.state / "responses", answer.id)
+    assert found is not None and found["digest"] == digests[1]
+
+
+def test_repeating_changes_nothing(production: Settings, digests: dict[int, str]) -> None:
+    commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    first = run(production)
+    assert agrees(production, RELEASE, SERVING)
+    before = serve.status().applications
+    assert run(production) == first
+    after = serve.status().applications
+    assert {name: each.last_deployed_time_s for name, each in before.items()} == {
+        name: each.last_deployed_time_s for name, each in after.items()
+    }
+
+
+def test_shift_and_rollback_lose_no_request(production: Settings, digests: dict[int, str]) -> None:
+    commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    run(production)
+    answered, failed, stop = [], [], threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                answered.extend(models(production))
+            except openai.OpenAIError as error:
+                failed.append(error)
+
+    user = threading.Thread(target=load)
+    user.start()
+    try:
+        half = (
+            WeightedVersion(version=1, digest=digests[1], weight=50),
+            WeightedVersion(version=2, digest=digests[2], weight=50),
+        )
+        commit(production, *half)
+        run(production)
+        assert models(production, 30) == {"overnight:1", "overnight:2"}
+        commit(production, WeightedVersion(version=2, digest=digests[2], weight=100))
+        run(production)
+        assert models(production, 10) == {"overnight:2"}
+        environment.rollback(production, "production", RELEASE, reason="a test")
+        assert len(run(production).versions) == 2
+    finally:
+        stop.set()
+        user.join()
+    assert failed == [] and len(answered) > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("environment: production\nversions: [", ConfigError, "not valid YAML"),
+        ("environment: production\nversions: []\n", ConfigError, "an empty state is not applied"),
+        (
+            f"environment: production\nversions:\n  - {{version: 9, digest: '{9:064x}', weight: 100}}\n",
+            OvernightError,
+            "version 9 of overnight is not registered; registered: 1, 2",
+        ),
+        (
+            f"environment: production\nversions:\n  - {{version: 1, digest: '{9:064x}', weight: 100}}\n",
+            ArtifactError,
+            "version 1 is registered with digest",
+        ),
+    ],
+)
+def test_a_bad_state_leaves_the_live_one(
+    production: Settings, digests: dict[int, str], tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
+    good = commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    run(production)
+    by_hand(production, tmp_path, text)
+    with pytest.raises(error, match=message):
+        run(production)
+    (entry,) = read_status(production).environments
+    assert entry.stale and message in entry.reason and entry.live_commit == good
+    assert models(production) == {"overnight:1"}
+    try:
+        assert not agrees(production, RELEASE, SERVING)
+    except OvernightError as caught:
+        assert message in str(caught)
+    environment.rollback(production, "production", RELEASE, reason="a bad state")
+    assert not run(production).stale
+
+
+def test_a_version_that_cannot_start_leaves_the_live_one(
+    production: Settings, digests: dict[int, str], tmp_path: Path
+) -> None:
+    good = commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    run(production)
+    broken = write_random_model(tmp_path / "broken", 3, hidden_act="relu")
+    registered = registry.register(production, broken, tags={}, metrics={})
+    commit(production, WeightedVersion(version=registered.version, digest=registered.digest, weight=100))
+    with pytest.raises(OvernightError, match="did not start, nothing was changed"):
+        run(production)
+    (entry,) = read_status(production).environments
+    assert entry.stale and entry.live_commit == good
+    assert models(production) == {"overnight:1"}
+    environment.rollback(production, "production", RELEASE, reason="it does not start")
+    assert not run(production).stale
+
+
+def test_changes_by_hand_in_serving_are_undone(production: Settings, digests: dict[int, str]) -> None:
+    commit(production, WeightedVersion(version=2, digest=digests[2], weight=100))
+    run(production)
+    for name in serve.status().applications:
+        if name != deploy.GATEWAY:
+            serve.delete(name)
+    assert not agrees(production, RELEASE, SERVING)
+    assert not run(production).stale
+    assert models(production) == {"overnight:2"}
+
+
+def test_git_away_serves_on_and_says_stale(production: Settings, digests: dict[int, str]) -> None:
+    commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    run(production)
+    away = production.model_copy(update={"environments_url": "http://127.0.0.1:9/environments.git"})
+    with pytest.raises(OvernightError, match="git ls-remote failed"):
+        reconcile(away, RELEASE, SERVING)
+    (entry,) = read_status(production).environments
+    assert entry.stale and entry.desired_commit is None and entry.live_commit is not None
+    assert agrees(production, RELEASE, SERVING)
+    assert not read_status(production).environments[0].stale
+    with pytest.raises(OvernightError, match="git ls-remote failed"):
+        agrees(away, RELEASE, SERVING)
+    assert read_status(production).environments[0].stale
+    assert models(production) == {"overnight:1"}
+    assert not run(production).stale
