@@ -1,0 +1,258 @@
+"""The command line. Each command loads only what it needs: start-up is paid by people.
+
+Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 busy, 4 a gate refused.
+"""
+
+import importlib
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from components.core.config import Settings, read_settings
+from components.core.errors import OvernightError
+
+app = typer.Typer(
+    help="From raw data to a language model in production in a day.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Names = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one value of params.yaml")]
+INTERRUPTED = 130
+
+
+def _load(module: str) -> Any:
+    """A module that is heavy to import, once its command was chosen."""
+    return importlib.import_module(module)
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Rows as JSON, or as a table with the keys of the first one as its head."""
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, padding=(0, 1))
+    for name in rows[0] if rows else ():
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console(highlight=False).print(table)
+
+
+def _with_tools(settings: Settings) -> None:
+    """Set what Prefect and MLflow read at their import."""
+    os.environ.update(_load("flows.variables").tool_variables(settings))
+
+
+@app.command()
+def cycle(
+    profile: Annotated[str | None, typer.Option(help="compose params.yaml from profiles/PROFILE.yaml first")] = None,
+    hours: Annotated[float | None, typer.Option(help="deadline, hours from now")] = None,
+    overrides: Names = [],  # noqa: B006  typer reads it once
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage")] = None,
+    release: Annotated[bool, typer.Option("--release/--no-release", help="put the model into production")] = True,
+) -> None:
+    """Raw data to a model in production: runs what is out of date, releases, reports."""
+    settings = read_settings()
+    _check_request(settings, profile, hours, overrides, until, release)
+    with _load("flows.temporary_server").starting(settings) as server:
+        ray = threading.Thread(target=_start_ray_if_needed, args=(settings,), daemon=True)
+        ray.start()
+        _with_tools(settings)
+        os.environ["PREFECT_API_URL"] = server.api_url
+        flow = _load("flows.cycle")
+        server.wait()
+        ray.join()
+        try:
+            result = flow.main(profile, hours, overrides, until, release)
+        except KeyboardInterrupt as error:
+            print("overnight: interrupted; the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from error
+    _tell(result)
+
+
+def _check_request(
+    settings: Settings, profile: str | None, hours: float | None, overrides: list[str], until: str | None, release: bool
+) -> None:
+    """Find mistakes within a second or two, before any server starts. The flow, which forms start too, checks again."""
+    with _load("flows.workspace").exclusive(settings, "a cycle's preparation"):
+        _load("flows.params").requested(profile, hours, overrides)
+    _load("components.core.cluster").check_reachable(settings)
+    graph = _load("flows.graph")
+    graph.stages_until(graph.read_graph(), until)
+    if release and until is None:
+        _load("flows.ports").require_gateway_port(settings)
+
+
+def _start_ray_if_needed(settings: Settings) -> None:
+    """Start Ray beside the Prefect server when some stage will run; a failure shows again, and is told, in the flow."""
+    graph = _load("flows.graph")
+    try:
+        stages = graph.read_graph()
+        if len(graph.current_stages(stages)) < len(stages):
+            _load("components.core.cluster").start_head(settings)
+    except OvernightError:
+        return
+
+
+def _tell(result: dict[str, Any]) -> None:
+    """What a person wants to know when a cycle is over."""
+    ran = sum(each["status"] == "ran" for each in result["stages"])
+    print(f"{ran} of {len(result['stages'])} stages ran, {result['seconds']:.0f} s")
+    released, serving = result["release"], result["serving"]
+    if released["decision"] != "not_asked":
+        print(f"release: {released['decision']}; {'; '.join(released['reasons'])}")
+    if serving:
+        print(f"version {released['version']} answers in {serving['first_request_ms']:.0f} ms at {serving['url']}:")
+        print(f"  {serving['prompt']!r} -> {serving['completion']!r}")
+        print(
+            f"  curl {serving['url']}/v1/completions -H 'content-type: application/json' "
+            f"""-d '{{"model": "overnight", "prompt": "def add(a, b):", "max_tokens": 32}}'"""
+        )
+        print("  it serves until `make down`")
+    print(f"report: {result['page']}")
+
+
+@app.command()
+def release(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
+) -> None:
+    """Register a model, ask the gate, commit the environment file, serve."""
+    _flow_command("flows.release", "release", model_dir=str(model))
+
+
+@app.command()
+def promote(
+    version: int,
+    to: Annotated[str, typer.Option(metavar="ENV", help="environment")] = "production",
+) -> None:
+    """Put a registered version into an environment, by a commit."""
+    _flow_command("flows.release", "promote", version=version, environment=to)
+
+
+@app.command()
+def rollback(environment: Annotated[str, typer.Argument(metavar="ENV")] = "production") -> None:
+    """Bring an environment back to its state before the last change, by a commit."""
+    _flow_command("flows.release", "rollback", environment=environment)
+
+
+def _flow_command(module: str, name: str, **arguments: Any) -> None:
+    """Run a flow in the Prefect server that is there, or a temporary one, and print its result as JSON."""
+    settings = read_settings()
+    with _load("flows.temporary_server").starting(settings) as server:
+        _with_tools(settings)
+        os.environ["PREFECT_API_URL"] = server.api_url
+        flow = getattr(_load(module), name)
+        server.wait()
+        print(json.dumps(flow(**arguments), indent=1))
+
+
+@app.command()
+def up() -> None:
+    """Start Prefect, MLflow, Ray, a worker and reconcile on loopback, and print where they are."""
+    settings = read_settings()
+    _with_tools(settings)
+    rows = _load("flows.services").up(settings, print)
+    _print([{"service": each.name, "url": each.url, "pid": each.pid} for each in rows], False)
+
+
+@app.command()
+def down() -> None:
+    """Stop all that `up` or a cycle left running in this workspace."""
+    stopped = _load("flows.services").down(read_settings())
+    print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Services and environments: what should run, what does."""
+    found = _load("flows.services").status(read_settings())
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    _print(found["services"], False)
+    _print(
+        [
+            each | {"versions": ", ".join(f"{one['version']} at {one['weight']} %" for one in each["versions"])}
+            for each in found["environments"]
+        ],
+        False,
+    )
+
+
+@app.command()
+def report() -> None:
+    """Render reports/cycle.html again from the last cycle's record."""
+    print(_load("flows.report_command").render_last())
+
+
+@app.command()
+def explain(paths: list[Path], as_json: AsJson = False) -> None:
+    """Why each document would be kept, dropped or redacted."""
+    config = _load("flows.params").read_params()
+    rows = _load("components.data.explain").explain(paths, config.check_raw, config.clean)
+    _print(rows, as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")],
+    suite: Annotated[list[Path], typer.Option(help="file in HumanEval's format")] = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on the held-out documents of data/tokens and on suites."""
+    _print(_rounded(_load("flows.measuring").evaluate(model, suite), as_json), as_json)
+
+
+@app.command()
+def compare(
+    model_a: Annotated[Path, typer.Argument(metavar="MODEL_A")],
+    model_b: Annotated[Path, typer.Argument(metavar="MODEL_B")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure two models on the same questions: A minus B, in pairs, with intervals."""
+    _print(_rounded(_load("flows.measuring").compare(model_a, model_b), as_json), as_json)
+
+
+@app.command()
+def execute(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="file in HumanEval's format, or a built-in name")],
+    solutions: Annotated[str, typer.Option(metavar="canonical|none|FILE")] = "canonical",
+    as_json: AsJson = False,
+) -> None:
+    """Run a suite's programs in the sandbox, without a model."""
+    found = _load("flows.measuring").execute(suite, solutions)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"{found['passed']} of {found['total']} passed in {found['seconds']:.1f} s")
+    _print(list(found["failures"]), False)
+
+
+def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
+    """Figures as people read them; scripts get all digits."""
+    if as_json:
+        return rows
+    return [{key: f"{each:.4g}" if isinstance(each, float) else each for key, each in row.items()} for row in rows]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except OvernightError as error:
+        print(f"overnight: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,339 @@
+"""The cycle: every stage of dvc.yaml as a Prefect task in topological order, then the release.
+
+Prefect gives retries, logs, artifacts and the UI; DVC decides what has to run; the stage does the work.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from prefect import Task, flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging.handlers import APILogHandler
+from pydantic import Field
+
+from components.core import cluster, services
+from components.core.config import Settings, read_settings
+from components.core.events import Events
+from components.release.status import read_status
+from components.training import hardware
+from flows import graph, params, report, stage
+from flows.page import render
+from flows.ports import require_gateway_port
+from flows.progress import Progress, StageWatch, open_progress
+from flows.release import REFUSALS, put_into_production, require_promotion
+from flows.tracking import LiveForwarder
+from flows.workspace import exclusive
+
+Profile = Literal["smoke", "cpu-hour", "h200-day", "h100x8-day"]
+Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours from now")]
+MODEL, BASE = Path("models/aligned"), Path("models/base")
+HARDWARE = Path(".overnight/hardware.json")
+RETRY_DELAYS_SECONDS = [5.0, 30.0]
+UNPLANNED_TIMEOUT_SECONDS = 6 * 3600.0
+UI_PERIOD_SECONDS = 5.0
+
+
+def new_cycle_id(now: float) -> str:
+    """An id that sorts by time, e.g. 20261121-034500-1f3a."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{uuid.uuid4().hex[:4]}"
+
+
+def stage_timeout_seconds(planned_seconds: float | None) -> float:
+    """How long a stage may take: five times its plan and ten minutes more; six hours while there is no plan."""
+    return UNPLANNED_TIMEOUT_SECONDS if planned_seconds is None else 600 + 5 * planned_seconds
+
+
+class Cycle:
+    """One run of the graph in this workspace: what was asked, what came of it so far."""
+
+    def __init__(self, settings: Settings, profile: str | None) -> None:
+        started_at = time.time()
+        self.settings = settings.model_copy(
+            update={"cycle": settings.cycle or new_cycle_id(started_at), "cycle_started_at": started_at}
+        )
+        self.cycle_id = str(self.settings.cycle)
+        self.profile = profile
+        self.started_at = started_at
+        self.params = params.read_params()
+        self.results: list[tuple[stage.StageResult, float]] = []
+        self.notes: list[str] = []
+        self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
+        self.serving: report.ServingRecord | None = None
+        self._current: set[str] | None = None
+        self.events = Events("cycle", self.settings)
+        self.progress: Progress = open_progress(self.settings)
+
+    def note(self, text: str) -> None:
+        """One line for the person who watches, kept in the report."""
+        self.notes.append(text)
+        self.progress.note(text)
+
+    def bring_up_to_date(self, each: graph.Stage, tell_ui: Callable[[str, float], None]) -> stage.StageResult:
+        """Run one stage if DVC finds it out of date. Raises StageFailed after telling the progress."""
+        started_at = time.time()
+        plan = report.read_plan()
+        planned = plan.stage_seconds.get(each.name) if plan else None
+        self.progress.started(each.name, planned)
+        watch = StageWatch(each.name, self.settings, self.progress)
+
+        def look() -> None:
+            watch()
+            tell_ui(watch.detail, watch.share)
+
+        try:
+            if self._is_current(each):
+                result = stage.cached(each)
+            else:
+                cluster.start_head(self.settings)
+                result = stage.run(each, self.settings, timeout_seconds=stage_timeout_seconds(planned), watch=look)
+        except stage.StageFailed as error:
+            self.progress.failed(each.name, str(error))
+            failed = stage.StageResult(
+                name=each.name,
+                status="failed",
+                seconds=time.time() - started_at,
+                work_seconds=0.0,
+                digest="",
+                peak_memory_bytes=0,
+            )
+            self._keep(failed, started_at)
+            raise
+        self._keep(result, started_at)
+        self.progress.finished(each.name, result)
+        return result
+
+    def _keep(self, result: stage.StageResult, started_at: float) -> None:
+        """One row a stage: a retry takes the place of the attempt before it."""
+        self.results = [(other, at) for other, at in self.results if other.name != result.name]
+        self.results.append((result, started_at))
+
+    def _is_current(self, each: graph.Stage) -> bool:
+        """Whether DVC finds nothing to do for a stage. The first ones are asked about together, which is faster."""
+        if self._current is None:
+            self._current = graph.current_stages(graph.read_graph())
+        return each.name in self._current or each.name in graph.current_stages([each])
+
+    def release(self) -> None:
+        """Register, gate, commit, serve: the last row of the cycle, and no stage of the graph."""
+        started_at = time.time()
+        plan = report.read_plan()
+        self.progress.started("release", plan.stage_seconds.get("release") if plan else None)
+        events = Events("release", self.settings)
+        watch = StageWatch("release", self.settings, self.progress)
+        self.released, self.serving = put_into_production(self.settings, self.params, events, MODEL)
+        watch()
+        seconds = time.time() - started_at
+        result = stage.StageResult(
+            name="release",
+            status="cached" if self.released.decision == "already_live" else "ran",
+            seconds=seconds,
+            work_seconds=seconds,
+            digest=graph.manifest_digest(MODEL),
+            peak_memory_bytes=0,
+        )
+        self._keep(result, started_at)
+        self.progress.finished("release", result)
+
+    def record(self, run_ids: dict[str, str], error: str | None) -> report.CycleRecord:
+        """The report of the cycle as it stands."""
+        now = time.time()
+        complete = error is None
+        return report.CycleRecord(
+            cycle_id=self.cycle_id,
+            profile=self.profile,
+            started_at=report.iso(self.started_at),
+            finished_at=report.iso(now),
+            deadline_hours=self.params.plan.hours,
+            seconds=round(now - self.started_at, 3),
+            work_seconds=round(sum(result.work_seconds for result, _ in self.results), 3),
+            peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
+            stages=report.stage_records(self.results, report.read_plan(), run_ids),
+            metrics=report.read_metrics() if complete else {},
+            model=report.model_record(MODEL, BASE) if complete else None,
+            release=self.released,
+            serving=self.serving,
+            notes=tuple(self.notes),
+            error=error,
+        )
+
+
+def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying a failed stage again can help: it was killed, or a connection broke; bad input stays bad."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, stage.StageFailed) and error.transient
+
+
+def stage_task(cycle: Cycle, each: graph.Stage) -> Task[[], dict[str, Any]]:
+    """A stage of the graph as a Prefect task of the same name."""
+
+    def bring_up_to_date() -> dict[str, Any]:
+        logger = get_run_logger()
+        logger.info("%s", each.command)
+        ui = _UiProgress(each.name)
+        result = cycle.bring_up_to_date(each, ui.tell)
+        ui.finish()
+        logger.info("%s in %.1f s, digest %s", result.status, result.seconds, result.digest)
+        return asdict(result)
+
+    return Task(
+        bring_up_to_date,
+        name=each.name,
+        task_run_name=each.name,
+        retries=len(RETRY_DELAYS_SECONDS),
+        retry_delay_seconds=RETRY_DELAYS_SECONDS,
+        retry_condition_fn=_is_transient,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+
+class _UiProgress:
+    """A stage's progress in the Prefect UI: an artifact, and a log line every five seconds at the most."""
+
+    def __init__(self, name: str) -> None:
+        made = create_progress_artifact(0.0, key=name.replace("_", "-"), description=f"{name}: starting")
+        assert isinstance(made, UUID), "made in a synchronous task"
+        self._artifact = made
+        self._told = time.monotonic()
+        self._last = ""
+
+    def tell(self, detail: str, share: float) -> None:
+        """Say how far the stage is: `detail` in words, `share` of its whole."""
+        if detail and detail != self._last and time.monotonic() - self._told > UI_PERIOD_SECONDS:
+            self._told, self._last = time.monotonic(), detail
+            get_run_logger().info("%s", detail)
+            update_progress_artifact(self._artifact, min(100.0, 100 * share), description=detail)
+
+    def finish(self) -> None:
+        """All of it is done."""
+        update_progress_artifact(self._artifact, 100.0)
+
+
+@flow(name="cycle", flow_run_name="cycle", persist_result=False, validate_parameters=True)
+def cycle(
+    profile: Profile | None = None,
+    hours: Hours | None = None,
+    overrides: tuple[str, ...] = (),
+    until: str | None = None,
+    release: bool = True,
+) -> dict[str, Any]:
+    """Raw data to a model in production.
+
+    Args:
+        profile: parameter set that params.yaml is composed from; params.yaml as it is when empty
+        hours: deadline, hours from now
+        overrides: single values of params.yaml, each SECTION.KEY=VALUE
+        until: last stage to run; all of them when empty
+        release: register the model, ask the gate, commit the environment, serve
+    """
+    settings = read_settings()
+    with exclusive(settings, "a cycle"):
+        configure(profile, hours, overrides)
+        stages = graph.read_graph()
+        chosen = graph.stages_until(stages, until)
+        current = Cycle(settings, profile)
+        return _run(current, chosen, release and len(chosen) == len(stages))
+
+
+def configure(profile: str | None, hours: float | None, overrides: Sequence[str]) -> None:
+    """Write what was asked into params.yaml, and what this machine is, so that DVC sees both."""
+    params.write_params(params.requested(profile, hours, overrides))
+    hardware.write(HARDWARE)
+
+
+def _run(current: Cycle, stages: Sequence[graph.Stage], release: bool) -> dict[str, Any]:
+    """Run stages and release; whatever happens, leave a report and MLflow's share sent as far as it can be."""
+    settings = current.settings
+    forwarder = LiveForwarder(settings, current.cycle_id, current.note)
+    current.events.write("started")
+    current.events.tag("cycle_id", current.cycle_id)
+    current.events.tag("profile", current.profile or "params.yaml")
+    error: str | None = None
+    try:
+        if release:
+            require_gateway_port(settings)
+        for each in stages:
+            stage_task(current, each)()
+        if release:
+            current.release()
+        current.events.write("finished", seconds=time.time() - current.started_at, digest="", inputs=[], statistics={})
+    except BaseException as caught:
+        error = str(caught) or type(caught).__name__
+        current.events.write("failed", error=error, exit_code=getattr(caught, "exit_code", 1))
+        raise
+    finally:
+        stop_idle_ray(settings)
+        result = _conclude(current, forwarder, error)
+    require_promotion(current.released)
+    return result
+
+
+def _conclude(current: Cycle, forwarder: LiveForwarder, error: str | None) -> dict[str, Any]:
+    """Write the record and its page, and tell Prefect. A page that cannot be drawn hides no error of the cycle."""
+    record = current.record(forwarder.close(), error)
+    path = report.write(record)
+    page: Path | None = None
+    try:
+        page = render_page(record, graph.read_graph(), current.settings.state)
+    except Exception as caught:
+        current.note(f"the page could not be drawn ({type(caught).__name__}: {caught}); {path} holds the record")
+    if error is not None or current.released.decision in REFUSALS:
+        current.progress.note(f"report: {page or path}")  # who is told of an error is not told of it elsewhere
+    current.progress.close()
+    _tell_prefect(record)
+    return record.model_dump(mode="json") | {"report": str(path), "page": str(page or path)}
+
+
+def stop_idle_ray(settings: Settings) -> None:
+    """Leave no Ray behind that neither serves nor belongs to `overnight up`."""
+    head = services.running(settings, cluster.SERVICE)
+    if head is None or services.running(settings, "reconcile"):
+        return
+    status = read_status(settings)
+    port = urlsplit(status.gateway_url).port if status and status.gateway_url else None
+    if port is None or not services.listens(head, port):
+        cluster.stop_head(settings)
+
+
+def render_page(record: report.CycleRecord, stages: Sequence[graph.Stage], state: Path) -> Path:
+    """reports/cycle.html from the record and what the stages left."""
+    outputs = {each.name: each.output for each in stages}
+    return render(record, report.REPORTS / "cycle.html", outputs=outputs, state=state)
+
+
+def _tell_prefect(record: report.CycleRecord) -> None:
+    cells = [
+        (each.name, each.status, f"{each.seconds:.1f}", f"{each.planned_seconds or ''}", (each.digest or "")[:12])
+        for each in record.stages
+    ]
+    head = [("stage", "status", "seconds", "planned", "digest"), ("---",) * 5]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [*head, *cells])
+    verdict = f"{record.release.decision}: {'; '.join(record.release.reasons)}"
+    create_markdown_artifact(
+        f"# {record.cycle_id}\n\n{verdict}\n\n{table}\n", key="cycle", description="stage by stage"
+    )
+
+
+def main(
+    profile: str | None, hours: float | None, overrides: Sequence[str], until: str | None, release: bool
+) -> dict[str, Any]:
+    """The flow, called from the command line. Raises what the flow raises."""
+    try:
+        result: dict[str, Any] = cycle(
+            profile=profile,  # type: ignore[arg-type]
+            hours=hours,
+            overrides=tuple(overrides),
+            until=until,
+            release=release,
+        )
+        return result
+    finally:
+        APILogHandler().flush()  # before a temporary server goes

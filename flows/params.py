@@ -1,0 +1,154 @@
+"""The whole of params.yaml as one tree, and profiles as the smallest difference from its defaults.
+
+`--profile P` composes defaults and profiles/P.yaml into params.yaml (a visible diff, as `dvc exp run -S` makes one);
+`--set KEY=VALUE` changes single values there. Importing this costs half a second: no area's config imports torch.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
+from components.core.artifact import write_file
+from components.core.config import StepConfig, read_yaml, validate
+from components.core.errors import ConfigError
+from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig, IngestConfig
+from components.evaluation.config import EvaluateConfig
+from components.release.config import ReleaseConfig
+from components.serving.config import ServingConfig
+from components.tokens.config import TokenizeConfig, VocabularyConfig
+from components.training.config import PlanConfig, PretrainConfig
+
+PARAMS = Path("params.yaml")
+PROFILES = Path("profiles")
+HEADER = """\
+# What the cycle does, one section per stage; where things live is in OVERNIGHT_* or .overnight/settings.toml.
+# Composed by `overnight cycle --profile {profile}` from the defaults and profiles/{profile}.yaml; edit freely.
+"""
+
+
+class Params(StepConfig):
+    """params.yaml: one section per stage of dvc.yaml, `release` and `serving`."""
+
+    ingest: IngestConfig = Field(default_factory=IngestConfig)
+    check_raw: CheckRawConfig = Field(default_factory=CheckRawConfig)
+    clean: CleanConfig = Field(default_factory=CleanConfig)
+    check_clean: CheckCleanConfig = Field(default_factory=CheckCleanConfig)
+    vocabulary: VocabularyConfig = Field(default_factory=VocabularyConfig)
+    tokenize: TokenizeConfig = Field(default_factory=TokenizeConfig)
+    plan: PlanConfig = Field(default_factory=PlanConfig)
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
+    sft: SftConfig = Field(default_factory=SftConfig)
+    preferences: PreferencesConfig = Field(default_factory=PreferencesConfig)
+    align: AlignConfig = Field(default_factory=AlignConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    release: ReleaseConfig = Field(default_factory=ReleaseConfig)
+    serving: ServingConfig = Field(default_factory=ServingConfig)
+
+
+def read_params(path: Path = PARAMS) -> Params:
+    """The checked tree. Raises ConfigError with one line: file, key, what was found, what is allowed."""
+    return validate(read_yaml(path), Params, str(path))
+
+
+def profile_names(folder: Path = PROFILES) -> list[str]:
+    """Names of the profiles that exist, sorted."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def compose(profile: str, folder: Path = PROFILES) -> str:
+    """The text of params.yaml for a profile: every section and key, each with its description as a comment."""
+    source = folder / f"{profile}.yaml"
+    if not source.exists():
+        raise ConfigError(f"profile {profile!r} does not exist; there are: {', '.join(profile_names(folder))}")
+    params = validate(read_yaml(source), Params, str(source))
+    return HEADER.format(profile=profile) + _sections(params)
+
+
+def _sections(params: Params) -> str:
+    lines: list[str] = []
+    for section in Params.model_fields:
+        config: BaseModel = getattr(params, section)
+        lines.append(f"\n{section}:" if type(config).model_fields else f"\n{section}: {{}}")
+        values = config.model_dump(mode="json")
+        for name, field in type(config).model_fields.items():
+            comment = f"  # {' '.join(field.description.split())}" if field.description else ""
+            lines.append(f"  {name}: {_inline(values[name])}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    """One value in YAML's flow style, on one line."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = True
+    yaml.width = 10**6
+    target = io.StringIO()
+    yaml.dump(value, target)
+    return target.getvalue().removesuffix("...\n").strip()
+
+
+def overridden(text: str, assignments: Sequence[str]) -> str:
+    """The text of params.yaml with single values changed, its comments kept.
+
+    Each assignment is SECTION.KEY=YAML_VALUE. Raises ConfigError with one line unless the whole tree is valid after.
+    """
+    yaml = YAML()
+    yaml.width = 10**6
+    document = yaml.load(text)
+    for assignment in assignments:
+        key, separator, value_text = assignment.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(
+                f"--set {assignment}: needed SECTION.KEY=VALUE, e.g. --set clean.max_mean_line_characters=80"
+            )
+        try:
+            value = YAML(typ="safe").load(value_text)
+        except YAMLError as error:
+            raise ConfigError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from error
+        _assign(document, key.strip().split("."), value, assignment)
+    validate(_plain(document), Params, "--set" if assignments else str(PARAMS))
+    if not assignments:
+        return text
+    target = io.StringIO()
+    yaml.dump(document, target)
+    return target.getvalue()
+
+
+def requested(profile: str | None, hours: float | None, assignments: Sequence[str]) -> str:
+    """The text that params.yaml is to have: a profile or the file as it is, with single values changed.
+
+    Raises ConfigError with one line: file, key, what was found, what is allowed. Writes nothing.
+    """
+    if profile is None:
+        read_params()
+    text = PARAMS.read_text(encoding="utf-8") if profile is None else compose(profile)
+    return overridden(text, [*assignments, *([f"plan.hours={hours}"] if hours is not None else [])])
+
+
+def write_params(text: str) -> None:
+    """Replace params.yaml; an equal file is left alone."""
+    if not PARAMS.exists() or PARAMS.read_text(encoding="utf-8") != text:
+        write_file(PARAMS, text.encode())
+
+
+def _assign(document: Any, keys: list[str], value: Any, assignment: str) -> None:
+    for key in keys[:-1]:
+        if not isinstance(document.get(key), dict):
+            names = ", ".join(document)
+            raise ConfigError(f"--set {assignment}: {key} is not a section; there are: {names}")
+        document = document[key]
+    document[keys[-1]] = value
+
+
+def _plain(value: Any) -> Any:
+    """Round-trip YAML containers as plain ones."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value

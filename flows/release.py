@@ -1,0 +1,124 @@
+"""Bring a model into production, promote or roll back by hand: each a commit, followed by a reconcile."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect import flow
+
+from components.core import cluster
+from components.core.config import Settings, read_settings
+from components.core.errors import GateRefused, OvernightError
+from components.core.events import Events
+from components.release import release as releases
+from components.release.evidence import read_evidence
+from components.release.reconcile import reconcile
+from flows import graph
+from flows.params import Params, read_params
+from flows.report import ReleaseRecord, ServingRecord
+from flows.subprocesses import run_tool
+
+EVALUATION = Path("reports/evaluation")
+TOKENS = Path("data/tokens")
+REFUSALS = ("refuse", "not_enough_evidence")
+PROMPT = "def add(a, b):\n    return"
+
+
+def put_into_production(
+    settings: Settings, params: Params, events: Events, model_dir: Path
+) -> tuple[ReleaseRecord, ServingRecord | None]:
+    """Register, gate, commit, reconcile, and ask the model that then serves for a first answer.
+
+    Where the gate refuses, the champion goes on serving: nothing is raised, the record says so.
+    """
+    cluster.start_head(settings)
+    evidence = read_evidence(
+        params.evaluate, events, model=model_dir.name, model_dir=model_dir, evaluation=EVALUATION, tokens=TOKENS
+    )
+    result = releases.release(
+        settings,
+        params.release,
+        model_dir=model_dir,
+        evidence=evidence,
+        lineage=[graph.output_manifest(each) for each in graph.read_graph() if each.output.is_dir()],
+        tags={"cycle": settings.cycle or "", "git_commit": head_commit()},
+    )
+    for reason in result.reasons:
+        events.note(f"{result.decision}: {reason}")
+    record = ReleaseRecord(
+        decision=result.decision,
+        reasons=result.reasons,
+        version=str(result.version),
+        environment_commit=result.environment_commit,
+    )
+    status = reconcile(settings, params.release, params.serving)
+    return record, first_request(status.gateway_url) if status.gateway_url else None
+
+
+def head_commit() -> str:
+    """The commit of this checkout; empty outside one."""
+    try:
+        return run_tool(["git", "rev-parse", "HEAD"], {}).strip()
+    except OvernightError:
+        return ""
+
+
+def first_request(url: str) -> ServingRecord:
+    """Ask the gateway for one completion. Raises OvernightError when it does not answer with one."""
+    started = time.perf_counter()
+    body = {"model": "overnight", "prompt": PROMPT, "max_tokens": 24, "temperature": 0}
+    try:
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).raise_for_status()
+    except httpx.HTTPError as error:
+        raise OvernightError(f"the gateway at {url} did not answer its first request: {error}") from error
+    milliseconds = 1000 * (time.perf_counter() - started)
+    text = answer.json()["choices"][0]["text"]
+    return ServingRecord(url=url, first_request_ms=round(milliseconds, 1), prompt=PROMPT, completion=text)
+
+
+@flow(name="release", flow_run_name="release", persist_result=False)
+def release(model_dir: str = "models/aligned") -> dict[str, Any]:
+    """Register a model, ask the gate, commit the environment file, serve.
+
+    Args:
+        model_dir: the model's directory; reports/evaluation must be about it
+    """
+    settings = read_settings()
+    record, serving = put_into_production(settings, read_params(), Events("release", settings), Path(model_dir))
+    require_promotion(record)
+    return {"release": record.model_dump(), "serving": serving.model_dump() if serving else None}
+
+
+def require_promotion(record: ReleaseRecord) -> None:
+    """Raise GateRefused with the reasons, once everything else is done."""
+    if record.decision in REFUSALS:
+        raise GateRefused(f"version {record.version}: {record.decision.replace('_', ' ')}: {'; '.join(record.reasons)}")
+
+
+@flow(name="promote", flow_run_name="promote", persist_result=False)
+def promote(version: int, environment: str = "production") -> dict[str, Any]:
+    """Put a registered version into an environment, because a person says so."""
+    settings, params = read_settings(), _for_environment(environment)
+    result = releases.promote(settings, params.release, version=version)
+    return result.model_dump() | {"serving": _serve_if_ray_runs(settings, params)}
+
+
+@flow(name="rollback", flow_run_name="rollback", persist_result=False)
+def rollback(environment: str = "production") -> dict[str, Any]:
+    """Bring an environment back to its state before its last change."""
+    settings, params = read_settings(), _for_environment(environment)
+    desired = releases.rollback(settings, params.release)
+    return desired.file.model_dump() | {"commit": desired.commit, "serving": _serve_if_ray_runs(settings, params)}
+
+
+def _for_environment(name: str) -> Params:
+    params = read_params()
+    return params.model_copy(update={"release": params.release.model_copy(update={"environment": name})})
+
+
+def _serve_if_ray_runs(settings: Settings, params: Params) -> str | None:
+    """Follow a commit at once where something serves; elsewhere the next `overnight up` does."""
+    if cluster.address(settings) is None:
+        return None
+    return reconcile(settings, params.release, params.serving).gateway_url

@@ -1,0 +1,140 @@
+"""reports/cycle.json: what a cycle did, for scripts. reports/cycle.html (flows/page.py) says the same to people."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from components.core import artifact
+from components.core.artifact import write_file
+from components.core.errors import ArtifactError
+from components.training.config import Plan
+from flows.stage import StageResult, Status
+
+REPORTS = Path("reports")
+PLAN = REPORTS / "plan" / "plan.json"
+METRICS = REPORTS / "evaluation" / "metrics.json"
+
+
+class Record(BaseModel):
+    """A part of the report. Frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageRecord(Record):
+    """One stage: `seconds` as the cycle saw it, `work_seconds` without start-up, `planned_seconds` from the plan."""
+
+    name: str
+    status: Status
+    seconds: float
+    work_seconds: float
+    planned_seconds: float | None
+    digest: str | None
+    mlflow_run_id: str | None
+    started_at: float
+    peak_memory_bytes: int
+
+
+class ModelRecord(Record):
+    """The model that the cycle ends with: parameters counted once, tokens seen in pretraining."""
+
+    digest: str
+    parameters: int
+    tokens: int
+
+
+class ReleaseRecord(Record):
+    """What the gate said, and the commit that says what serves."""
+
+    decision: Literal["promote", "refuse", "not_enough_evidence", "already_live", "not_asked"]
+    reasons: tuple[str, ...]
+    version: str | None
+    environment_commit: str | None
+
+
+class ServingRecord(Record):
+    """Where the model answers, and how long the first request took."""
+
+    url: str
+    first_request_ms: float
+    prompt: str
+    completion: str
+
+
+class CycleRecord(Record):
+    """reports/cycle.json. Times are ISO 8601 in UTC, durations seconds."""
+
+    cycle_id: str
+    profile: str | None
+    started_at: str
+    finished_at: str
+    deadline_hours: float | None
+    seconds: float
+    work_seconds: float
+    peak_memory_bytes: int
+    stages: tuple[StageRecord, ...]
+    metrics: dict[str, Any]
+    model: ModelRecord | None
+    release: ReleaseRecord
+    serving: ServingRecord | None
+    notes: tuple[str, ...]
+    error: str | None
+
+
+def iso(seconds: float) -> str:
+    """Seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def read_plan(path: Path = PLAN) -> Plan | None:
+    """The plan of the cycle, once it was made."""
+    return Plan.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def read_metrics(path: Path = METRICS) -> dict[str, Any]:
+    """Evaluation's metrics, once they were made."""
+    metrics: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    return metrics
+
+
+def model_record(model_dir: Path, base_dir: Path) -> ModelRecord | None:
+    """The final model as its own manifest and that of its pretraining describe it; None before there is one."""
+    try:
+        final, base = artifact.read(model_dir, verify=False), artifact.read(base_dir, verify=False)
+    except ArtifactError:
+        return None
+    return ModelRecord(digest=final.digest, parameters=base.statistics["parameters"], tokens=base.statistics["tokens"])
+
+
+def stage_records(
+    results: Sequence[tuple[StageResult, float]], plan: Plan | None, run_ids: dict[str, str]
+) -> tuple[StageRecord, ...]:
+    """Each stage's result and start time, beside its plan and its MLflow run."""
+    return tuple(
+        StageRecord(
+            name=result.name,
+            status=result.status,
+            seconds=round(result.seconds, 3),
+            work_seconds=round(result.work_seconds, 3),
+            planned_seconds=plan.stage_seconds.get(result.name) if plan else None,
+            digest=result.digest or None,
+            mlflow_run_id=run_ids.get(result.name),
+            started_at=started_at,
+            peak_memory_bytes=result.peak_memory_bytes,
+        )
+        for result, started_at in results
+    )
+
+
+def write(record: CycleRecord, folder: Path = REPORTS) -> Path:
+    """Write cycle.json whole, and a copy under its cycle's id, so that an earlier cycle can be looked up."""
+    content = record.model_dump_json(indent=1).encode()
+    (folder / "cycles").mkdir(parents=True, exist_ok=True)
+    write_file(folder / "cycles" / f"{record.cycle_id}.json", content)
+    path = folder / "cycle.json"
+    write_file(path, content)
+    return path

@@ -1,0 +1,19 @@
+"""Render the page of the last cycle again, e.g. after its template changed."""
+
+from pathlib import Path
+
+from components.core.config import read_settings
+from components.core.errors import DataError
+from flows.graph import read_graph
+from flows.page import render
+from flows.report import REPORTS, CycleRecord
+
+
+def render_last() -> Path:
+    """reports/cycle.html from reports/cycle.json. Raises DataError when no cycle has ended here."""
+    source = REPORTS / "cycle.json"
+    if not source.exists():
+        raise DataError(f"{source}: no cycle has ended in this workspace; `overnight cycle` runs one")
+    record = CycleRecord.model_validate_json(source.read_bytes())
+    outputs = {each.name: each.output for each in read_graph()}
+    return render(record, REPORTS / "cycle.html", outputs=outputs, state=read_settings().state)

@@ -1,0 +1,234 @@
+"""The whole path, as a user runs it: one tiny cycle from raw data to a served answer, and what people do next."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from components.core import artifact
+from flows.tracking import EXPERIMENT
+from tests.test_graph import STAGES
+from tests.workspace import HOST, TINY, Workspace, make, overrides
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    made = make(tmp_path_factory.mktemp("cycle") / "checkout")
+    yield made
+    made.overnight("down")
+
+
+@pytest.fixture(scope="module")
+def first(workspace: Workspace) -> dict[str, Any]:
+    done = workspace.overnight("cycle", *overrides(*TINY))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "report: reports/cycle.html" in done.stdout and "answers in" in done.stdout
+    return record(workspace)
+
+
+def record(workspace: Workspace) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((workspace.root / "reports" / "cycle.json").read_text())
+    return found
+
+
+def statuses(found: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["status"] for each in found["stages"]}
+
+
+def test_raw_data_to_a_served_answer(workspace: Workspace, first: dict[str, Any]) -> None:
+    assert statuses(first) == dict.fromkeys([*STAGES, "release"], "ran")
+    assert first["release"]["decision"] == "promote" and first["release"]["version"] == "1"
+    assert first["model"]["parameters"] > 100_000 and first["model"]["tokens"] > 0
+    assert 0 < first["work_seconds"] < first["seconds"]
+    assert {"base", "sft", "aligned"} <= set(first["metrics"])
+    for path in ("data/raw", "data/clean", "data/tokens", "models/base", "models/aligned", "reports/evaluation"):
+        artifact.read(workspace.root / path)
+    digests = {each["name"]: each["digest"] for each in first["stages"]}
+    assert first["model"]["digest"] == digests["align"] == artifact.read(workspace.root / "models" / "aligned").digest
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--ignored=no"], cwd=workspace.root, capture_output=True, text=True
+    ).stdout
+    outside = {line[3:] for line in changed.splitlines()} - {"params.yaml", "dvc.lock"}
+    assert not any(name.startswith(("data", "models", "reports", ".overnight")) for name in outside), outside
+
+
+def test_the_model_outlives_the_command(first: dict[str, Any]) -> None:
+    url = first["serving"]["url"]
+    body = {"model": "overnight", "prompt": "def add(a, b):\n", "suffix": "\n", "max_tokens": 8}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+    assert answer.status_code == 200 and answer.json()["usage"]["completion_tokens"] <= 8
+    assert answer.headers["x-overnight-model-digest"] == first["model"]["digest"]
+
+
+def test_mlflow_holds_a_run_for_the_cycle_and_each_stage(workspace: Workspace, first: dict[str, Any]) -> None:
+    client = MlflowClient(f"sqlite:///{workspace.root / '.overnight' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert {*STAGES, "release", first["cycle_id"]} <= set(runs)
+    ids = {each["name"]: each["mlflow_run_id"] for each in first["stages"]}
+    assert ids["pretrain"] == runs["pretrain"].info.run_id
+    assert client.get_metric_history(ids["pretrain"], "loss")
+    assert runs[first["cycle_id"]].info.status == "FINISHED"
+
+
+def test_nothing_changed_nothing_runs(workspace: Workspace, first: dict[str, Any]) -> None:
+    done = workspace.overnight("cycle")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = record(workspace)
+    assert statuses(again) == dict.fromkeys([*STAGES, "release"], "cached")
+    assert again["release"]["decision"] == "already_live"
+    assert again["model"] == first["model"]
+    assert again["serving"]["completion"] == first["serving"]["completion"]
+
+
+def test_one_parameter_changed_runs_what_depends_on_it_and_a_killed_stage_is_tried_again(
+    workspace: Workspace, first: dict[str, Any]
+) -> None:
+    before = {each["name"]: each["digest"] for each in first["stages"]}
+    change = overrides("clean.max_mean_line_characters=60")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(workspace.overnight, "cycle", *change, "--until", "tokenize", "--no-release")
+        kill_stage(workspace, "components.data.clean")
+        done = running.result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "clean        failed" in done.stdout and "was killed" in done.stdout
+    found = record(workspace)
+    assert [each["name"] for each in found["stages"]].count("clean") == 1, "the retry takes the attempt's place"
+    assert found["model"] is not None and found["metrics"]
+    changed = ["clean", "check_clean", "vocabulary", "tokenize"]
+    assert statuses(found) == {"ingest": "cached", "check_raw": "cached"} | dict.fromkeys(changed, "ran")
+    after = {each["name"]: each["digest"] for each in found["stages"]}
+    assert all((after[name] != before[name]) == (name in changed) for name in after)
+    back = workspace.overnight("cycle", *overrides("clean.max_mean_line_characters=100"), "--no-release")
+    assert back.returncode == 0, back.stdout + back.stderr
+    assert set(statuses(record(workspace)).values()) == {"cached"}, "DVC restores what it has seen before"
+    assert {each["name"]: each["digest"] for each in record(workspace)["stages"]} == {
+        name: digest for name, digest in before.items() if name != "release"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "said"),
+    [
+        (
+            ["cycle", "--set", "clean.max_mean_line=60"],
+            {},
+            2,
+            "clean.max_mean_line is not a key; did you mean clean.max",
+        ),
+        (["cycle", "--set", "plan.hours=soon"], {}, 2, "plan.hours is 'soon'"),
+        (["cycle", "--profile", "smok"], {}, 2, "profile 'smok' does not exist; there are: cpu-hour"),
+        (["cycle", "--until", "deploy"], {}, 2, "--until deploy: not a stage; there are: ingest"),
+        (["cycle"], {"RAY_ADDRESS": f"{HOST}:9"}, 2, "RAY_ADDRESS is 127.0.0.1:9 and nothing answers there"),
+        (["cycle"], {"OVERNIGHT_GATEWAY_PORT": "many"}, 2, "OVERNIGHT_GATEWAY_PORT is 'many'"),
+        (["cycle", "--nonsense"], {}, 2, "No such option"),
+    ],
+)
+def test_bad_input_is_one_line(
+    workspace: Workspace, arguments: list[str], variables: dict[str, str], code: int, said: str
+) -> None:
+    before = (workspace.root / "params.yaml").read_text()
+    done = workspace.overnight(*arguments, **variables)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stderr and "Traceback" not in done.stdout + done.stderr
+    assert (workspace.root / "params.yaml").read_text() == before
+
+
+def test_unknown_key_in_the_file_is_one_line(workspace: Workspace) -> None:
+    path = workspace.root / "params.yaml"
+    before = path.read_text()
+    path.write_text(before.replace("  vocabulary_size:", "  vocab:"))
+    try:
+        done = workspace.overnight("cycle")
+    finally:
+        path.write_text(before)
+    assert done.returncode == 2
+    assert "params.yaml: vocabulary.vocab is not a key; did you mean vocabulary.vocabulary_size?" in done.stderr
+
+
+def test_a_taken_port_is_told_before_any_work(workspace: Workspace, first: dict[str, Any]) -> None:
+    with socket.socket() as holder:
+        holder.bind((HOST, 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        done = workspace.overnight("cycle", OVERNIGHT_GATEWAY_PORT=port)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"port {port} on {HOST} is needed for the gateway and held by process" in done.stderr
+
+
+def test_a_second_cycle_is_told_who_runs(workspace: Workspace) -> None:
+    holder = (
+        "import time\nfrom pathlib import Path\nfrom components.core.config import Settings\n"
+        "from flows.workspace import exclusive\n"
+        "with exclusive(Settings(state=Path('.overnight')), 'a cycle'):\n    print(flush=True)\n    time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", holder], cwd=workspace.root, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        process.stdout.readline()
+        done = workspace.overnight("cycle")
+        process.kill()
+        process.wait()
+    assert done.returncode == 3 and f"held by process {process.pid} (a cycle)" in done.stderr
+
+
+def test_an_altered_artifact_is_named_and_never_used(workspace: Workspace, first: dict[str, Any]) -> None:
+    path = workspace.root / "data" / "tokens" / "train.tokens.npy"
+    content = path.read_bytes()
+    path.unlink()  # the file may be a hard link into DVC's cache
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = workspace.overnight("cycle", *overrides("plan.fixed.steps=41"), "--until", "plan", "--no-release")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert statuses(record(workspace))["tokenize"] == "cached", "restored from DVC's cache"
+    assert path.read_bytes() == content
+
+
+def test_down_leaves_nothing_running(workspace: Workspace, first: dict[str, Any]) -> None:
+    done = workspace.overnight("down")
+    assert done.returncode == 0 and "ray" in done.stdout
+    deadline = time.monotonic() + 20
+    while (left := processes_of(workspace.root)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{workspace.url('gateway')}/healthz", timeout=2)
+    assert workspace.overnight("down").stdout.strip() == "nothing was running"
+
+
+def kill_stage(workspace: Workspace, module: str) -> None:
+    """SIGKILL the process of a stage, once, as soon as it is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for process in psutil.process_iter():
+            try:
+                if process.cmdline()[1:3] == ["-m", module] and Path(process.cwd()) == workspace.root:
+                    process.kill()
+                    return
+            except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+                continue
+        time.sleep(0.05)
+    raise AssertionError(f"{module} never ran")
+
+
+def processes_of(root: Path) -> list[str]:
+    """Command lines of processes that work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(root):
+                found.append(" ".join(process.cmdline())[:120])
+        except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+            continue
+    return found
