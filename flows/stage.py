@@ -1,6 +1,7 @@
 """Run one stage of the graph as a process: logs to a file, events to the watcher, its errors to one line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from flows.graph import Stage, output_manifest
 
 Status = Literal["ran", "cached", "failed"]
 SAMPLE_SECONDS = 5.0
+# DVC's word for a signal: -9 from a shell that made way for the command, 128 + 9 from one that waited for it.
+_KILLED = re.compile(r"exited with (-\d+|1(2[89]|[3-5]\d|6[0-4]))\b")
 
 
 class StageFailed(OvernightError):  # noqa: N818  reads as what happened
@@ -174,6 +177,6 @@ def _failure(
     lines = log.read_text(errors="replace").strip().splitlines()
     # No word from the stage itself: its start failed (the last line says why), or somebody killed it.
     last = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no output")
-    killed = code < 0 or any("exited with -" in line for line in lines[-5:])
+    killed = code < 0 or any(_KILLED.search(line) for line in lines[-5:])
     reason = f"{'was killed' if killed else f'exited with {code}'}: {last} (log: {log})"
     return StageFailed(stage.name, reason, exit_code=1, transient=killed)
