@@ -5,7 +5,7 @@
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,21 @@ def _sections(params: Params) -> str:
     lines: list[str] = []
     for section in Params.model_fields:
         config: BaseModel = getattr(params, section)
-        lines.append(f"\n{section}:" if type(config).model_fields else f"\n{section}: {{}}")
-        values = config.model_dump(mode="json")
-        for name, field in type(config).model_fields.items():
-            comment = f"  # {' '.join(field.description.split())}" if field.description else ""
-            lines.append(f"  {name}: {_inline(values[name])}{comment}")
+        lines += ["", f"{section}:" if type(config).model_fields else f"{section}: {{}}", *_keys(config, "  ")]
     return "\n".join(lines) + "\n"
+
+
+def _keys(config: BaseModel, indent: str) -> Iterator[str]:
+    """A line for each key of a section, and below a group of keys a line for each of its own."""
+    values = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        comment = f"  # {' '.join(field.description.split())}" if field.description else ""
+        group = getattr(config, name)
+        if isinstance(group, BaseModel):
+            yield f"{indent}{name}:{comment}"
+            yield from _keys(group, indent + "  ")
+        else:
+            yield f"{indent}{name}: {_inline(values[name])}{comment}"
 
 
 def _inline(value: Any) -> str:
@@ -104,7 +113,7 @@ def overridden(text: str, assignments: Sequence[str]) -> str:
         key, separator, value_text = assignment.partition("=")
         if not separator or not key.strip():
             raise ConfigError(
-                f"--set {assignment}: needed SECTION.KEY=VALUE, e.g. --set clean.max_mean_line_characters=80"
+                f"--set {assignment}: needed SECTION.KEY=VALUE, e.g. --set clean.filters.max_mean_line_characters=80"
             )
         try:
             value = YAML(typ="safe").load(value_text)

@@ -97,7 +97,7 @@ def test_one_parameter_changed_runs_what_depends_on_it_and_a_killed_stage_is_tri
     workspace: Workspace, first: dict[str, Any]
 ) -> None:
     before = {each["name"]: each["digest"] for each in first["stages"]}
-    change = overrides("clean.max_mean_line_characters=60")
+    change = overrides("clean.filters.max_mean_line_characters=60")
     shell = workspace.root.parent / "shell"  # some shells make way for the last command, some stay and say 128 + 9
     shell.write_text('#!/bin/sh\n/bin/sh "$@"\nexit $?\n')
     shell.chmod(0o755)
@@ -116,7 +116,7 @@ def test_one_parameter_changed_runs_what_depends_on_it_and_a_killed_stage_is_tri
     assert statuses(found) == {"ingest": "cached", "check_raw": "cached"} | dict.fromkeys(changed, "ran")
     after = {each["name"]: each["digest"] for each in found["stages"]}
     assert all((after[name] != before[name]) == (name in changed) for name in after)
-    back = workspace.overnight("cycle", *overrides("clean.max_mean_line_characters=100"), "--no-release")
+    back = workspace.overnight("cycle", *overrides("clean.filters.max_mean_line_characters=100"), "--no-release")
     assert back.returncode == 0, back.stdout + back.stderr
     assert set(statuses(record(workspace)).values()) == {"cached"}, "DVC restores what it has seen before"
     assert {each["name"]: each["digest"] for each in record(workspace)["stages"]} == {
@@ -128,10 +128,10 @@ def test_one_parameter_changed_runs_what_depends_on_it_and_a_killed_stage_is_tri
     ("arguments", "variables", "code", "said"),
     [
         (
-            ["cycle", "--set", "clean.max_mean_line=60"],
+            ["cycle", "--set", "clean.filters.max_mean_line=60"],
             {},
             2,
-            "clean.max_mean_line is not a key; did you mean clean.max",
+            "clean.filters.max_mean_line is not a key; did you mean clean.filters.max",
         ),
         (["cycle", "--set", "plan.hours=soon"], {}, 2, "plan.hours is 'soon'"),
         (["cycle", "--profile", "smok"], {}, 2, "profile 'smok' does not exist; there are: cpu-hour"),

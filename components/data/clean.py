@@ -49,18 +49,18 @@ def judge(frame: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
 
     The text of a document that stays is redacted; that of a dropped one becomes null. Rows keep their order.
     """
-    judged = apply_filters(frame, config)
+    judged = apply_filters(frame, config.filters)
     stays = judged["reason"].is_null()
     texts: list[str | None] = judged["text"].set(~stays, None).to_list()
     spans: list[list[dict[str, Any]]] = [[] for _ in texts]
-    for row, found in find_all(judged["text"].set(~stays, ""), config.redact):
+    for row, found in find_all(judged["text"].set(~stays, ""), config.redact.kinds):
         texts[row] = replace(judged["text"][row], found)
         spans[row] = [{name: getattr(each, name) for name in REDACTIONS_SCHEMA.names()[1:]} for each in found]
     matrix = signatures(
         [text or "" for text in texts],
-        shingle_tokens=config.shingle_tokens,
-        num_permutations=config.num_permutations,
-        seed=config.seed,
+        shingle_tokens=config.duplicates.shingle_tokens,
+        num_permutations=config.duplicates.num_permutations,
+        seed=config.duplicates.seed,
     )
     return judged.with_columns(
         pl.Series("text", texts, dtype=pl.String),
@@ -133,14 +133,14 @@ def drop_near_duplicates(documents: pl.DataFrame, config: CleanConfig) -> pl.Dat
 
     kept_id is null for those that stay, and the id of the one that stays in its place for those that do not.
     """
-    if not config.near_duplicates or documents.is_empty():
+    if not config.duplicates.near or documents.is_empty():
         return documents.select("id", "path", cluster="id", kept_id=pl.lit(None, dtype=pl.String))
     matrix: Signatures = np.frombuffer(b"".join(documents["signature"]), np.uint32).reshape(documents.height, -1)
     near = near_duplicates(
         matrix,
-        preference(documents, config.keep),
-        rows_per_band=config.rows_per_band,
-        similarity=config.similarity,
+        preference(documents, config.duplicates.keep),
+        rows_per_band=config.duplicates.rows_per_band,
+        similarity=config.duplicates.similarity,
     )
     stays = pl.Series(near.kept == np.arange(documents.height))
     return documents.select(

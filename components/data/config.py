@@ -91,18 +91,28 @@ class CheckCleanConfig(StepConfig):
     _licences = field_validator("licences")(_check_ids)
 
 
-class CleanConfig(StepConfig):
-    """Filters, redaction and deduplication."""
+class FilterConfig(StepConfig):
+    """Which documents are worth keeping."""
 
     min_document_bytes: int = Field(64, ge=0, description="drop smaller documents, UTF-8 bytes")
     max_mean_line_characters: int = Field(100, ge=1, description="drop documents whose mean line is longer")
     max_line_characters: int = Field(1_000, ge=1, description="drop documents with a longer line")
     min_alphanumeric_share: float = Field(0.25, ge=0, le=1, description="drop documents with fewer letters and digits")
     check_syntax: bool = Field(True, description="drop Python documents that this interpreter cannot parse")
-    redact: tuple[Literal["email", "ip", "key"], ...] = Field(
+
+
+class RedactConfig(StepConfig):
+    """What private data becomes placeholders."""
+
+    kinds: tuple[Literal["email", "ip", "key"], ...] = Field(
         ("email", "ip", "key"), description="kinds of private data that become placeholders"
     )
-    near_duplicates: bool = Field(True, description="drop documents that nearly repeat a kept one")
+
+
+class DuplicateConfig(StepConfig):
+    """Which documents nearly repeat others, and which of them stay."""
+
+    near: bool = Field(True, description="drop documents that nearly repeat a kept one")
     shingle_tokens: int = Field(5, ge=1, le=50, description="words per shingle of a document's set of shingles")
     similarity: float = Field(
         0.75, gt=0, le=1, description="estimated Jaccard from which documents are near duplicates"
@@ -117,6 +127,23 @@ class CleanConfig(StepConfig):
     keep: Literal["longest", "shortest_path"] = Field(
         "longest", description="which near duplicate stays; ties go to the smaller id"
     )
+    seed: int = Field(0, ge=0, description="seed of the MinHash permutations")
+
+    @model_validator(mode="after")
+    def _bands_are_whole(self) -> "DuplicateConfig":
+        if self.num_permutations % self.rows_per_band:
+            raise ValueError(
+                f"num_permutations {self.num_permutations} is no multiple of rows_per_band {self.rows_per_band}"
+            )
+        return self
+
+
+class CleanConfig(StepConfig):
+    """Filters, redaction and deduplication."""
+
+    filters: FilterConfig = Field(default_factory=FilterConfig, description="which documents are worth keeping")
+    redact: RedactConfig = Field(default_factory=RedactConfig, description="what becomes placeholders")
+    duplicates: DuplicateConfig = Field(default_factory=DuplicateConfig, description="which documents repeat others")
     task_bytes: int = Field(
         8_000_000,
         ge=100_000,
@@ -124,12 +151,3 @@ class CleanConfig(StepConfig):
         description="text bytes per Ray task; a worker needs about 60 times as much",
     )
     shard_bytes: int = Field(128_000_000, ge=1_000_000, le=1_000_000_000, description="text bytes of one Parquet file")
-    seed: int = Field(0, ge=0, description="seed of the MinHash permutations")
-
-    @model_validator(mode="after")
-    def _bands_are_whole(self) -> "CleanConfig":
-        if self.num_permutations % self.rows_per_band:
-            raise ValueError(
-                f"num_permutations {self.num_permutations} is no multiple of rows_per_band {self.rows_per_band}"
-            )
-        return self

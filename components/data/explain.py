@@ -44,10 +44,10 @@ def _explain(path: Path, check: CheckRawConfig, clean: CleanConfig) -> dict[str,
     broken = violations(document_statistics(document, check.licences), "raw", check)
     if broken.height:
         return _answer(path, "quarantine", broken["rule"].to_list())
-    reason = apply_filters(document, clean)["reason"][0]
+    reason = apply_filters(document, clean.filters)["reason"][0]
     if reason is not None:
         return _answer(path, "drop", [reason])
-    found = redact_text(text, clean.redact)[1]
+    found = redact_text(text, clean.redact.kinds)[1]
     spans = [{"kind": each.kind, "start": each.start, "end": each.end} for each in found]
     return _answer(path, "keep", [], spans)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from components.data.config import CleanConfig
+from components.data.config import FilterConfig
 from components.data.measures import ALPHANUMERIC_SHARE, LINE_CHARACTERS, MEAN_LINE_CHARACTERS, TEXT
 
 
@@ -26,7 +26,7 @@ class Filter:
     detail: pl.Expr
 
 
-def filters(config: CleanConfig) -> tuple[Filter, ...]:
+def filters(config: FilterConfig) -> tuple[Filter, ...]:
     """The column filters in their order; the first that drops a document gives its reason."""
     size = TEXT.str.len_bytes()
     return (
@@ -87,7 +87,7 @@ def quiet_parser() -> Iterator[None]:
             gc.enable()
 
 
-def apply_filters(frame: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
+def apply_filters(frame: pl.DataFrame, config: FilterConfig) -> pl.DataFrame:
     """The frame with the columns reason and detail, null for documents that stay.
 
     Syntax comes last, being the dearest, and only for Python.

@@ -10,7 +10,7 @@ import pytest
 from components.core import artifact
 from components.data import clean as clean_module
 from components.data.clean import CLEAN_SCHEMA, DROPS_SCHEMA, REDACTIONS_SCHEMA, run
-from components.data.config import CleanConfig
+from components.data.config import CleanConfig, DuplicateConfig, FilterConfig, RedactConfig
 from components.data.documents import document_id
 from components.data.redact import redact_text
 from tests.data.conftest import document, read_parts, write_raw
@@ -113,7 +113,11 @@ def test_the_order_in_which_workers_finish_changes_nothing(tmp_path: Path, monke
 
 
 def test_switches_switch_off(tmp_path: Path) -> None:
-    config = CleanConfig(near_duplicates=False, redact=(), check_syntax=False, min_document_bytes=0)
+    config = CleanConfig(
+        filters=FilterConfig(check_syntax=False, min_document_bytes=0),
+        redact=RedactConfig(kinds=()),
+        duplicates=DuplicateConfig(near=False),
+    )
     manifest = clean(tmp_path, "clean", config)
     assert set(manifest.statistics["dropped_by_reason"]) == {"exact_duplicate", "mean_line_too_long"}
     kept = read_parts(tmp_path / "clean")
@@ -123,7 +127,7 @@ def test_switches_switch_off(tmp_path: Path) -> None:
 
 def test_shortest_path_keeps_the_other_near_duplicate(tmp_path: Path) -> None:
     write_raw(tmp_path / "checked", [document(ORIGINAL, "z.py"), document(NEAR, "a/b.py")])
-    clean(tmp_path, "clean", CleanConfig(keep="shortest_path"))
+    clean(tmp_path, "clean", CleanConfig(duplicates=DuplicateConfig(keep="shortest_path")))
     assert read_parts(tmp_path / "clean")["path"].to_list() == ["z.py"]
 
 

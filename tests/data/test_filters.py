@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.config import CleanConfig
+from components.data.config import FilterConfig
 from components.data.documents import SCHEMA
 from components.data.filters import apply_filters, quiet_parser, syntax_error
 from tests.data.conftest import document
@@ -16,8 +16,8 @@ from tests.data.conftest import document
 CODE = "def f(value):\n    return value + 1\n" * 3
 
 
-def verdict(text: str, config: CleanConfig | None = None, **columns: object) -> tuple[str | None, str | None]:
-    frame = apply_filters(pl.DataFrame([document(text, **columns)], schema=SCHEMA), config or CleanConfig())  # type: ignore[arg-type]
+def verdict(text: str, config: FilterConfig | None = None, **columns: object) -> tuple[str | None, str | None]:
+    frame = apply_filters(pl.DataFrame([document(text, **columns)], schema=SCHEMA), config or FilterConfig())  # type: ignore[arg-type]
     return frame["reason"][0], frame["detail"][0]
 
 
@@ -43,7 +43,7 @@ def test_a_document_gets_the_reason_of_the_first_filter_that_drops_it(text: str,
 
 def test_bounds_themselves_pass() -> None:
     line = "x" * 100
-    exact = CleanConfig(max_line_characters=100, max_mean_line_characters=100, min_document_bytes=201)
+    exact = FilterConfig(max_line_characters=100, max_mean_line_characters=100, min_document_bytes=201)
     assert verdict(f"{line}\n{line}", exact) == (None, None)
     assert verdict(f"{line}\n{line}y", exact)[0] == "mean_line_too_long"
 
@@ -51,7 +51,7 @@ def test_bounds_themselves_pass() -> None:
 def test_only_python_is_parsed_and_only_when_asked() -> None:
     broken = CODE + "x = (\n"
     assert verdict(broken, language="javascript") == (None, None)
-    assert verdict(broken, CleanConfig(check_syntax=False)) == (None, None)
+    assert verdict(broken, FilterConfig(check_syntax=False)) == (None, None)
 
 
 @pytest.mark.parametrize(
