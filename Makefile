@@ -11,8 +11,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := $(VENV)/peers
 UV := $(VENV)/uv/bin/uv
 ARGS ?=
+AREA ?= data tokens
 
 # uv does not read pip's settings: hand over the folder of wheels that pip was told of.
 ifdef PIP_FIND_LINKS
@@ -55,6 +57,14 @@ check: setup  ## format, lint, types, architecture
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+bench: setup $(PEERS)/.installed  ## ours against peers: make bench AREA=data|tokens, report in reports/bench/
+	@$(BIN)/python -m benchmarks $(AREA) $(ARGS)
+
+$(PEERS)/.installed: benchmarks/requirements.txt | $(STAMP)
+	@[[ -x $(PEERS)/bin/python ]] || $(PYTHON) -m venv --without-pip $(PEERS)
+	$(UV) pip install --quiet --python $(PEERS)/bin/python -r benchmarks/requirements.txt
+	touch $@
 
 format: setup  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
