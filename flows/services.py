@@ -53,7 +53,7 @@ def start_mlflow(settings: Settings) -> Service:
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", settings.host, "--port", str(settings.mlflow_port)),
         *("--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}"),
-        *("--default-artifact-root", (state / "mlartifacts").as_uri()),
+        *("--default-artifact-root", (state / "mlflow-artifacts").as_uri()),
         "--no-serve-artifacts",
     ]
     return _start(settings, "mlflow", command, settings.mlflow_port, "MLflow", url, f"{url}/health")

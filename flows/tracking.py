@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 from components.core.artifact import write_file
 from components.core.config import Settings
 from components.core.events import read_events
-from components.release.registry import first_use, tracking_uri
+from components.release.registry import artifact_root, first_use, tracking_uri
 
 EXPERIMENT = "overnight"
 STATE = "forwarded.json"
@@ -37,7 +37,7 @@ class Forwarder:
             self._client = MlflowClient(tracking_uri=tracking_uri(settings))
             self._client.get_experiment_by_name(EXPERIMENT)
         self._root = settings.state / "events"
-        self._artifacts = (settings.state / "mlartifacts").resolve()
+        self._artifacts = artifact_root(settings)
         self._experiment: str | None = None
 
     def forward_all(self) -> None:
@@ -85,10 +85,9 @@ class Forwarder:
     def _experiment_id(self) -> str:
         if self._experiment is None:
             found = self._client.get_experiment_by_name(EXPERIMENT)
-            # A local store would put artifacts under ./mlruns of whoever comes first.
-            local = self._client.tracking_uri.startswith("sqlite:")
-            location = self._artifacts.as_uri() if local else None
-            self._experiment = found.experiment_id if found else self._client.create_experiment(EXPERIMENT, location)
+            self._experiment = (
+                found.experiment_id if found else self._client.create_experiment(EXPERIMENT, self._artifacts)
+            )
         return str(self._experiment)
 
     def _send(self, run: str, events: list[dict[str, Any]]) -> None:

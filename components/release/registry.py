@@ -178,11 +178,10 @@ def _registered(entity: ModelVersion) -> RegisteredVersion:
 
 
 def _experiment(client: MlflowClient, settings: Settings) -> str:
-    """The experiment that holds the files; beside a local database they lie in the state directory."""
+    """The experiment that holds the files."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
-        location = None if settings.mlflow_url else (settings.state.resolve() / "mlflow-artifacts").as_uri()
-        return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+        return str(client.create_experiment(EXPERIMENT, artifact_location=artifact_root(settings)))
     return str(found.experiment_id)
 
 
@@ -208,6 +207,12 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
 def tracking_uri(settings: Settings) -> str:
     """Where runs and models are recorded: the configured server, else a SQLite file, which a local server shares."""
     return settings.mlflow_url or f"sqlite:///{settings.state.resolve() / 'mlflow.db'}"
+
+
+def artifact_root(settings: Settings) -> str | None:
+    """Where the files of runs lie beside a local database; a configured server decides that itself. Without it MLflow
+    would make a folder wherever the first process happens to run."""
+    return None if settings.mlflow_url else (settings.state.resolve() / "mlflow-artifacts").as_uri()
 
 
 @contextmanager
