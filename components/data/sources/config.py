@@ -1,0 +1,129 @@
+"""Parameters of the sources that ingest mixes: one class a kind. Light to import, as every config is.
+
+A path is relative to the workspace. Credentials are never parameters: each client finds its own.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from components.core.config import StepConfig
+from components.data.licences import OWN
+
+DETECT = "detect"
+
+
+class Source(StepConfig):
+    """What every source has: a name for its documents, its share of the corpus, and bounds."""
+
+    name: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]*$", description="what `source` says in its documents; its kind when empty"
+    )
+    weight: float = Field(1.0, gt=0, description="share of ingest.max_bytes beside the weights of the other sources")
+    max_bytes: int | None = Field(None, ge=1, description="cap on what this source gives, UTF-8 bytes of text")
+    max_document_bytes: int = Field(
+        10_000_000, ge=1, description="larger documents are left; they are mostly data in disguise"
+    )
+
+    @property
+    def label(self) -> str:
+        """The name, else the kind: what `source` says in the documents."""
+        return self.name or str(getattr(self, "kind", "source"))
+
+
+class PythonEnvironmentSource(Source):
+    """The standard library and the installed distributions of the running interpreter."""
+
+    kind: Literal["python-environment"] = "python-environment"
+
+
+class FilesSource(Source):
+    """What the sources of files have in common: which files, and what is said of them."""
+
+    include: tuple[str, ...] = Field(
+        (), description="patterns as in .gitignore; only files that match one are taken, all when empty"
+    )
+    exclude: tuple[str, ...] = Field((), description="patterns as in .gitignore; files that match one are left")
+
+
+class DirectorySource(FilesSource):
+    """Files below one directory."""
+
+    kind: Literal["directory"] = "directory"
+    path: str = Field(min_length=1, description="the directory")
+    gitignore: bool = Field(True, description="leave what a .gitignore there, or in a directory below, leaves out")
+    package: str = Field("own", min_length=1, description="package name of the documents")
+    version: str = Field("", description="version of the documents")
+    licence: str = Field(
+        OWN, min_length=1, description="SPDX id of the documents; `detect` reads the nearest LICENSE file above each"
+    )
+
+
+class GitSource(FilesSource):
+    """Files of one revision of a Git repository; its history is not kept."""
+
+    kind: Literal["git"] = "git"
+    url: str = Field(min_length=1, description="https, ssh or file URL, or a path, of the repository")
+    revision: str = Field("HEAD", min_length=1, pattern=r"^[^-]", description="branch, tag or commit")
+    package: str | None = Field(None, min_length=1, description="package name; the end of the URL when absent")
+    licence: str = Field(
+        DETECT, min_length=1, description="SPDX id of the documents; `detect` reads the nearest LICENSE file above each"
+    )
+    timeout_seconds: float = Field(3600.0, gt=0, description="give up when fetching the revision takes longer")
+
+
+class Columns(StepConfig):
+    """Which column of a table is which column of a document; a dot goes into a struct. Absent: as the shape says."""
+
+    text: str | None = Field(None, description="column of the text")
+    path: str | None = Field(None, description="column of the path")
+    package: str | None = Field(None, description="column of the repository or package")
+    version: str | None = Field(None, description="column of the revision or version")
+    licence: str | None = Field(None, description="column of the licence, a name or a list of names")
+    language: str | None = Field(None, description="column of the programming language")
+    author: str | None = Field(None, description="column of the author, for opt-outs")
+
+
+class TableSource(Source):
+    """What the sources of tables have in common: a ready-made shape, columns that differ from it, and defaults."""
+
+    shape: Literal["plain", "the-stack", "stackexchange"] = Field(
+        "plain", description="ready-made column names: plain (ours), the-stack, stackexchange (question and answers)"
+    )
+    columns: Columns = Field(default_factory=Columns, description="columns that are called otherwise than in the shape")
+    package: str | None = Field(None, min_length=1, description="package name of rows without one; else the file's")
+    version: str = Field("", description="version of rows without one")
+    licence: str | None = Field(
+        None, min_length=1, description="SPDX id of rows that state none; they are left when absent"
+    )
+    language: str | None = Field(None, min_length=1, description="language of rows that state none; else by the path")
+
+
+class ParquetSource(TableSource):
+    """Rows of Parquet files, read by row group."""
+
+    kind: Literal["parquet"] = "parquet"
+    paths: tuple[str, ...] = Field(min_length=1, description="Parquet files, and directories of them")
+
+
+class JsonlSource(TableSource):
+    """Lines of JSON, plain or compressed by gzip or Zstandard."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    paths: tuple[str, ...] = Field(
+        min_length=1, description="files that end in .jsonl, .jsonl.gz or .jsonl.zst, and directories of them"
+    )
+    max_decompressed_ratio: float = Field(
+        200.0, ge=1, description="stop reading a compressed file that grows beyond this many times its size: a bomb"
+    )
+
+
+# Below: sources that are elsewhere (Hugging Face, S3) and the feedback of the model that serves. A new class goes into
+# AnySource, and its module into registry.py.
+
+
+AnySource = Annotated[
+    PythonEnvironmentSource | DirectorySource | GitSource | ParquetSource | JsonlSource,
+    Field(discriminator="kind"),
+]
+DEFAULT_SOURCES: tuple[AnySource, ...] = (PythonEnvironmentSource(),)
