@@ -138,6 +138,20 @@ class DuplicateConfig(StepConfig):
         return self
 
 
+class DecontaminateConfig(StepConfig):
+    """Which documents hold items that the models will be measured on."""
+
+    suites: tuple[str, ...] = Field(
+        ("components/evaluation/suites/short_tasks.jsonl",),
+        description="files of items, from the repository's root; those of evaluate at least, each a dependency of clean",
+    )
+    ngram_words: int = Field(10, ge=2, le=50, description="words per n-gram; passages of fewer words match as a whole")
+    min_words: int = Field(8, ge=2, le=50, description="passages of fewer words are in many programs: not looked for")
+    min_share: float = Field(
+        0.3, gt=0, le=1, description="drop documents with this share of the n-grams of a prompt, solution or test"
+    )
+
+
 class CleanConfig(StepConfig):
     """Filters, redaction and deduplication."""
 
