@@ -24,6 +24,28 @@ def samples_at(places: NDArray[np.int64], num_samples: int, seed: int) -> tuple[
     return epochs, samples
 
 
+def places_of_samples(
+    samples: NDArray[np.int64], num_samples: int, seed: int, num_places: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where samples are read in a run of `num_places` places: the places in their order, and the sample read at each,
+    both of shape (reads,). The inverse of samples_at: an epoch is one look-up, nothing is searched.
+
+    Raises ValueError for a sample that there is not.
+    """
+    distinct = np.unique(samples)
+    outside = distinct[(distinct < 0) | (distinct >= num_samples)]
+    if outside.size:
+        raise ValueError(f"found sample {outside[0]} of {num_samples}, needed 0 to {num_samples - 1}")
+    found = [np.zeros((2, 0), np.int64)]
+    for epoch in range(-(-num_places // num_samples) if distinct.size else 0):
+        positions = inverse(distinct, num_samples, _round_keys(seed, epoch))
+        found.append(np.stack([epoch * num_samples + positions, distinct]))
+    places, read = np.concatenate(found, axis=1)
+    order = np.argsort(places, kind="stable")
+    order = order[places[order] < num_places]
+    return places[order], read[order]
+
+
 def places_of_step(step: int, batch_samples: int, rank: int = 0, world_size: int = 1) -> NDArray[np.int64]:
     """The places that one of `world_size` workers reads in a step: its contiguous share of the global batch.
 
@@ -45,6 +67,15 @@ def permute(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> N
     return result.astype(np.int64)
 
 
+def inverse(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """What `permute` maps to each value: the rounds backwards, walked until they fall inside."""
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    result = _feistel_back(values.astype(np.uint64), half_bits, keys)
+    while (outside := result >= size).any():
+        result[outside] = _feistel_back(result[outside], half_bits, keys)
+    return result.astype(np.int64)
+
+
 def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
 
@@ -54,6 +85,14 @@ def _feistel(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64
     left, right = values >> shift, values & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _feistel_back(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys[::-1]:
+        left, right = right ^ (_mix(left ^ key) & mask), left
     return (left << shift) | right
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.tokens.order import places_of_step, samples_at
+from components.tokens.order import inverse, permute, places_of_samples, places_of_step, samples_at
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**31))
@@ -23,6 +23,34 @@ def test_workers_share_the_very_batch_of_one_worker(num_samples: int, step: int,
     shared = np.concatenate([places_of_step(step, 12, rank, world_size) for rank in range(world_size)])
     assert shared.tolist() == whole.tolist()
     assert samples_at(whole, num_samples, 7)[1].tolist() == samples_at(shared, num_samples, 7)[1].tolist()
+
+
+@given(st.integers(1, 5000), st.integers(0, 2**63))
+def test_the_inverse_undoes_the_permutation(size: int, seed: int) -> None:
+    keys = np.random.default_rng(seed).integers(0, 2**64, size=6, dtype=np.uint64)
+    values = np.arange(size)
+    assert inverse(permute(values, size, keys), size, keys).tolist() == values.tolist()
+    assert permute(inverse(values, size, keys), size, keys).tolist() == values.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 12), st.integers(0, 299), st.integers(0, 9), st.data())
+def test_samples_are_found_where_the_run_read_them(
+    num_samples: int, epochs: int, more: int, seed: int, data: st.DataObject
+) -> None:
+    wanted = np.array(data.draw(st.lists(st.integers(0, num_samples - 1), max_size=5)), dtype=np.int64)
+    num_places = epochs * num_samples + more % num_samples
+    places, read = places_of_samples(wanted, num_samples, seed, num_places)
+    _, samples = samples_at(np.arange(num_places), num_samples, seed)
+    here = np.flatnonzero(np.isin(samples, wanted))
+    assert places.tolist() == here.tolist()
+    assert read.tolist() == samples[here].tolist()
+
+
+def test_a_sample_that_is_not_there_is_refused() -> None:
+    for sample in (-1, 10):
+        with pytest.raises(ValueError, match=f"found sample {sample} of 10"):
+            places_of_samples(np.array([3, sample]), 10, 0, 100)
 
 
 def test_orders_differ_between_seeds_and_epochs_and_look_shuffled() -> None:
