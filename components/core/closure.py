@@ -1,5 +1,6 @@
 """Which source files a module runs: itself, every module of this repository that it imports, directly or not, and the
-files and folders beside a module that it names by `Path(__file__).with_name(...)`.
+files and folders beside a module that it names by `Path(__file__).with_name(...)`, or loads later, when it is needed,
+by `importlib.import_module("...")`.
 
 The key of a cached result must hold all of them: dvc.yaml lists them, a test compares, manifests record a digest.
 """
@@ -29,6 +30,8 @@ def used_files(path: Path) -> tuple[Path, ...]:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Path(__file__).with_name":
             beside.add(path.with_name(ast.literal_eval(node.args[0])))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            names.update(str(each.value) for each in node.args if isinstance(each, ast.Constant))
     modules = {found for name in names if (found := _file_of(name))}
     return tuple(sorted(modules | {file for place in beside for file in _files_of(place)}))
 

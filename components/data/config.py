@@ -1,6 +1,6 @@
 """Parameters of the data stages. Light to import: params.yaml is checked as a whole before any stage starts."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -53,6 +53,24 @@ class IngestConfig(StepConfig):
         return self
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+_MOSTLY = "share of documents that must pass a rule of the suite, by rule, e.g. {%s}; all where a rule is not named"
+
+
+class DriftConfig(StepConfig):
+    """How far the corpus may have moved away from that of the model in production; judged by the cycle."""
+
+    action: Literal["off", "warn", "block"] = Field(
+        "warn", description="what a shift beyond max_psi does: nothing, a note, or the end of the cycle (exit code 4)"
+    )
+    max_psi: float = Field(
+        0.25, gt=0, description="largest population stability index of a column; above 0.25 is commonly called a shift"
+    )
+    min_documents: int = Field(
+        500, ge=1, description="with fewer documents on either side nothing is judged: chance alone moves the index"
+    )
+
+
 class CheckRawConfig(StepConfig):
     """The bounds of the suite raw.json, and how many documents may fail it."""
 
@@ -73,6 +91,13 @@ class CheckRawConfig(StepConfig):
     max_quarantined_share: float = Field(
         0.05, ge=0, le=1, description="stop the cycle when a larger share of documents is quarantined"
     )
+    mostly: dict[str, Share] = Field(
+        default_factory=dict, description=_MOSTLY % "decoding_damage: 0.99" + "; below it the cycle stops"
+    )
+    # Judged against what lies outside the graph, so it is no part of the artifact's identity.
+    drift: DriftConfig = Field(
+        default_factory=DriftConfig, exclude=True, description="shift against the corpus of the model in production"
+    )
 
     _licences = field_validator("licences")(_check_ids)
 
@@ -87,6 +112,10 @@ class CheckCleanConfig(StepConfig):
     max_document_bytes: int = Field(1_000_000, ge=1, description="largest document after cleaning, UTF-8 bytes")
     max_line_characters: int = Field(1_000, ge=1, description="longest line after cleaning")
     min_alphanumeric_share: float = Field(0.2, ge=0, le=1, description="smallest share of letters and digits")
+    mostly: dict[str, Share] = Field(default_factory=dict, description=_MOSTLY % "few_alphanumeric: 0.999")
+    drift: DriftConfig = Field(
+        default_factory=DriftConfig, exclude=True, description="shift against the corpus of the model in production"
+    )
 
     _licences = field_validator("licences")(_check_ids)
 

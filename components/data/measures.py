@@ -22,24 +22,26 @@ def share(pattern: str) -> pl.Expr:
 
 
 # Marks count with the letters they stand on: half of a text in an Indic script is marks.
-ALPHANUMERIC_SHARE = 1.0 - (
-    (CHARACTERS - TEXT.str.replace_all(r"[^\pL\pM\pN]+", "").str.len_chars().cast(pl.Int64)) / CHARACTERS.clip(1)
-)
+ALPHANUMERIC_SHARE = 1.0 - TEXT.str.count_matches(r"[^\pL\pM\pN]") / CHARACTERS.clip(1)
 
 
 def document_statistics(frame: pl.DataFrame, licences: tuple[str, ...]) -> pl.DataFrame:
     """The statistics that the suites judge, one row per document in the order of the frame, without its text.
 
-    id, path, package, language, and: text_bytes; bytes_match and id_match (flags: the columns state what the text
-    is); nul_characters; replacement_share; control_share; lines; max_line_characters; alphanumeric_share;
-    licence_outside (the ids of the licence that the allow list lacks; null when it is let in). Null texts have null
+    id, path, package, licence, language, source, redactions (where clean counted them), and: text_bytes; bytes_match
+    and id_match (flags: the columns state what the text is); nul_characters; replacement_share; control_share; lines;
+    mean_line_characters; max_line_characters; alphanumeric_share; licence_outside (the ids of the licence that the
+    allow list lacks; null when it is let in). Null texts have null
     statistics.
     """
     return frame.with_columns(document_ids(frame["text"]).alias("computed_id")).select(
         "id",
         "path",
         "package",
+        "licence",
         "language",
+        "source",
+        *(name for name in ("redactions",) if name in frame.columns),
         TEXT.str.len_bytes().cast(pl.Int64).alias("text_bytes"),
         TEXT.str.contains(r"\S").alias("has_text"),
         (pl.col("bytes") == TEXT.str.len_bytes()).alias("bytes_match"),
@@ -48,6 +50,7 @@ def document_statistics(frame: pl.DataFrame, licences: tuple[str, ...]) -> pl.Da
         share("\ufffd").alias("replacement_share"),
         share(r"[\x01-\x08\x0e-\x1f\x7f]").alias("control_share"),
         LINES.alias("lines"),
+        MEAN_LINE_CHARACTERS.alias("mean_line_characters"),
         LINE_CHARACTERS.alias("max_line_characters"),
         ALPHANUMERIC_SHARE.alias("alphanumeric_share"),
         _outside(frame["licence"], licences),

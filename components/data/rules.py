@@ -1,10 +1,13 @@
-"""The evaluation suites as files: read, filled with a stage's bounds, and judged row by row in columns.
+"""The suites as files: read, filled with a stage's bounds, and judged row by row in columns.
 
-The stages hand a suite to Great Expectations, which also writes the Data Docs; `violations` judges the row-level
-expectations alone, for a person who asks about a few files and would not wait for that import.
+A suite states what one boundary of the graph lets through: raw, clean, tokens, instructions, preferences, feedback.
+Great Expectations judges it where a stage has time for its import (components.data.contract) and writes the Data Docs;
+`violations` judges the row-level expectations alone, in milliseconds, for whoever asks about a few rows.
 """
 
+import difflib
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,21 @@ import polars as pl
 
 from components.core.artifact import sha256_of
 from components.core.config import StepConfig
+from components.core.errors import ConfigError
 
 _DIRECTORY = Path(__file__).with_name("suites")
+# The kinds of expectation that hold for each row alone, so that a share of the rows may be let off.
+_ROW_LEVEL = "expect_column_values_"
 
 
 def suite_path(name: str) -> Path:
-    """The file of a suite: raw or clean."""
+    """The file of a suite, by the name of its boundary."""
     return _DIRECTORY / f"{name}.json"
+
+
+def suite_names() -> list[str]:
+    """The boundaries that have a suite, sorted."""
+    return sorted(path.stem for path in _DIRECTORY.glob("*.json"))
 
 
 def suite_digest(name: str) -> str:
@@ -32,19 +43,69 @@ def read_suite(name: str) -> dict[str, Any]:
     return suite
 
 
+def rule_of(expectation: Mapping[str, Any]) -> str:
+    """The name that a person knows an expectation by."""
+    return str(expectation["meta"]["rule"])
+
+
+def is_row_level(expectation: Mapping[str, Any]) -> bool:
+    """Whether the expectation blames single rows."""
+    return str(expectation["type"]).startswith(_ROW_LEVEL)
+
+
+def parameters_of(value: Any) -> Iterator[str]:
+    """The names that stand as {"$PARAMETER": name} anywhere in a suite or a part of it."""
+    if isinstance(value, dict):
+        if isinstance(name := value.get("$PARAMETER"), str):
+            yield name
+        for each in value.values():
+            yield from parameters_of(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from parameters_of(each)
+
+
+def columns_of(suite: Mapping[str, Any]) -> list[str]:
+    """The columns that a suite looks at, in the order of its rules."""
+    found: dict[str, None] = {}
+    for expectation in suite["expectations"]:
+        kwargs = expectation["kwargs"]
+        found |= dict.fromkeys([*([kwargs["column"]] if "column" in kwargs else []), *kwargs.get("column_list", [])])
+    return list(found)
+
+
 def bounds(config: StepConfig) -> dict[str, Any]:
     """The values that a suite's $PARAMETER names stand for: the parameters of its stage."""
     return config.model_dump(mode="json")
 
 
-def violations(statistics: pl.DataFrame, name: str, config: StepConfig) -> pl.DataFrame:
-    """row, rule, value: one line for every row-level expectation that a document fails, by row, then in suite order.
+def tolerated(name: str, config: StepConfig) -> dict[str, float]:
+    """The share of rows that must pass a rule, for the rules of a suite that the config's `mostly` names.
 
-    Table-level expectations (a count of rows, uniqueness) say nothing about a document alone and are left out.
+    Raises ConfigError for a name that is no row-level rule of the suite.
     """
+    shares: dict[str, float] = dict(getattr(config, "mostly", {}))
+    rules = [rule_of(each) for each in read_suite(name)["expectations"] if is_row_level(each)]
+    for rule in shares:
+        if rule not in rules:
+            near = difflib.get_close_matches(rule, rules, n=1, cutoff=0.5)
+            mend = f"did you mean {near[0]}?" if near else f"there are: {', '.join(rules)}"
+            raise ConfigError(f"mostly: {rule} is not a row-level rule of the suite {name}; {mend}")
+    return shares
+
+
+def violations(statistics: pl.DataFrame, name: str, config: StepConfig) -> pl.DataFrame:
+    """row, rule, value: one line for every row-level expectation that a row fails, by row, then in suite order.
+
+    Table-level expectations (a count of rows, uniqueness) say nothing about a row alone and are left out. `mostly` is
+    not applied: what it lets off is still told.
+    """
+    parameters = bounds(config)
     found = []
     for order, expectation in enumerate(read_suite(name)["expectations"]):
-        kwargs = {key: _fill(value, bounds(config)) for key, value in expectation["kwargs"].items()}
+        if set(parameters_of(expectation)) - set(parameters):
+            continue  # a bound that only the stage itself knows
+        kwargs = {key: _fill(value, parameters) for key, value in expectation["kwargs"].items()}
         broken = _broken(expectation["type"], kwargs)
         if broken is None:
             continue
@@ -54,7 +115,7 @@ def violations(statistics: pl.DataFrame, name: str, config: StepConfig) -> pl.Da
             .select(
                 "row",
                 pl.lit(order).alias("order"),
-                pl.lit(expectation["meta"]["rule"]).alias("rule"),
+                pl.lit(rule_of(expectation)).alias("rule"),
                 pl.col(kwargs["column"]).cast(pl.String).alias("value"),
             )
         )

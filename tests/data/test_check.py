@@ -10,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core import artifact
-from components.core.errors import DataError
-from components.data.check import check_clean, check_raw, judge
-from components.data.config import CheckCleanConfig, CheckRawConfig
-from components.data.documents import SCHEMA
+from components.core.artifact import Manifest
+from components.core.errors import ConfigError, DataError
+from components.core.events import Events, read_events
+from components.data.check import check_clean, check_raw
+from components.data.clean import CLEAN_SCHEMA, DROPS_SCHEMA, REDACTIONS_SCHEMA
+from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig
+from components.data.contract import Contract
+from components.data.documents import SCHEMA, ShardWriter, write_table
 from components.data.measures import document_statistics
-from components.data.rules import bounds, read_suite, violations
+from components.data.rules import bounds, parameters_of, read_suite, suite_names, violations
 from tests.data.conftest import document, read_parts, write_raw
 
 GOOD = "def add(a, b):\n    return a + b\n"
@@ -43,6 +47,31 @@ CHECK = CheckRawConfig(max_document_bytes=200_000, max_quarantined_share=0.5)
 
 def good_rows(count: int) -> list[dict[str, object]]:
     return [document(GOOD + f"x = {number}\n", f"{number}.py") for number in range(count)]
+
+
+def write_clean(folder: Path, rows: list[dict[str, object]], kept: list[dict[str, object]]) -> dict[str, Path]:
+    """raw and checked artifacts of the rows, and a clean one of those that stay; the arguments of check_clean."""
+    paths = {"source": folder / "clean", "checked": folder / "checked", "raw": folder / "raw"}
+    write_raw(paths["raw"], rows)
+    check_raw(CHECK, source=paths["raw"], out=paths["checked"])
+    stays = pl.DataFrame(kept, schema=SCHEMA).with_columns(cluster="id", redactions=pl.lit(0, dtype=pl.Int32))
+    gone = pl.DataFrame([row for row in rows if row not in kept], schema=SCHEMA)
+    drops = gone.select("id", "path", reason=pl.lit("syntax"), detail=pl.lit("line 1"))
+    inputs = [artifact.read(paths["checked"])]
+    with artifact.create(
+        paths["source"], stage="clean", config=CleanConfig(), inputs=inputs, code=Path(__file__)
+    ) as draft:
+        writer = ShardWriter(draft.path, CLEAN_SCHEMA, 128_000_000)
+        writer.write(stays.sort("id", "path"))
+        writer.close()
+        write_table(drops.cast(DROPS_SCHEMA), draft.path / "drops.parquet")
+        write_table(pl.DataFrame(schema=REDACTIONS_SCHEMA), draft.path / "redactions.parquet")
+        draft.rows = dict(writer.rows)
+    return paths
+
+
+def judge_clean(folder: Path, rows: list[dict[str, object]], config: CheckCleanConfig) -> Manifest:
+    return check_clean(config, **write_clean(folder, rows, rows), out=folder / "report")
 
 
 def test_every_kind_of_bad_row_is_quarantined_with_its_rule_and_value(tmp_path: Path, state: Path) -> None:
@@ -84,7 +113,9 @@ def test_two_runs_give_one_digest_and_no_times(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", [*good_rows(20), document("x\0" * 99, "nul.py")])
     first = check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "a")
     second = check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "b")
-    assert first.digest == second.digest and len(first.files) == 2
+    assert first.digest == second.digest
+    names = {file.path for file in first.files}
+    assert names == {"part-00000.parquet", "quarantine.parquet", "contract.json", "summary.json"}
 
 
 def test_damaged_input_is_refused(tmp_path: Path) -> None:
@@ -96,22 +127,26 @@ def test_damaged_input_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_clean_corpus_gets_a_report_without_times(tmp_path: Path, state: Path) -> None:
-    write_raw(tmp_path / "clean", good_rows(20))
     config = CheckCleanConfig(min_documents=20)
-    manifests = [check_clean(config, source=tmp_path / "clean", out=tmp_path / name) for name in ("a", "b")]
+    paths = write_clean(tmp_path, [*good_rows(20), document("x =\n", "syntax.py")], good_rows(20))
+    manifests = [check_clean(config, **paths, out=tmp_path / name) for name in ("a", "b")]
     assert manifests[0].digest == manifests[1].digest
-    report = json.loads((tmp_path / "a" / "report.json").read_text())
-    assert report["success"] is True and report["documents"] == 20
+    report = json.loads((tmp_path / "a" / "contract.json").read_text())
+    assert report["success"] is True and report["rows"] == 20
     rules = [each["meta"]["rule"] for each in read_suite("clean")["expectations"]]
     assert [each["rule"] for each in report["expectations"]] == rules
     assert all(each["success"] for each in report["expectations"])
     assert (state / "docs" / "check_clean" / "index.html").exists()
+    profile = json.loads((tmp_path / "a" / "profile.json").read_text())
+    assert (profile["before"]["documents"], profile["after"]["documents"]) == (21, 20)
+    example = {"path": "syntax.py", "detail": "line 1"}
+    assert profile["dropped"] == {"syntax": {"documents": 1, "bytes": 4, "examples": [example]}}
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (good_rows(19), r"fails its suite \(documents 1\)"),
+        (good_rows(19), r"fails its suite clean \(documents 1\); found 19; needed: Enough documents"),
         ([*good_rows(20), document(GOOD, "a.py"), document(GOOD, "b.py")], r"\(id_repeated 2\); first a.py"),
         (
             [*good_rows(20), document("x" * 2000, "long.py")],
@@ -121,38 +156,62 @@ def test_a_clean_corpus_gets_a_report_without_times(tmp_path: Path, state: Path)
     ],
 )
 def test_a_corpus_that_is_not_clean_blocks(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
-    write_raw(tmp_path / "clean", rows)
     with pytest.raises(DataError, match=message) as error:
-        check_clean(CheckCleanConfig(min_documents=20), source=tmp_path / "clean", out=tmp_path / "report")
+        judge_clean(tmp_path, rows, CheckCleanConfig(min_documents=20))
     assert "\n" not in str(error.value) and not (tmp_path / "report").exists()
 
 
 @pytest.mark.parametrize(("name", "config"), [("raw", CHECK), ("clean", CheckCleanConfig(min_documents=1))])
 def test_columns_and_great_expectations_find_the_same_rows(
-    tmp_path: Path, name: str, config: CheckRawConfig | CheckCleanConfig
+    name: str, config: CheckRawConfig | CheckCleanConfig
 ) -> None:
     """The quick judge of explain against the library; table-level rules are the library's alone."""
     frame = pl.DataFrame([*good_rows(5), *(row for _, _, row in BAD)], schema=SCHEMA)
     statistics = document_statistics(frame, config.licences)
     quick = violations(statistics, name, config)
-    full = judge(statistics, name, config, docs=tmp_path).rows
+    full = Contract(name, config, Events("check")).judge(statistics).rows
     full = full.filter(~pl.col("rule").is_in(["row_repeated", "id_repeated"]))
     assert full.rows() == quick.rows()
     assert quick.height > 8
 
 
 @pytest.mark.parametrize(("name", "config"), [("raw", CheckRawConfig()), ("clean", CheckCleanConfig())])
-def test_suites_name_their_rules_once_and_their_bounds_are_parameters(
-    name: str, config: CheckRawConfig | CheckCleanConfig
-) -> None:
+def test_bounds_of_documents_are_parameters(name: str, config: CheckRawConfig | CheckCleanConfig) -> None:
+    used = set(parameters_of(read_suite(name)))
+    assert used <= set(bounds(config))
+    assert set(bounds(config)) - used <= {"licences", "max_quarantined_share", "mostly"}
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_suites_name_their_rules_once_and_say_what_each_wants(name: str) -> None:
     expectations = read_suite(name)["expectations"]
     rules = [each["meta"]["rule"] for each in expectations]
     assert len(set(rules)) == len(rules)
-    used = {
-        value["$PARAMETER"] for each in expectations for value in each["kwargs"].values() if isinstance(value, dict)
-    }
-    assert used <= set(bounds(config))
-    assert set(bounds(config)) - used <= {"licences", "max_quarantined_share"}
+    assert all(each["notes"].endswith(".") for each in expectations)
+
+
+def test_a_share_may_fail_where_the_config_says_so(tmp_path: Path, state: Path) -> None:
+    """Two of forty rows break a rule: 0.95 of them pass, no more."""
+    rows = [*good_rows(38), document("=" * 200, "a.py"), document("-" * 200, "b.py")]
+    lenient = CheckCleanConfig(min_documents=20, mostly={"few_alphanumeric": 0.95})
+    judge_clean(tmp_path, rows, lenient)
+    report = json.loads((tmp_path / "report" / "contract.json").read_text())
+    (rule,) = (each for each in report["expectations"] if each["rule"] == "few_alphanumeric")
+    assert report["success"] is True and (rule["success"], rule["unexpected_count"]) == (True, 2)
+    events, _ = read_events(state / "events" / "manual" / "check_clean.jsonl")
+    metrics = {each["name"]: each["value"] for each in events if each["kind"] == "metric"}
+    assert metrics["contract/failing/few_alphanumeric"] == 2 and metrics["contract/failed_rules"] == 0
+    with pytest.raises(DataError, match=r"few_alphanumeric 2\); first [ab]\.py"):
+        judge_clean(tmp_path, rows, CheckCleanConfig(min_documents=20, mostly={"few_alphanumeric": 0.96}))
+    with pytest.raises(ConfigError, match=r"few_alphanumerc is not a row-level rule.*did you mean few_alphanumeric\?"):
+        Contract("clean", CheckCleanConfig(mostly={"few_alphanumerc": 0.9}), Events("check"))
+
+
+def test_a_rule_that_too_many_raw_documents_break_stops_the_cycle(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", [*good_rows(8), document("x\0" * 99, "a.py"), document("y\0" * 99, "b.py")])
+    config = CheckRawConfig(max_quarantined_share=0.5, mostly={"nul_characters": 0.9})
+    with pytest.raises(DataError, match=r"2 of 10 documents fail nul_characters, check_raw\.mostly wants 0\.9"):
+        check_raw(config, source=tmp_path / "raw", out=tmp_path / "checked")
 
 
 @given(st.text(max_size=200))
