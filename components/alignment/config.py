@@ -1,6 +1,6 @@
 """Parameters of the stages that teach the base model to answer and to prefer. Light to import."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,6 +12,25 @@ PRECISION = (
     " float32 took 16 s of CPU where bfloat16 took 26: the casts cost more than they save"
 )
 MAX_STEPS = "steps in fixed mode; in deadline mode the plan's seconds decide"
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+MOSTLY = "share of pairs that must pass a rule, by rule; all where it is not named"
+
+
+class InstructionsContract(StepConfig):
+    """The bounds of the suite instructions.json."""
+
+    mostly: dict[str, Share] = Field(default_factory=lambda: {"answer_in_prompt": 0.99}, description=MOSTLY)
+
+
+class PreferencesContract(StepConfig):
+    """The bounds of the suite preferences.json."""
+
+    min_pairs: int = Field(0, ge=0, description="fewest pairs; align passes the model on when they are few")
+    max_answer_characters: int = Field(10_000, ge=1, description="longest answer of a pair")
+    min_verifier_share: float = Field(0.0, ge=0, le=1, description="smallest share of pairs that the verifier decided")
+    mostly: dict[str, Share] = Field(default_factory=dict, description=MOSTLY)
 
 
 class SftConfig(StepConfig):
@@ -29,6 +48,9 @@ class SftConfig(StepConfig):
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps, or of the time, that warms up")
     precision: Precision = Field("float32", description=PRECISION)
     seed: int = Field(0, ge=0, description="order of the pairs")
+    contract: InstructionsContract = Field(
+        default_factory=InstructionsContract, description="what the pairs must satisfy before they are learned"
+    )
 
 
 class PreferencesConfig(StepConfig):
@@ -52,6 +74,9 @@ class PreferencesConfig(StepConfig):
     timeout_seconds: float = Field(2.0, gt=0, description="limit of one candidate's run")
     memory_bytes: int = Field(268_435_456, ge=33_554_432, description="address space of one candidate's run")
     seed: int = Field(0, ge=0, description="seed of the sampling")
+    contract: PreferencesContract = Field(
+        default_factory=PreferencesContract, description="what the pairs of answers must satisfy"
+    )
 
     @field_validator("temperatures")
     @classmethod

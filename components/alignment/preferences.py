@@ -1,8 +1,9 @@
 """Let the fine-tuned model answer, verify and judge its answers, and pair the best with the worst.
 
 Reads   models/sft, prompts from data/clean that sft never saw (training split only), plan.json
-Writes  candidates.parquet (every distinct answer with its tier, score and reasons) and
-        preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers)
+Writes  candidates.parquet (every distinct answer with its tier, score and reasons),
+        preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers), and
+        contract.json, how the pairs fare by the suite `preferences`
 Covers: a pair is made of two answers that really differ, by the verifier's tier or by the judge's score; prompts whose
 answers do not differ give none, and the statistics say how many.
 Not covered: pairs from people's feedback, more than one pair per prompt.
@@ -20,6 +21,7 @@ import polars as pl
 from components.alignment.chat import STOP_IDS, prompt_tokens
 from components.alignment.clock import Clock, read_plan
 from components.alignment.config import PreferencesConfig
+from components.alignment.contracts import preference_statistics
 from components.alignment.instructions import Instruction, read_instructions
 from components.alignment.judge import Answer, Constitution, EndpointJudge, Judge, ModelJudge, read_constitution
 from components.alignment.verifier import Tier, keep_true_examples, verify
@@ -28,6 +30,7 @@ from components.core.artifact import Manifest
 from components.core.config import read_settings
 from components.core.events import Events
 from components.core.step import main
+from components.data.contract import Contract
 from components.execution.sandbox import isolation
 from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
@@ -140,7 +143,8 @@ def assess(
 
 
 def pair(candidates: Sequence[Candidate], *, min_score_gap: float, require_compiling: bool) -> Pair | None:
-    """The best and the worst answer to one prompt by (tier, score); None when they do not really differ.
+    """The best and the worst answer to one prompt by (tier, score); None when they do not really differ, or when the
+    best one is empty: a docstring alone compiles, and to say nothing is nothing to learn.
 
     `require_compiling`: None as well when the best one does not even compile.
     """
@@ -149,7 +153,7 @@ def pair(candidates: Sequence[Candidate], *, min_score_gap: float, require_compi
         return None
     best_tier, best_score, _, best = max(scored, key=lambda each: each[:3])
     worst_tier, worst_score, _, worst = min(scored, key=lambda each: each[:3])
-    if require_compiling and best_tier < Tier.COMPILES:
+    if not best.answer.strip() or (require_compiling and best_tier < Tier.COMPILES):
         return None
     if best_tier == worst_tier and best_score - worst_score < max(min_score_gap, 1e-9):
         return None
@@ -235,6 +239,7 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
     clock = Clock.for_stage(read_plan(plan), STAGE)
     inputs = [artifact.read(path) for path in (sft, source, tokens, plan)]
     codec = TextCodec(sft)
+    contract = Contract("preferences", config.contract, events, {"min_score_gap": config.min_score_gap})
     constitution = read_constitution()
     prompts = choose_prompts(config, source, tokens, codec)
     events.note(f"{len(prompts)} prompts, {sum(bool(each.examples) for each in prompts)} with examples that run")
@@ -256,6 +261,8 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
         for name, table in tables.items():
             table.write_parquet(draft.path / name, compression="zstd")
             draft.rows[name] = table.height
+        verdict = contract.require(preference_statistics(tables["preferences.parquet"]), where=out)
+        contract.write_report(verdict, draft.path)
         draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
         draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
         draft.run = {"isolation": isolation(), "startup_seconds": clock.startup_seconds}

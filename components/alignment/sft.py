@@ -1,7 +1,8 @@
 """Teach the base model to answer: a function's signature and docstring in, its body out, in the chat form.
 
 Reads   models/base, the training split's functions (data/clean, data/tokens), plan.json
-Writes  models/sft: a Hugging Face directory, history.csv, and instructions.parquet (which functions it learned from)
+Writes  models/sft: a Hugging Face directory, history.csv, instructions.parquet (which functions it learned from), and
+        contract.json, how the pairs fare by the suite `instructions`; pairs that fail it are not learned from at all
 Covers: loss on the answer's tokens alone; the loss on held-out functions before and after; fixed steps or the plan's
 seconds, start-up included.
 Not covered: instructions from elsewhere, mixing in raw documents, several turns.
@@ -21,12 +22,14 @@ from components.alignment import tuning
 from components.alignment.chat import answer_tokens, prompt_tokens
 from components.alignment.clock import Clock, read_plan
 from components.alignment.config import SftConfig
+from components.alignment.contracts import instruction_statistics
 from components.alignment.instructions import Instruction, read_instructions
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
+from components.data.contract import Contract
 from components.tokens.text import TextCodec
 
 STAGE = "sft"
@@ -48,20 +51,19 @@ def encode(instruction: Instruction, codec: TextCodec) -> tuning.Row:
 
 def read_pairs(
     config: SftConfig, source: Path, tokens: Path, codec: TextCodec
-) -> tuple[list[Instruction], list[tuning.Row], list[tuning.Row]]:
-    """Functions to learn from, their tokens, and the tokens of those held out; each fits into `max_tokens`.
+) -> tuple[dict[str, list[Instruction]], dict[str, list[tuning.Row]]]:
+    """Functions and their tokens, to learn from (sft) and held out (heldout); each fits into `max_tokens`.
 
     Raises DataError when there is none of either.
     """
-    learned: list[Instruction] = []
+    kept: dict[str, list[Instruction]] = {"sft": [], "heldout": []}
     rows: dict[str, list[tuning.Row]] = {"sft": [], "heldout": []}
     limits = {"sft": config.max_pairs, "heldout": config.num_heldout_pairs}
     for instruction in read_instructions(source, tokens, ["sft", "heldout"]):
         use = instruction.use
         if len(rows[use]) < limits[use] and len((row := encode(instruction, codec))["input_ids"]) <= config.max_tokens:
             rows[use].append(row)
-            if use == "sft":
-                learned.append(instruction)
+            kept[use].append(instruction)
         if all(len(rows[each]) == limit for each, limit in limits.items()):
             break
     for name, found in rows.items():
@@ -70,7 +72,7 @@ def read_pairs(
                 f"{source}: found no function with a docstring for {name} within {config.max_tokens} tokens, needed one"
                 f" at least; raise sft.max_tokens or add documents"
             )
-    return learned, rows["sft"], rows["heldout"]
+    return kept, rows
 
 
 def fine_tune(
@@ -107,7 +109,11 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
     clock = Clock.for_stage(read_plan(plan), STAGE)
     inputs = [artifact.read(path) for path in (base, source, tokens, plan)]
     codec = TextCodec(base)
-    instructions, rows, heldout = read_pairs(config, source, tokens, codec)
+    contract = Contract("instructions", config.contract, events, {"max_tokens": config.max_tokens})
+    instructions, encoded = read_pairs(config, source, tokens, codec)
+    rows, heldout = encoded["sft"], encoded["heldout"]
+    pairs = instruction_statistics([*instructions["sft"], *instructions["heldout"]], [*rows, *heldout])
+    verdict = contract.require(pairs, where=source)
     events.note(f"{len(rows)} pairs to learn from, {len(heldout)} held out")
     model = tuning.load_model(base)
     measuring = time.monotonic()
@@ -130,10 +136,11 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
         tuning.save_model(model, base, draft.path)
         draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
         learned = pl.DataFrame(
-            {"document": [each.document for each in instructions], "name": [each.name for each in instructions]}
+            {name: [getattr(each, name) for each in instructions["sft"]] for name in ("document", "name")}
         )
         learned.write_parquet(draft.path / "instructions.parquet", compression="zstd")
         draft.rows["instructions.parquet"] = learned.height
+        contract.write_report(verdict, draft.path)
         draft.statistics = {
             "pairs": len(rows),
             "heldout_pairs": len(heldout),

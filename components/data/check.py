@@ -69,7 +69,7 @@ def check_raw(config: CheckRawConfig, *, source: Path, out: Path) -> Manifest:
         writer.close()
         table = pl.concat(quarantine)
         draft.rows = {**writer.rows, "quarantine.parquet": write_table(table, draft.path / "quarantine.parquet")}
-        contract.write_report(verdict, statistics.height, draft.path)
+        contract.write_report(verdict, draft.path)
         _write_json(summary(statistics), draft.path / SUMMARY)
         draft.statistics = {
             "documents": statistics.height,
@@ -107,8 +107,9 @@ def check_clean(config: CheckCleanConfig, *, source: Path, checked: Path, raw: P
     contract = Contract("clean", config, events)
     inputs = [artifact.read(each) for each in (source, checked, raw)]
     statistics = _statistics(source, config.licences, events, inputs[0].rows)
+    verdict = contract.require(statistics, where=source)
     with artifact.create(out, stage="check_clean", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        verdict = contract.require(statistics, where=source, report=draft.path)
+        contract.write_report(verdict, draft.path)
         after = summary(statistics)
         _write_json(after, draft.path / SUMMARY)
         _write_json(_profile(after, source, checked, raw), draft.path / PROFILE)

@@ -120,6 +120,18 @@ class CheckCleanConfig(StepConfig):
     _licences = field_validator("licences")(_check_ids)
 
 
+class FeedbackContract(StepConfig):
+    """The bounds of the suite feedback.json."""
+
+    earliest: float = Field(1_577_836_800.0, ge=0, description="earliest time of an event, seconds since the epoch")
+    latest: float = Field(4_102_444_800.0, ge=0, description="latest time of an event, seconds since the epoch")
+    max_event_bytes: int = Field(1_048_576, ge=1, description="prompt and completion together, UTF-8 bytes")
+    max_events_per_user: int = Field(
+        100, ge=1, description="newest events of one user that count; a number, not a share: shares do not protect"
+    )
+    mostly: dict[str, Share] = Field(default_factory=dict, description=_MOSTLY % "user_over_cap: 0.9")
+
+
 class FilterConfig(StepConfig):
     """Which documents are worth keeping."""
 
@@ -133,18 +145,31 @@ class FilterConfig(StepConfig):
 class RedactConfig(StepConfig):
     """What private data becomes placeholders."""
 
-    kinds: tuple[Literal["email", "ip", "key"], ...] = Field(
-        ("email", "ip", "key"), description="kinds of private data that become placeholders"
+    kinds: tuple[Literal["email", "ip", "key", "name"], ...] = Field(
+        ("email", "ip", "key"),
+        description="kinds of private data that become placeholders; name is a person in an author line",
+    )
+    copyright_names: bool = Field(
+        False, description="with the kind name, also persons in copyright lines, which licences ask to keep"
+    )
+    min_key_characters: int = Field(
+        16, ge=8, description="shortest value under a secret's name that counts as random; shorter ones as passwords"
+    )
+    min_key_entropy_bits: float = Field(
+        3.3, ge=0, le=8, description="smallest entropy of such a value, bits per character; random base64 has 4 to 6"
+    )
+    min_hex_entropy_bits: float = Field(
+        2.8, ge=0, le=4, description="smallest entropy of such a value of hex digits, bits per character"
     )
 
 
 class DuplicateConfig(StepConfig):
-    """Which documents nearly repeat others, and which of them stay."""
+    """Which documents repeat others, exactly or nearly, and which of them stay."""
 
     near: bool = Field(True, description="drop documents that nearly repeat a kept one")
     shingle_tokens: int = Field(5, ge=1, le=50, description="words per shingle of a document's set of shingles")
     similarity: float = Field(
-        0.75, gt=0, le=1, description="estimated Jaccard from which documents are near duplicates"
+        0.7, gt=0, le=1, description="exact Jaccard similarity from which documents are near duplicates"
     )
     num_permutations: int = Field(128, ge=16, le=1024, description="MinHash values per document")
     rows_per_band: int = Field(
@@ -153,10 +178,20 @@ class DuplicateConfig(StepConfig):
         le=64,
         description="values per LSH band; candidates share one of num_permutations / rows_per_band bands",
     )
-    keep: Literal["longest", "shortest_path"] = Field(
-        "longest", description="which near duplicate stays; ties go to the smaller id"
+    keep: tuple[Literal["licence", "source", "longest", "shortest_path"], ...] = Field(
+        ("licence", "source", "longest", "shortest_path"),
+        description="which duplicate stays, first criterion first; ties go to the smaller id, then the smaller path",
+    )
+    licences: tuple[str, ...] = Field(
+        (OWN, "CC0-1.0", "Unlicense", "0BSD", "MIT-0", "MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0"),
+        description="SPDX ids for `keep: licence`, the one preferred first; others come after them",
+    )
+    sources: tuple[str, ...] = Field(
+        (), description="names of sources for `keep: source`, the one preferred first; others come after them"
     )
     seed: int = Field(0, ge=0, description="seed of the MinHash permutations")
+
+    _licences = field_validator("licences")(_check_ids)
 
     @model_validator(mode="after")
     def _bands_are_whole(self) -> "DuplicateConfig":
@@ -172,7 +207,7 @@ class DecontaminateConfig(StepConfig):
 
     suites: tuple[str, ...] = Field(
         ("components/evaluation/suites/short_tasks.jsonl",),
-        description="files of items, from the repository's root; those of evaluate at least, each a dependency of clean",
+        description="files of items, from the repository's root; all that evaluate runs, each in the deps of clean",
     )
     ngram_words: int = Field(10, ge=2, le=50, description="words per n-gram; passages of fewer words match as a whole")
     min_words: int = Field(8, ge=2, le=50, description="passages of fewer words are in many programs: not looked for")

@@ -2,7 +2,8 @@
 
     contract = Contract("tokens", config.contract, events)      # Great Expectations loads beside the stage's work
     ...
-    contract.require(statistics, where=draft.path, report=draft.path)
+    verdict = contract.require(statistics, where=source)
+    contract.write_report(verdict, draft.path)
 
 Covers: judging, Data Docs below the state directory (they hold times, so they are no part of an artifact), metrics,
 contract.json for the artifact, the one line of a failure.  Not covered: what is done with rows that are quarantined,
@@ -25,6 +26,7 @@ from components.core.events import Events
 from components.data.rules import bounds, is_row_level, read_suite, rule_of, suite_digest, tolerated
 
 REPORT = "contract.json"
+_AGGREGATE = "column_mean_to_be_between"
 Judge = Callable[..., dict[str, dict[str, Any]]]
 
 
@@ -32,11 +34,13 @@ Judge = Callable[..., dict[str, dict[str, Any]]]
 class Verdict:
     """What a suite found.
 
+    judged   how many rows there were
     results  one entry per expectation: rule, expectation, success, and its figures
     rows     row, rule, value for every row that fails a row-level expectation, also within what `mostly` lets off
     failed   the rules that failed: without their `mostly`, or of the whole table
     """
 
+    judged: int
     results: list[dict[str, Any]]
     rows: pl.DataFrame
     failed: list[str]
@@ -78,6 +82,8 @@ class Contract:
     def judge(self, statistics: pl.DataFrame) -> Verdict:
         """What the suite finds, with Data Docs and metrics. Raises DataError when a rule cannot be judged at all."""
         suite = read_suite(self.suite)
+        if statistics.is_empty():  # no rows have no mean, and only the count of rows has something to say about them
+            suite["expectations"] = [each for each in suite["expectations"] if not each["type"].endswith(_AGGREGATE)]
         found = self._judge.result()(statistics, suite, self._parameters, self._mostly, self.docs)
         verdict = _verdict(self.suite, suite, statistics, found)
         self._events.metrics(
@@ -89,15 +95,11 @@ class Contract:
         )
         return verdict
 
-    def require(self, statistics: pl.DataFrame, *, where: Path, report: Path) -> Verdict:
-        """Judge, and leave contract.json in the directory `report`.
-
-        Raises DataError with the rules that failed and an example, `where` as the culprit's place.
-        """
+    def require(self, statistics: pl.DataFrame, *, where: Path) -> Verdict:
+        """Judge. Raises DataError with the rules that failed and an example, `where` as the culprit's place."""
         verdict = self.judge(statistics)
         if verdict.failed:
             raise DataError(f"{where}: {self.complaint(verdict, statistics)}")
-        self.write_report(verdict, statistics.height, report)
         return verdict
 
     def complaint(self, verdict: Verdict, statistics: pl.DataFrame) -> str:
@@ -116,13 +118,13 @@ class Contract:
         note = next(each["notes"] for each in read_suite(self.suite)["expectations"] if rule_of(each) == rule)
         return f"{text}; needed: {note.rstrip('.')}; see {self.docs / 'index.html'}"
 
-    def write_report(self, verdict: Verdict, rows: int, directory: Path) -> None:
+    def write_report(self, verdict: Verdict, directory: Path) -> None:
         """contract.json: every rule with its figures; no times, so that it may stand in an artifact."""
         report = {
             "suite": self.suite,
             "suite_sha256": suite_digest(self.suite),
             "success": not verdict.failed,
-            "rows": rows,
+            "rows": verdict.judged,
             "expectations": verdict.results,
         }
         (directory / REPORT).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -162,7 +164,9 @@ def _verdict(name: str, suite: dict[str, Any], statistics: pl.DataFrame, found: 
                     "row", pl.lit(order, dtype=pl.Int64).alias("order"), pl.lit(rule).alias("rule"), "value"
                 )
             )
-    return Verdict(results=results, rows=rows.sort("row", "order").drop("order"), failed=failed)
+    return Verdict(
+        judged=statistics.height, results=results, rows=rows.sort("row", "order").drop("order"), failed=failed
+    )
 
 
 def _first(expectation: dict[str, Any]) -> str | None:

@@ -23,6 +23,22 @@ class VocabularyConfig(StepConfig):
     seed: int = Field(0, description="draws the sample")
 
 
+class TokensContract(StepConfig):
+    """The bounds of the suite tokens.json."""
+
+    min_bytes_per_token: float = Field(
+        0.5, ge=0, description="fewest bytes of a document per token; 0.5 is one byte and <|endoftext|>"
+    )
+    max_bytes_per_token: float = Field(
+        64.0, gt=0, description="most bytes of a document per token; above it is hardly code"
+    )
+    min_validation_share: float = Field(0.001, ge=0, le=1, description="smallest share of documents held out")
+    max_validation_share: float = Field(0.5, ge=0, le=1, description="largest share of documents held out")
+    mostly: dict[str, float] = Field(
+        default_factory=dict, description="share of documents that must pass a rule, by rule; all where it is not named"
+    )
+
+
 class TokenizeConfig(StepConfig):
     """How documents are split and encoded."""
 
@@ -31,3 +47,4 @@ class TokenizeConfig(StepConfig):
     )
     chunk_bytes: int = Field(4_000_000, ge=1, description="bytes of text that are encoded in one parallel batch")
     seed: int = Field(0, description="draws the validation clusters")
+    contract: TokensContract = Field(default_factory=TokensContract, description="what the token files must satisfy")

@@ -2,7 +2,8 @@
 
 Reads   clean documents (`--source`), rows in the order of their ids; the tokenizer (`--tokenizer`)
 Writes  per split: <split>.tokens.npy (uint16), <split>.offsets.npy (int64), <split>.documents.parquet (id, path,
-        language, bytes, tokens, cluster); and validation.parquet, the held-out rows with their text
+        language, bytes, tokens, cluster); validation.parquet, the held-out rows with their text; contract.json, how
+        the files fare by the suite `tokens`
 Covers: every document, in the order of the ids, each followed by <|endoftext|>; text that looks like a special token
 is encoded as ordinary characters.  Not covered: the order in which training sees them (components.tokens.order).
 """
@@ -18,7 +19,9 @@ from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
+from components.data.contract import Contract
 from components.tokens.config import TokenizeConfig
+from components.tokens.contract import token_statistics
 from components.tokens.special import END_OF_TEXT_ID
 from components.tokens.split import is_validation
 from components.tokens.store import SPLITS, Split, TokenWriter, offsets_path, tokens_path
@@ -74,6 +77,7 @@ def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> 
     inputs = [artifact.read(source), artifact.read(tokenizer)]
     parts = sorted(source.glob("part-*.parquet"))
     codec = TextCodec(tokenizer)
+    contract = Contract("tokens", config.contract, Events("tokenize"), {"largest_id": codec.vocabulary_size - 1})
     with artifact.create(out, stage="tokenize", config=config, inputs=inputs, code=Path(__file__)) as draft:
         described = encode_all(config, parts, codec, draft.path)
         for split, documents in described.items():
@@ -88,6 +92,8 @@ def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> 
             draft.rows[tokens_path(draft.path, split).name] = int(documents["tokens"].sum())
             draft.rows[offsets_path(draft.path, split).name] = len(documents) + 1
         draft.rows["validation.parquet"] = len(described["validation"])
+        verdict = contract.require(token_statistics(described, draft.path), where=source)
+        contract.write_report(verdict, draft.path)
         draft.statistics = statistics(described, codec, inputs[1])
     assert draft.manifest is not None
     return draft.manifest
