@@ -50,7 +50,8 @@ cycle: setup  ## raw data to a served model on this machine: about ten minutes
 
 test: setup  ## the tests
 	@scripts/debian_packages
-	$(BIN)/python -m pytest $(ARGS)
+	# Two files at a time, the longest first: most of what tests take is starting servers and waiting for them.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup  ## format, lint, types, architecture
 	@$(BIN)/ruff format --check .

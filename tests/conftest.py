@@ -8,7 +8,20 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
+from hypothesis import settings
+
 import components  # noqa: F401  telemetry off, Ray on loopback
+
+settings.register_profile("overnight", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("overnight")
+
+# The two files that run whole cycles in a checkout of their own take longest: they start first, a worker each.
+LONGEST = ("tests/test_cycle.py", "tests/test_up.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; all else keeps its order."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_configure(config: pytest.Config) -> None:
