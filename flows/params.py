@@ -87,8 +87,17 @@ def _keys(config: BaseModel, indent: str) -> Iterator[str]:
         if isinstance(group, BaseModel):
             yield f"{indent}{name}:{comment}"
             yield from _keys(group, indent + "  ")
+        elif isinstance(group, tuple) and any(isinstance(each, BaseModel) for each in group):
+            yield f"{indent}{name}:{comment}"
+            yield from (f"{indent}  - {_inline(_stated(each))}" for each in group)
         else:
             yield f"{indent}{name}: {_inline(values[name])}{comment}"
+
+
+def _stated(entry: BaseModel) -> dict[str, Any]:
+    """One entry of a list: its kind, and what differs from the defaults of this kind."""
+    kind = {"kind": entry.kind} if hasattr(entry, "kind") else {}
+    return kind | entry.model_dump(mode="json", exclude_defaults=True)
 
 
 def _inline(value: Any) -> str:

@@ -6,8 +6,10 @@ from pydantic import Field, field_validator, model_validator
 
 from components.core.config import StepConfig
 from components.data.licences import OWN, PERMISSIVE, refused
+from components.data.sources.config import DEFAULT_SOURCES, AnySource
 
 DEFAULT_LANGUAGES = ("python",)
+DEFAULT_OPT_OUT = "opt-out.yaml"
 
 
 def _check_ids(licences: tuple[str, ...]) -> tuple[str, ...]:
@@ -22,35 +24,29 @@ def _check_ids(licences: tuple[str, ...]) -> tuple[str, ...]:
 class IngestConfig(StepConfig):
     """Which documents enter, from where, and how many."""
 
-    source: Literal["python-environment", "directory", "parquet"] = Field(
-        "python-environment", description="what kind of source the documents come from"
-    )
-    paths: tuple[str, ...] = Field(
-        (), description="directories, or Parquet files and directories of them; none for python-environment"
+    sources: tuple[AnySource, ...] = Field(
+        DEFAULT_SOURCES, min_length=1, description="where documents come from, each with its share"
     )
     licences: tuple[str, ...] = Field(
         (*PERMISSIVE, OWN), min_length=1, description="SPDX ids whose documents may enter; others are counted and left"
     )
-    licence: str = Field(
-        OWN, min_length=1, description="SPDX id of documents that come without one (directory, parquet)"
+    opt_out: str = Field(
+        DEFAULT_OPT_OUT, min_length=1, description="file of repositories, paths, authors and ids that stay out"
     )
-    package: str = Field("own", min_length=1, description="package name of documents without one (directory, parquet)")
     max_bytes: int = Field(40_000_000, ge=1, description="size of the subset, UTF-8 bytes of text")
-    max_document_bytes: int = Field(
-        10_000_000, ge=1, description="larger files are counted and left; they are mostly data in disguise"
-    )
     shard_bytes: int = Field(128_000_000, ge=1_000_000, le=1_000_000_000, description="text bytes of one Parquet file")
     seed: int = Field(0, ge=0, description="seed of the order that the subset is taken in")
 
     _licences = field_validator("licences")(_check_ids)
 
-    @model_validator(mode="after")
-    def _paths_fit_source(self) -> "IngestConfig":
-        if self.source == "python-environment" and self.paths:
-            raise ValueError("paths belong to the sources directory and parquet, not to python-environment")
-        if self.source != "python-environment" and not self.paths:
-            raise ValueError(f"source {self.source} needs at least one entry in paths")
-        return self
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: tuple[AnySource, ...]) -> tuple[AnySource, ...]:
+        labels = [each.label for each in sources]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two sources are called {twice[0]}; give each a name of its own")
+        return sources
 
 
 Share = Annotated[float, Field(ge=0, le=1)]

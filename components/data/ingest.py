@@ -1,15 +1,17 @@
-"""Take documents in from one source: a deterministic subset, one row per file, under licences that are let in.
+"""Take documents in from any number of sources, mixed by weight: a deterministic subset, one row per document.
 
-Reads   the source that the config names: the running Python environment, directories, or Parquet tables
+Reads   the sources that the config names, each once and as a stream, and the opt-out list
 Writes  part-*.parquet: id, text, path, package, version, licence, language, source, bytes; sorted by id, then path
-Covers: unreadable files, files that are not UTF-8 and files under other licences, each counted by reason.
-Not covered: the quality of the text, which check_raw and clean judge.
+        left.parquet: source, path, reason, detail of all that did not enter; each row group sorted by these
+Covers: licences as SPDX and the allow list, opt-outs, shares by weight, caps, sources larger than memory (what may
+still enter waits on disk, at most about twice ingest.max_bytes of it), an empty source, a kill at any moment.
+Not covered: the quality of the text, which check_raw and clean judge; copies, which clean finds.
 """
 
-import hashlib
+import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -18,102 +20,119 @@ from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
-from components.data.config import IngestConfig
+from components.data import opt_out
+from components.data.config import DEFAULT_OPT_OUT, IngestConfig
 from components.data.documents import SCHEMA, ShardWriter
-from components.data.licences import refused
-from components.data.sources import directory, parquet, python_environment
-from components.data.sources.files import index_files, read_files
+from components.data.intake import Intake
+from components.data.sources import registry
 
-_FILE_SOURCES = {"python-environment": python_environment.find, "directory": directory.find}
-
-
-def choose(ids: pl.Series, sizes: pl.Series, *, max_bytes: int, seed: int) -> pl.Series:
-    """True for the documents of the subset, shape (rows,).
-
-    Documents are taken in the order of sha256(seed, id) until the next would pass max_bytes: a property of the texts
-    and not of their order, and a larger subset holds every smaller one. Copies of one text come and go together.
-    """
-    distinct = pl.DataFrame({"id": ids, "bytes": sizes}).group_by("id").agg(pl.col("bytes").sum())
-    order = [hashlib.sha256(f"{seed}:{each}".encode()).hexdigest() for each in distinct["id"]]
-    ranked = distinct.with_columns(pl.Series("order", order, dtype=pl.String)).sort("order")
-    taken = ranked.filter(pl.col("bytes").cum_sum() <= max_bytes)["id"]
-    return ids.is_in(taken.implode())
+LEFT = "left.parquet"
+_WAITING = ".waiting"
 
 
 def run(config: IngestConfig, *, out: Path) -> Manifest:
-    """Write data/raw. Raises DataError when the source is empty or the subset would be."""
+    """Write data/raw. Raises DataError when a source cannot be read, or when no document enters."""
     events = Events("ingest")
-    batches, left, found = _open(config, events)
+    entries = _opt_outs(config)
     with artifact.create(out, stage="ingest", config=config, inputs=[], code=Path(__file__)) as draft:
+        intake = Intake(config, draft.path / _WAITING, entries)
+        _read_sources(config, intake, events)
         writer = ShardWriter(draft.path, SCHEMA, config.shard_bytes)
-        packages: Counter[str] = Counter()
-        licences: Counter[str] = Counter()
-        written_bytes = 0
-        for batch in batches:
-            writer.write(batch)
-            packages.update(batch["package"])
-            licences.update(batch["licence"])
-            written_bytes += int(batch["bytes"].sum())
-            events.progress(written_bytes, config.max_bytes, "bytes")
+        packages: set[str] = set()
+        counted: Counter[tuple[str, str]] = Counter()
+        taken: dict[str, Counter[str]] = {each.label: Counter() for each in config.sources}
+        for frame in intake.documents():
+            writer.write(frame)
+            packages.update(frame["package"].unique())
+            _count(frame, counted, taken)
         writer.close()
-        draft.rows = dict(writer.rows)
+        if not sum(writer.rows.values()):
+            raise DataError(_nothing(config, intake))
+        draft.rows = {**writer.rows, LEFT: intake.write_left(draft.path / LEFT)}
+        shutil.rmtree(draft.path / _WAITING)
         draft.statistics = {
-            "documents": sum(writer.rows.values()),
-            "bytes": written_bytes,
-            "found_documents": found,
+            **_statistics(config, intake, taken),
             "packages": len(packages),
-            "documents_by_licence": dict(sorted(licences.items())),
-            "left_by_reason": dict(sorted(left.items())),
+            "documents_by_licence": {key: n for (column, key), n in sorted(counted.items()) if column == "licence"},
+            "documents_by_language": {key: n for (column, key), n in sorted(counted.items()) if column == "language"},
+            "opted_out": dict(sorted(intake.opted_out.items())),
         }
-    events.metrics({"documents": draft.statistics["documents"], "bytes": written_bytes})
-    events.metrics({f"left/{reason}": count for reason, count in sorted(left.items())})
+    events.metrics({"documents": draft.statistics["documents"], "bytes": draft.statistics["bytes"]})
+    events.metrics({f"left/{reason}": count for reason, count in draft.statistics["left_by_reason"].items()})
     assert draft.manifest is not None
     return draft.manifest
 
 
-def _open(config: IngestConfig, events: Events) -> tuple[Iterator[pl.DataFrame], Counter[str], int]:
-    """The chosen documents in their order, what was left by reason, and how many usable documents there were."""
-    if config.source == "parquet":
-        frame, left = parquet.read(config)
-        frame = frame.filter(_allowed(frame["licence"], config.licences, left))
-        index = frame.with_row_index("file").select("file", "id", "path", "bytes")
-    else:
-        found = _FILE_SOURCES[config.source](config)
-        index, left = index_files(
-            found,
-            max_document_bytes=config.max_document_bytes,
-            progress=lambda done, total: events.progress(done, total, "files"),
+def _opt_outs(config: IngestConfig) -> tuple[opt_out.Entry, ...]:
+    """The opt-out list; only the default one may be absent."""
+    path = Path(config.opt_out)
+    return opt_out.read(path) if path.exists() or config.opt_out != DEFAULT_OPT_OUT else ()
+
+
+def _read_sources(config: IngestConfig, intake: Intake, events: Events) -> None:
+    """Every source, one after the other, a batch at a time."""
+    selection = intake.selection
+    for number, source in enumerate(config.sources):
+        for batch in registry.read(source):
+            intake.take(number, batch)
+            events.progress(min(sum(selection.found_bytes), config.max_bytes), config.max_bytes, "bytes")
+        if not selection.found_documents[number]:
+            events.note(f"source {source.label} has no usable document (left: {_reasons(intake, source.label)})")
+
+
+def _count(frame: pl.DataFrame, counted: Counter[tuple[str, str]], taken: dict[str, Counter[str]]) -> None:
+    """Add the documents of a frame to the counts by licence and language, and by source."""
+    for column in ("licence", "language"):
+        for key, count in frame[column].value_counts().iter_rows():
+            counted[column, key] += count
+    for label, documents, size in frame.group_by("source").agg(pl.len(), pl.col("bytes").sum()).iter_rows():
+        taken[label].update(documents=documents, bytes=size)
+
+
+def _statistics(config: IngestConfig, intake: Intake, taken: dict[str, Counter[str]]) -> dict[str, Any]:
+    """What was found, taken and left, together and by source."""
+    selection = intake.selection
+    reasons = intake.left_by_reason()
+    return {
+        "documents": sum(each["documents"] for each in taken.values()),
+        "bytes": sum(each["bytes"] for each in taken.values()),
+        "found_documents": sum(selection.found_documents),
+        "found_bytes": sum(selection.found_bytes),
+        "not_chosen": reasons.pop("not_chosen", 0),
+        "left_by_reason": reasons,
+        "sources": {
+            source.label: {
+                "kind": source.kind,
+                "found_documents": selection.found_documents[number],
+                "found_bytes": selection.found_bytes[number],
+                "share_bytes": selection.shares()[number],
+                "documents": taken[source.label]["documents"],
+                "bytes": taken[source.label]["bytes"],
+                "left_by_reason": intake.left_by_reason(source.label),
+            }
+            for number, source in enumerate(config.sources)
+        },
+    }
+
+
+def _reasons(intake: Intake, label: str | None = None) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in intake.left_by_reason(label).items()) or "no files at all"
+
+
+def _nothing(config: IngestConfig, intake: Intake) -> str:
+    """Why no document enters, and what to do about it, in one line."""
+    names = ", ".join(each.label for each in config.sources)
+    where = f"source {names} is empty" if len(config.sources) == 1 else f"sources {names} are empty"
+    if not sum(intake.selection.found_documents):
+        first = f"; the first: {intake.first_left}" if intake.first_left else ""
+        return (
+            f"{where}: found no usable document (left: {_reasons(intake)}{first}); "
+            "point ingest.sources at source files, or let their licences in with ingest.licences"
         )
-    chosen = index.filter(choose(index["id"], index["bytes"], max_bytes=config.max_bytes, seed=config.seed))
-    if chosen.is_empty():
-        raise DataError(_empty(config, index, left))
-    chosen = chosen.sort("id", "path", "file")
-    if config.source == "parquet":
-        return iter([frame[chosen["file"]]]), left, index.height
-    return read_files(found, chosen, config.source), left, index.height
-
-
-def _allowed(licences: pl.Series, allowed: tuple[str, ...], left: Counter[str]) -> pl.Series:
-    """True for licences that the allow list lets in; the others are counted as `licence`."""
-    verdicts: dict[str, bool] = {}
-    for licence in licences.unique():
-        try:
-            verdicts[licence] = not refused(licence, allowed)
-        except ValueError:
-            verdicts[licence] = False
-    kept = pl.Series([verdicts[licence] for licence in licences], dtype=pl.Boolean)
-    if outside := int((~kept).sum()):
-        left["licence"] += outside
-    return kept
-
-
-def _empty(config: IngestConfig, index: pl.DataFrame, left: Counter[str]) -> str:
-    where = f"source {config.source}" + (f" ({', '.join(config.paths)})" if config.paths else "")
-    if index.is_empty():
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(left.items())) or "no files at all"
-        return f"{where} is empty: found no usable document (left: {reasons}); point ingest.paths at source files"
-    smallest = min(index["bytes"].to_list())
-    return f"{where}: no document fits ingest.max_bytes {config.max_bytes}; the smallest has {smallest} bytes, raise it"
+    return (
+        f"no document fits ingest.max_bytes {config.max_bytes}, or the share or cap of its source; raise them "
+        f"(found {sum(intake.selection.found_documents)} documents of {sum(intake.selection.found_bytes)} bytes)"
+    )
 
 
 if __name__ == "__main__":

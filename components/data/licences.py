@@ -1,13 +1,16 @@
-"""Licences as SPDX ids: from what a distribution says about itself, and whether an allow list lets them in.
+"""Licences as SPDX ids: from whatever a source declares, and whether an allow list lets them in.
 
-Covers: License-Expression (PEP 639), the License field as a name or as a whole licence text, licence files beside the
-metadata, trove classifiers. Unknown stays unknown: nothing is guessed from a name that two licences share.
+`declare` reads what a Python distribution says about itself; `judge` turns any declaration into an SPDX expression that
+the allow list lets in, or into a reason.
+Covers: SPDX expressions, names as people write them, a field that holds a whole licence text, licence files, trove
+classifiers (PEP 639 and before). Unknown stays unknown: nothing is guessed from a name that two licences share.
 Not covered: licences of single files that differ from their distribution's.
 """
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 
 PERMISSIVE = (
     "0BSD",
@@ -54,6 +57,9 @@ _NAMES = {
     "zero-clause bsd 0bsd": "0BSD",
     "cc0 1.0 universal cc0 1.0 public domain dedication": "CC0-1.0",
 }
+# Ids that are known and not permissive, or not for code: a list may name them all the same.
+_SPDX = frozenset({*PERMISSIVE, "BlueOak-1.0.0", "CC-BY-4.0", "HPND", "NCSA", "OFL-1.1", "PostgreSQL", "WTFPL", "X11"})
+_NOTHING = frozenset({"", "UNKNOWN", "NONE", "NULL", "N/A", "NOASSERTION", "NO LICENSE", "OTHER", "[]"})
 # One trove classifier for every version; each version that Python packages use is permissive, so its licence file
 # decides which id it is, and without one the version in use since 2004.
 _AMBIGUOUS = {
@@ -68,6 +74,8 @@ _COPYLEFT = re.compile(
     r"|\bCDDL|\bSSPL|CC-BY-(?:NC|SA|ND)|\bOSL\b|Commons Clause|Business Source|\bBUSL",
     re.IGNORECASE,
 )
+# What takes back the permission that the same text gives.
+_SOURCE_AVAILABLE = re.compile(r"Commons Clause|Business Source License|Server Side Public License", re.IGNORECASE)
 # Sentences that a licence text cannot be without, each with its id; the first that fits decides.
 _TEXTS: tuple[tuple[str, str], ...] = (
     ("Apache-2.0", r"Apache License,? Version 2\.0"),
@@ -83,8 +91,12 @@ _OPENING_CHARACTERS = 4000
 _EXCEPTIONS = frozenset({"LLVM-exception", "GCC-exception-3.1", "Classpath-exception-2.0"})
 
 
-class RefusedError(Exception):
-    """Why a distribution's files stay out: copyleft or unknown_licence."""
+class Verdict(NamedTuple):
+    """A licence that is let in, or the reason (and its detail) that it is not: `reason` is empty when it is."""
+
+    licence: str | None
+    reason: str = ""
+    detail: str = ""
 
 
 def _fold(name: str) -> str:
@@ -150,60 +162,86 @@ def from_text(text: str) -> str | None:
     return None
 
 
-def normalise(
-    *,
-    expression: str | None,
-    field: str | None,
-    classifiers: Sequence[str],
-    texts: Callable[[], Sequence[str]],
-    allowed: tuple[str, ...] = PERMISSIVE,
-) -> str:
-    """The SPDX expression of a distribution, every id of it in `allowed`.
+def judge(declared: str | None, allowed: tuple[str, ...]) -> Verdict:
+    """What an allow list says to a declared licence: a name, an SPDX expression, or a whole text.
 
-    `texts` reads its licence files, only when a name leaves the id open. Raises RefusedError: copyleft when any
-    statement names a copyleft or a source-available licence, else unknown_licence.
+    Reasons: no_licence (nothing is declared), copyleft (it names a copyleft or a source-available licence),
+    licence_not_allowed (an SPDX id that is not on the list), unknown_licence (anything else).
     """
-    if expression:
-        return _checked(expression, allowed)
-    named = [line.removeprefix("License :: ").removeprefix("OSI Approved :: ") for line in classifiers]
-    short = field.strip() if field else ""
-    short = "" if short.upper() == "UNKNOWN" else short
-    is_text = len(short) > 100 or "\n" in short
-    if any(_COPYLEFT.search(name) for name in [*named, "" if is_text else short]):
-        if not is_text and re.search(r"\b(?:OR|AND)\b", short):
-            return _checked(short, allowed)
-        raise RefusedError("copyleft")
-    from_field = from_text(short) if is_text else _from_name(short, texts, allowed)
-    if from_field and not refused(from_field, allowed):
-        return from_field
-    found = [_from_name(name, texts, allowed) for name in named]
-    known = sorted({spdx for spdx in found if spdx})
-    if known and all(found):
-        return _checked(" AND ".join(known), allowed)
-    raise RefusedError("unknown_licence")
+    stated = (declared or "").strip()
+    if stated.upper() in _NOTHING:
+        return Verdict(None, "no_licence")
+    # A text differs from document to document, so only its opening is a key; what follows it decides nothing.
+    return _judge(stated[:_OPENING_CHARACTERS], allowed)
 
 
-def _checked(expression: str, allowed: tuple[str, ...]) -> str:
-    """The expression when the allow list lets it in; raises RefusedError otherwise."""
+@lru_cache(maxsize=10_000)
+def _judge(stated: str, allowed: tuple[str, ...]) -> Verdict:
+    shown = "".join(each if each.isprintable() else " " for each in stated[:400])
+    shown = " ".join(shown.split())[:120]
+    if is_text(stated):
+        if _SOURCE_AVAILABLE.search(stated):
+            return Verdict(None, "copyleft", shown)
+        found = from_text(stated)
+        if found is None:
+            return Verdict(None, "copyleft" if _COPYLEFT.search(stated) else "unknown_licence", shown)
+        return Verdict(found) if found in allowed else Verdict(None, "licence_not_allowed", found)
+    expression = _expression(stated, allowed)
     try:
         outside = refused(expression, allowed)
-    except ValueError as error:
-        raise RefusedError("unknown_licence") from error
-    if outside:
-        raise RefusedError("copyleft" if any(_COPYLEFT.search(spdx) for spdx in outside) else "unknown_licence")
-    return " ".join(expression.split())
+    except ValueError:
+        return Verdict(None, "copyleft" if _COPYLEFT.search(stated) else "unknown_licence", shown)
+    if not outside:
+        return Verdict(" ".join(expression.split()))
+    if any(_COPYLEFT.search(each) for each in outside):
+        return Verdict(None, "copyleft", shown)
+    known = all(each in _SPDX or each.startswith("LicenseRef-") for each in outside)
+    return Verdict(None, "licence_not_allowed" if known else "unknown_licence", shown)
 
 
-def _from_name(name: str, texts: Callable[[], Sequence[str]], allowed: tuple[str, ...]) -> str | None:
+def is_text(declared: str) -> bool:
+    """Whether a declaration is a whole licence text rather than a name or an expression."""
+    return "\n" in declared or (len(declared) > 100 and not re.search(r"\b(?:AND|OR)\b", declared))
+
+
+def _expression(name: str, allowed: tuple[str, ...]) -> str:
+    """A name as people write it as an SPDX id; anything else as it is."""
+    folded = _fold(name)
+    ids = {each.lower(): each for each in allowed}
+    return ids.get(folded) or _NAMES.get(folded) or _AMBIGUOUS.get(folded) or name
+
+
+def declare(
+    *, expression: str | None, field: str | None, classifiers: Sequence[str], texts: Callable[[], Sequence[str]]
+) -> str | None:
+    """What a distribution declares, as `judge` takes it; None when it declares nothing.
+
+    `texts` reads its licence files, only when a name leaves the id open. A copyleft name anywhere decides.
+    """
+    if expression:
+        return expression
+    named = [line.removeprefix("License :: ").removeprefix("OSI Approved :: ") for line in classifiers]
+    short = field.strip() if field else ""
+    short = "" if short.upper() in _NOTHING else short
+    for name in [short, *named]:
+        if name and not is_text(name) and _COPYLEFT.search(name):
+            return name
+    if is_text(short):
+        if from_text(short):
+            return short
+    elif known := _from_name(short, texts):
+        return known
+    found = [_from_name(name, texts) for name in named]
+    if found and all(found):
+        return " AND ".join(sorted({str(each) for each in found}))
+    return short or next((name for name, spdx in zip(named, found, strict=True) if not spdx), None)
+
+
+def _from_name(name: str, texts: Callable[[], Sequence[str]]) -> str | None:
     """The SPDX expression behind one name, read from the licence files where the name fits several licences."""
     folded = _fold(name)
     if folded in _NAMES:
         return _NAMES[folded]
     if folded in _AMBIGUOUS:
         return next((spdx for text in texts() if (spdx := from_text(text))), _AMBIGUOUS[folded])
-    if re.search(r"\s(?:AND|OR|WITH)\s", name):
-        try:
-            return name if not refused(name, allowed) else None
-        except ValueError:
-            return None
-    return None
+    return name if re.search(r"\s(?:AND|OR|WITH)\s", name) else None

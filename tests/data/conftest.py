@@ -13,6 +13,7 @@ from components.core.cluster import connect
 from components.data import ingest
 from components.data.config import IngestConfig
 from components.data.documents import SCHEMA, ShardWriter, document_id
+from components.data.sources.config import DirectorySource
 
 with warnings.catch_warnings():
     # Its Google parts warn on import that an optional gRPC package is absent; nothing here uses them.
@@ -58,7 +59,7 @@ def document(text: str | None, path: str = "a.py", **columns: object) -> dict[st
 def write_raw(out: Path, rows: list[dict[str, object]]) -> Manifest:
     """An artifact like data/raw from rows that ingest itself may never write."""
     frame = pl.DataFrame(rows, schema=SCHEMA).sort("id", "path")
-    config = IngestConfig(source="directory", paths=("x",))
+    config = IngestConfig(sources=(DirectorySource(path="x"),))
     with artifact.create(out, stage="ingest", config=config, inputs=[], code=Path(ingest.__file__)) as draft:
         writer = ShardWriter(draft.path, SCHEMA, config.shard_bytes)
         writer.write(frame)

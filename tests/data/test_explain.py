@@ -11,6 +11,7 @@ from components.data.clean import run as clean
 from components.data.config import CheckRawConfig, CleanConfig, IngestConfig
 from components.data.explain import explain
 from components.data.ingest import run as ingest
+from components.data.sources.config import DirectorySource
 from tests.data.conftest import read_parts
 
 FILES = {
@@ -51,7 +52,7 @@ def test_each_file_gets_its_decision(root: Path) -> None:
 @pytest.mark.usefixtures("local_ray")
 def test_the_stages_decide_alike(root: Path, tmp_path: Path) -> None:
     check = CheckRawConfig(max_quarantined_share=1.0)
-    ingest(IngestConfig(source="directory", paths=(str(root),)), out=tmp_path / "raw")
+    ingest(IngestConfig(sources=(DirectorySource(path=str(root)),)), out=tmp_path / "raw")
     check_raw(check, source=tmp_path / "raw", out=tmp_path / "checked")
     clean(CleanConfig(), source=tmp_path / "checked", out=tmp_path / "clean")
     quarantine = pl.read_parquet(tmp_path / "checked" / "quarantine.parquet")

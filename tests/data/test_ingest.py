@@ -1,11 +1,14 @@
-"""Ingest takes the same documents whatever the order, counts what it leaves, and says so when there is nothing."""
+"""Ingest takes the same documents whatever the order, mixes sources by weight, and says why the rest stays out."""
 
 import hashlib
 import itertools
+import os
 import shutil
+import signal
 import subprocess
 import sys
-import sysconfig
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,21 +17,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core import artifact
-from components.core.errors import DataError
+from components.core.errors import ConfigError, DataError
+from components.data import intake
 from components.data.config import IngestConfig
-from components.data.documents import SCHEMA, ShardWriter, cut, document_id
-from components.data.ingest import choose, run
-from components.data.sources import python_environment
+from components.data.documents import SCHEMA, ShardWriter, cut, document_id, document_ids
+from components.data.ingest import run
+from components.data.selection import Selection, rank_limit, ranks, shares
+from components.data.sources.config import DirectorySource, JsonlSource
 from tests.data.conftest import read_parts
 
 TEXTS = st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=30)
 
 
 def subset(texts: list[str], max_bytes: int, seed: int = 0) -> set[str]:
+    """The texts of one source that enter: offered one by one, decided at the end."""
+    selection = Selection(max_bytes, [1.0], [None])
     ids = pl.Series([document_id(text) for text in texts], dtype=pl.String)
     sizes = pl.Series([len(text.encode()) for text in texts], dtype=pl.Int64)
-    chosen = choose(ids, sizes, max_bytes=max_bytes, seed=seed)
-    return {text for text, take in zip(texts, chosen, strict=True) if take}
+    order = ranks(ids, seed)
+    may = [selection.offer(0, order[row : row + 1], sizes[row : row + 1])[0] for row in range(len(texts))]
+    limit = rank_limit(order, sizes, selection.shares()[0])
+    enters = [rank < limit for rank in order]
+    assert all(early for early, late in zip(may, enters, strict=True) if late), "dropped too early"
+    return {text for text, take in zip(texts, enters, strict=True) if take}
 
 
 @given(TEXTS, st.integers(1, 400), st.randoms())
@@ -59,6 +70,45 @@ def test_the_subset_is_taken_in_the_order_of_the_hashes(texts: list[str], max_by
 def test_another_seed_gives_another_subset() -> None:
     texts = [f"text {number}" for number in range(200)]
     assert subset(texts, 500, seed=0) != subset(texts, 500, seed=1)
+
+
+AMOUNTS = st.lists(st.tuples(st.floats(0.01, 100), st.integers(0, 10_000)), min_size=1, max_size=6)
+
+
+@given(st.integers(0, 30_000), AMOUNTS)
+def test_shares_fit_and_nobody_who_wants_more_has_less_than_their_weight(
+    total: int, amounts: list[tuple[float, int]]
+) -> None:
+    weights, limits = [weight for weight, _ in amounts], [limit for _, limit in amounts]
+    given_ = shares(total, weights, limits)
+    assert all(0 <= got <= limit for got, limit in zip(given_, limits, strict=True))
+    assert min(total, sum(limits)) - len(amounts) <= sum(given_) <= total
+    levels = [got / weight for got, weight in zip(given_, weights, strict=True)]
+    for number, (got, limit) in enumerate(zip(given_, limits, strict=True)):
+        if got < limit - 1:  # nobody else has more for their weight than one who was cut off, but for rounding
+            assert max(levels) <= (got + 1) / weights[number] + 1e-6
+
+
+@given(st.integers(1, 5_000), AMOUNTS, st.randoms())
+def test_shares_only_fall_while_sources_are_read(total: int, amounts: list[tuple[float, int]], random: object) -> None:
+    """The reason that what is beyond the share of the moment can be dropped for good."""
+    weights = [weight for weight, _ in amounts]
+    found, dropped = [0] * len(amounts), [False] * len(amounts)
+    before = shares(total, weights, found)
+    for number in sorted(range(len(amounts)), key=lambda _: random.random()):  # type: ignore[attr-defined]
+        for _ in range(3):
+            found[number] += amounts[number][1] // 3
+            now = shares(total, weights, found)
+            for each in range(len(amounts)):
+                assert now[each] <= before[each] or not dropped[each]
+                dropped[each] = dropped[each] or now[each] < found[each]
+            before = now
+
+
+@given(st.lists(st.none() | st.text(max_size=40), max_size=300))
+def test_ids_are_the_digests_of_the_texts(texts: list[str | None]) -> None:
+    wanted = [None if text is None else document_id(text) for text in texts]
+    assert document_ids(pl.Series(texts, dtype=pl.String)).to_list() == wanted
 
 
 @given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 100))
@@ -99,6 +149,7 @@ def sources(tmp_path: Path) -> Path:
         "package/a.py": "größe = 1\n".encode(),
         "empty.py": b"\n \n",
         "latin.py": b"# gr\xfc\xdfe\n",
+        "binary.py": b"\xff\xfe\x00\x01",
         "data.bin": b"\x00",
         ".hidden/c.py": b"print('c')\n",
         "huge.py": b"#" * 20_000,
@@ -108,9 +159,20 @@ def sources(tmp_path: Path) -> Path:
     return root
 
 
+def directory(path: Path, **more: object) -> DirectorySource:
+    return DirectorySource.model_validate({"path": str(path), **more})
+
+
+def left(raw: Path) -> dict[str, tuple[str, str]]:
+    """Reason and detail of what did not enter, by path."""
+    rows = pl.read_parquet(raw / "left.parquet")
+    assert rows.schema == intake.LEFT_COLUMNS
+    return {row["path"]: (row["reason"], row["detail"]) for row in rows.iter_rows(named=True)}
+
+
 def test_a_directory_becomes_documents_and_reasons(sources: Path, tmp_path: Path) -> None:
     (sources / "gone.py").symlink_to(tmp_path / "nothing")
-    config = IngestConfig(source="directory", paths=(str(sources),), max_document_bytes=10_000)
+    config = IngestConfig(sources=(directory(sources, max_document_bytes=10_000),))
     manifest = run(config, out=tmp_path / "raw")
     found = read_parts(tmp_path / "raw")
     assert found.schema == SCHEMA
@@ -120,176 +182,209 @@ def test_a_directory_becomes_documents_and_reasons(sources: Path, tmp_path: Path
     }
     assert found["id"].to_list() == sorted(document_id(text) for text in found["text"])
     assert found["bytes"].to_list() == [len(text.encode()) for text in found["text"]]
-    assert set(found["licence"]) == {config.licence}
-    assert manifest.statistics["left_by_reason"] == {
-        "empty": 1,
-        "hidden": 1,
-        "not_utf8": 1,
-        "too_large": 1,
-        "unknown_language": 1,
+    assert set(found["licence"]) == {"LicenseRef-Own"} and set(found["source"]) == {"directory"}
+    assert {path: reason for path, (reason, _) in left(tmp_path / "raw").items()} == {
+        ".hidden/": "hidden",
+        "binary.py": "binary",
+        "data.bin": "unknown_language",
+        "empty.py": "empty",
+        "gone.py": "link_broken",
+        "huge.py": "too_large",
+        "latin.py": "not_utf8",
     }
-
-
-def test_an_unreadable_file_is_counted(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused by the file system: the reader is another user's, or, for root, the read itself is made to fail."""
-    read_bytes = Path.read_bytes
-
-    def refuse(self: Path) -> bytes:
-        if self.name == "b.py":
-            raise PermissionError(13, "Permission denied", str(self))
-        return read_bytes(self)
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
-    manifest = run(IngestConfig(source="directory", paths=(str(sources),)), out=tmp_path / "raw")
-    assert manifest.statistics["left_by_reason"]["unreadable"] == 1
-    assert "b.py" not in read_parts(tmp_path / "raw")["path"].to_list()
+    assert sum(manifest.statistics["left_by_reason"].values()) == 7
+    assert not list((tmp_path / "raw").glob(".*"))
 
 
 def test_equal_directories_in_other_places_give_equal_digests(sources: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in sorted(sources.rglob("*.py"), reverse=True):
-        (copy / path.relative_to(sources)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, copy / path.relative_to(sources))
-    files = []
-    for number, root in enumerate((sources, copy)):
-        manifest = run(IngestConfig(source="directory", paths=(str(root),)), out=tmp_path / str(number))
-        files.append(manifest.files)
+    for path in sorted(sources.rglob("*"), reverse=True):
+        if path.is_file():
+            (copy / path.relative_to(sources)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy / path.relative_to(sources))
+    files = [
+        run(IngestConfig(sources=(directory(root),)), out=tmp_path / f"raw-{root.name}").files
+        for root in (sources, copy)
+    ]
     assert files[0] == files[1]
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda root: root.mkdir(), r"^source directory \(.*\) is empty: .*no files at all"),
-        (lambda root: (root.mkdir(), (root / "a.py").write_text(" ")), r"is empty: .*left: 1 empty"),
-        (lambda root: None, "found nothing, needed a directory; correct ingest.paths"),
+        (lambda root: root.mkdir(), r"^source directory is empty: .*no files at all"),
+        (lambda root: (root.mkdir(), (root / "a.py").write_text(" ")), r"left: 1 empty; the first: a\.py: empty"),
+        (lambda root: None, "found nothing, needed a directory; correct its path"),
         (lambda root: root.write_text("x"), "found a file, needed a directory"),
     ],
 )
 def test_an_empty_source_is_one_clear_line(tmp_path: Path, make: object, message: str) -> None:
     make(tmp_path / "root")  # type: ignore[operator]
     with pytest.raises(DataError, match=message) as error:
-        run(IngestConfig(source="directory", paths=(str(tmp_path / "root"),)), out=tmp_path / "raw")
+        run(IngestConfig(sources=(directory(tmp_path / "root"),)), out=tmp_path / "raw")
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "raw").exists()
+    assert not (tmp_path / "raw").exists() and not list(tmp_path.glob(".raw*"))
 
 
-def test_a_limit_below_every_document_says_which(sources: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no document fits ingest\.max_bytes 3; the smallest has 11 bytes"):
-        run(IngestConfig(source="directory", paths=(str(sources),), max_bytes=3), out=tmp_path / "raw")
+def test_a_limit_below_every_document_says_so(sources: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no document fits ingest\.max_bytes 3, .*found 3 documents"):
+        run(IngestConfig(sources=(directory(sources),), max_bytes=3), out=tmp_path / "raw")
 
 
-def test_parquet_keeps_bad_rows_for_the_check_and_computes_ids(tmp_path: Path) -> None:
-    table = pl.DataFrame(
-        {
-            "text": ["print(1)", None, "x\0y"],
-            "id": ["forged", "forged", "forged"],
-            "path": ["a.py", "b.js", None],
-            "licence": ["MIT", None, "GPL-3.0-only"],
-        }
+def write_texts(root: Path, prefix: str, number: int) -> Path:
+    """Files of 100 bytes each."""
+    root.mkdir()
+    for each in range(number):
+        (root / f"{prefix}{each}.py").write_text(f"{prefix}{each:06}".ljust(99) + "\n")
+    return root
+
+
+def test_sources_are_mixed_by_weight_and_what_one_lacks_goes_to_the_others(tmp_path: Path) -> None:
+    roots = [write_texts(tmp_path / name, name, number) for name, number in (("a", 300), ("b", 300), ("c", 10))]
+    three = (
+        directory(roots[0], name="a", weight=3.0),
+        directory(roots[1], name="b"),
+        directory(roots[2], name="c", weight=4.0),
     )
-    table.write_parquet(tmp_path / "table.parquet")
-    config = IngestConfig(source="parquet", paths=(str(tmp_path),), licence="Apache-2.0")
-    manifest = run(config, out=tmp_path / "raw")
-    found = {row["path"]: row for row in read_parts(tmp_path / "raw").iter_rows(named=True)}
-    assert set(found) == {"a.py", "b.js"}
-    assert found["a.py"]["id"] == document_id("print(1)") and found["a.py"]["licence"] == "MIT"
-    assert found["b.js"]["text"] is None and found["b.js"]["licence"] == "Apache-2.0"
-    assert [found[path]["language"] for path in ("a.py", "b.js")] == ["python", "javascript"]
-    assert manifest.statistics["left_by_reason"] == {"licence": 1}
+    statistics = run(IngestConfig(sources=three, max_bytes=20_000), out=tmp_path / "raw").statistics
+    # c has 1,000 bytes and leaves the rest of its half: 19,000 are shared 3 to 1.
+    assert {name: each["bytes"] for name, each in statistics["sources"].items()} == {"a": 14_200, "b": 4_700, "c": 1000}
+    assert statistics["not_chosen"] == 610 - 199 and statistics["found_documents"] == 610
+    found = read_parts(tmp_path / "raw")
+    assert dict(found["source"].value_counts().iter_rows()) == {"a": 142, "b": 47, "c": 10}
+    reasons = [reason for reason, _ in left(tmp_path / "raw").values()]
+    assert reasons.count("not_chosen") == 411 and len(reasons) == 411
+
+    capped = (three[0].model_copy(update={"max_bytes": 500}), *three[1:])
+    statistics = run(IngestConfig(sources=capped, max_bytes=20_000), out=tmp_path / "raw").statistics
+    assert {name: each["bytes"] for name, each in statistics["sources"].items()} == {"a": 500, "b": 18_500, "c": 1000}
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"not parquet", "cannot be read as Parquet"), (None, "column text is absent, needed text; columns found: body")],
-)
-def test_a_table_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "table.parquet"
-    if content is None:
-        pl.DataFrame({"body": ["x"]}).write_parquet(path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"table\.parquet: {message}") as error:
-        run(IngestConfig(source="parquet", paths=(str(path),)), out=tmp_path / "raw")
-    assert "\n" not in str(error.value)
+def test_what_waits_on_disk_stays_small_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same corpus in tiny segments and buckets, compacted again and again, gives the same bytes."""
+    rows = "".join(f'{{"text": "{number:06}{"x" * 90}", "licence": "MIT"}}\n' for number in range(9_000))
+    (tmp_path / "rows.jsonl").write_text(rows + '{"text": ""}\nbroken\n')
+    config = IngestConfig(sources=(JsonlSource(paths=(str(tmp_path / "rows.jsonl"),)),), max_bytes=50_000)
+    whole = run(config, out=tmp_path / "whole")
+    monkeypatch.setattr(intake, "_FLUSH_BYTES", (10_000, 10_000))
+    monkeypatch.setattr(intake, "_BUCKET_BYTES", 5_000)
+    monkeypatch.setattr("components.data.sources.jsonl.BATCH_ROWS", 100)
+    monkeypatch.setattr(intake, "_LEFT_GROUP_ROWS", 10**9)
+    waiting: list[int] = []
+    drop = intake.Intake._drop_what_is_too_late
+
+    def watched(self: intake.Intake) -> None:
+        drop(self)
+        waiting.append(self._waiting_bytes)
+
+    monkeypatch.setattr(intake.Intake, "_drop_what_is_too_late", watched)
+    parts = run(config, out=tmp_path / "parts")
+    assert whole.files == parts.files
+    assert len(waiting) >= 2 and max(waiting) <= 1.1 * config.max_bytes
+    found = read_parts(tmp_path / "whole")
+    assert found["id"].is_sorted() and found.height == 520
 
 
-def distribution(site: Path, name: str, files: dict[str, str], metadata: str, generated: str) -> None:
-    """A distribution as an installer leaves it in a site-packages directory."""
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{metadata}\n\nReadme\n")
-    for path, content in files.items():
-        (site / path).parent.mkdir(parents=True, exist_ok=True)
-        (site / path).write_text(content)
-    script = site.parent / "bin" / f"{name}.py"
-    script.parent.mkdir(exist_ok=True)
-    script.write_text(f"#!{generated}/bin/python\n")
-    record = [*files, f"../bin/{name}.py", f"{name}-1.0.dist-info/METADATA", f"{name}-1.0.dist-info/direct_url.json"]
-    (info / "direct_url.json").write_text(generated)
-    (info / "RECORD").write_text("".join(f"{path},,\n" for path in record))
+def test_left_rows_beyond_one_group_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_LEFT_GROUP_ROWS", 20)
+    root = write_texts(tmp_path / "a", "a", 120)
+    run(IngestConfig(sources=(directory(root),), max_bytes=1_000), out=tmp_path / "raw")
+    names = {path.name for path in root.iterdir()} - set(read_parts(tmp_path / "raw")["path"])
+    assert set(left(tmp_path / "raw")) == names and len(names) == 110
 
 
-def environment(root: Path, monkeypatch: pytest.MonkeyPatch, *, backwards: bool) -> None:
-    """A small Python environment that the source takes for the running one."""
-    site = root / "site-packages"
-    distributions = [
-        (
-            "Good_One",
-            {"good/__init__.py": "x = 1\n", "good/deep/a.py": "a = 2\n", "shared.py": "s = 1\n"},
-            "License: MIT",
-        ),
-        ("alias", {"good/__init__.py": "x = 1\n"}, "License-Expression: Apache-2.0"),
-        ("copyleft", {"gpl/__init__.py": "g = 3\n", "shared.py": "s = 1\n"}, "License: GPLv3"),
-        ("unknown", {"unknown.py": "u = 4\n"}, "Summary: says nothing"),
-        ("overnight", {"__editable___overnight_finder.py": str(root), "own.py": "o = 1\n"}, "License: Apache-2.0"),
+def test_licences_and_opt_outs_leave_documents_out_by_name(tmp_path: Path) -> None:
+    rows = [
+        '{"text": "one", "path": "a.py", "package": "good/x", "licence": "mit", "author": "Ann <ann@mail.org>"}',
+        '{"text": "two", "path": "b.py", "package": "good/x", "licence": "GPL-3.0-only"}',
+        '{"text": "three", "path": "c.py", "package": "good/x"}',
+        '{"text": "four", "path": "d.py", "package": "out/y", "licence": "MIT"}',
+        '{"text": "five", "path": "secret/e.py", "package": "good/x", "licence": "MIT"}',
+        '{"text": "six", "path": "f.py", "package": "good/x", "licence": "MIT"}',
+        '{"text": "seven", "path": "../../etc/g.py", "package": "good/x", "licence": "MIT"}',
+        '{"text": "eight", "path": "h\\u0000\\n.py", "package": "good/x", "licence": "MIT"}',
+        '{"text": "nine", "path": "i.py", "package": "good/x", "licence": "MIT"}',
     ]
-    for name, files, metadata in reversed(distributions) if backwards else distributions:
-        ordered = dict(reversed(files.items())) if backwards else files
-        distribution(site, name, ordered, metadata, str(root))
-    (site / "good" / "__pycache__").mkdir()
-    (site / "good" / "__pycache__" / "a.py").write_text(str(root))
-    library = root / "library"
-    for path in ("json/decoder.py", "test/test_json.py", "site-packages/x.py", "_sysconfigdata_linux.py"):
-        (library / path).parent.mkdir(parents=True, exist_ok=True)
-        (library / path).write_text(f"# {path}\n")
-    places = {"stdlib": str(library), "purelib": str(site), "platlib": str(site)}
-    monkeypatch.setattr(sysconfig, "get_path", places.__getitem__)
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    entries = [
+        "- {author: ann@mail.org}",
+        "- {repository: out/*, reason: asked}",
+        "- {path: secret/}",
+        f"- {{id: {document_id('six')}}}",
+    ]
+    (tmp_path / "out.yaml").write_text("\n".join(entries))
+    source = JsonlSource(paths=(str(tmp_path / "rows.jsonl"),))
+    config = IngestConfig(sources=(source,), opt_out=str(tmp_path / "out.yaml"))
+    manifest = run(config, out=tmp_path / "raw")
+    assert read_parts(tmp_path / "raw")["text"].to_list() == ["nine"]
+    assert left(tmp_path / "raw") == {
+        "a.py": ("opt_out", "author: ann@mail.org"),
+        "b.py": ("copyleft", "GPL-3.0-only"),
+        "c.py": ("no_licence", ""),
+        "d.py": ("opt_out", "repository: out/*"),
+        "secret/e.py": ("opt_out", "path: secret/"),
+        "f.py": ("opt_out", f"id: {document_id('six')}"),
+        "../../etc/g.py": ("unsafe_path", ""),
+        "h\ufffd\ufffd.py": ("unsafe_path", ""),
+    }
+    assert manifest.statistics["left_by_reason"] == {"copyleft": 1, "no_licence": 1, "opt_out": 4, "unsafe_path": 2}
+    assert len(manifest.statistics["opted_out"]) == 4 and set(manifest.statistics["opted_out"].values()) == {1}
 
 
-def test_equal_environments_give_equal_digests_and_no_path_of_theirs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digests = []
-    for number in range(2):
-        root = tmp_path / f"environment-{number}"
-        environment(root, monkeypatch, backwards=bool(number))
-        manifest = run(IngestConfig(), out=tmp_path / f"raw-{number}")
-        found = read_parts(tmp_path / f"raw-{number}")
-        assert {row["path"]: (row["package"], row["licence"]) for row in found.iter_rows(named=True)} == {
-            "json/decoder.py": ("python", "PSF-2.0"),
-            "good/__init__.py": ("alias", "Apache-2.0"),
-            "good/deep/a.py": ("good-one", "MIT"),
-        }
-        assert manifest.statistics["left_by_reason"] == {"copyleft": 2, "unknown_licence": 1}
-        assert not any(str(tmp_path) in str(row) for row in found.iter_rows())
-        digests.append(manifest.digest)
-    assert digests[0] == digests[1]
+def test_an_opt_out_list_that_is_named_must_be_there(sources: Path, tmp_path: Path) -> None:
+    config = IngestConfig(sources=(directory(sources),), opt_out=str(tmp_path / "absent.yaml"))
+    with pytest.raises(ConfigError, match=r"absent\.yaml: not found"):
+        run(config, out=tmp_path / "raw")
 
 
-def test_the_running_environment_has_a_library_and_distributions() -> None:
-    found = python_environment.find(IngestConfig())
-    packages = {file.package for file in found.files}
-    assert {"python", "polars"} <= packages and "overnight" not in packages
-    assert all(file.location.suffix == ".py" and not file.path.startswith(("/", "..")) for file in found.files)
+def test_two_sources_need_two_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="two sources are called directory; give each a name of its own"):
+        IngestConfig(sources=(directory(tmp_path), directory(tmp_path)))
+
+
+def test_a_killed_ingest_leaves_nothing_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    write_texts(tmp_path / "a", "a", 20)
+    pipe = tmp_path / "rows.jsonl"
+    pipe.write_text('{"text": "x", "licence": "MIT"}\n')
+    params = tmp_path / "params.yaml"
+    params.write_text(f"ingest: {{sources: [{{kind: directory, path: {tmp_path / 'a'}}}]}}\n")
+    command = [sys.executable, "-m", "components.data.ingest", "--params", str(params), "--out", str(tmp_path / "raw")]
+    process = subprocess.Popen([*command], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob(".raw.writing-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "raw").exists() or artifact.read(tmp_path / "raw")
+    assert subprocess.run(command, check=False).returncode == 0
+    assert artifact.read(tmp_path / "raw").statistics["documents"] == 20
+    assert not list(tmp_path.glob(".raw.writing-*"))
 
 
 def test_the_command_ends_with_two_for_an_empty_source(tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     params = tmp_path / "params.yaml"
-    params.write_text(f"ingest:\n  source: directory\n  paths: [{tmp_path / 'nothing'}]\n")
+    params.write_text(f"ingest:\n  sources: [{{kind: directory, path: {tmp_path / 'nothing'}}}]\n")
     command = [sys.executable, "-m", "components.data.ingest", "--params", str(params), "--out", str(tmp_path / "raw")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("ingest: source directory") and done.stderr.count("\n") == 1
+
+
+def test_a_source_may_come_in_any_order_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever order a source lists its files in, the artifact has the same bytes."""
+    write_texts(tmp_path / "a", "a", 50)
+    listed = os.scandir
+
+    class Backwards:
+        def __init__(self, path: str) -> None:
+            self._entries = sorted(listed(path), key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self) -> Sequence["os.DirEntry[str]"]:
+            return self._entries
+
+        def __exit__(self, *error: object) -> None: ...
+
+    config = IngestConfig(sources=(directory(tmp_path / "a"),), max_bytes=2_000)
+    before = run(config, out=tmp_path / "raw").digest
+    monkeypatch.setattr(os, "scandir", Backwards)
+    assert run(config, out=tmp_path / "again").digest == before

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.licences import PERMISSIVE, RefusedError, from_text, normalise, refused
+from components.data.licences import PERMISSIVE, declare, from_text, judge, refused
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining\n a copy of this software"
 BSD = "Redistribution and use in source and binary forms, with or without modification, are permitted provided that"
@@ -16,10 +16,10 @@ def licence(
 ) -> str:
     """The normalised licence, or the reason that it was refused for."""
     names = tuple(f"License :: {name}" for name in classifiers)
-    try:
-        return normalise(expression=expression, field=field, classifiers=names, texts=lambda: [text])
-    except RefusedError as reason:
-        return str(reason)
+    declared = declare(expression=expression, field=field, classifiers=names, texts=lambda: [text])
+    verdict = judge(declared, PERMISSIVE)
+    assert (verdict.licence is None) is bool(verdict.reason)
+    return verdict.licence or verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def licence(
         ({"expression": "Apache-2.0 AND MIT"}, "Apache-2.0 AND MIT"),
         ({"expression": "Apache-2.0 OR GPL-2.0-or-later"}, "Apache-2.0 OR GPL-2.0-or-later"),
         ({"expression": "MPL-2.0 AND (Apache-2.0 OR MIT)"}, "copyleft"),
-        ({"expression": "LicenseRef-Anything"}, "unknown_licence"),
+        ({"expression": "LicenseRef-Anything"}, "licence_not_allowed"),
         ({"expression": "Apache-2.0 WITH LLVM-exception"}, "Apache-2.0 WITH LLVM-exception"),
         ({"field": "Apache License, Version 2.0"}, "Apache-2.0"),
         ({"field": "The MIT License (MIT)\n\nCopyright (c)\n\n" + MIT}, "MIT"),
@@ -48,11 +48,38 @@ def licence(
         ({"classifiers": ("OSI Approved",)}, "unknown_licence"),
         ({"classifiers": ("OSI Approved :: MIT License", "Other/Proprietary License")}, "unknown_licence"),
         ({"field": "Dual License", "classifiers": ("OSI Approved :: ISC License (ISCL)",)}, "ISC"),
-        ({}, "unknown_licence"),
+        ({}, "no_licence"),
     ],
 )
 def test_what_a_distribution_says_becomes_an_spdx_id_or_a_reason(given_: dict[str, str], wanted: str) -> None:
     assert licence(**given_) == wanted  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("declared", "allowed", "wanted"),
+    [
+        (None, PERMISSIVE, (None, "no_licence", "")),
+        ("  unknown ", PERMISSIVE, (None, "no_licence", "")),
+        ("mit", PERMISSIVE, ("MIT", "", "")),
+        ("MIT\u0000\u001b[31m", PERMISSIVE, (None, "unknown_licence", "MIT [31m")),
+        ("MIT AND  Apache-2.0", PERMISSIVE, ("MIT AND Apache-2.0", "", "")),
+        ("cc-by-sa-4.0", ("CC-BY-SA-4.0",), ("CC-BY-SA-4.0", "", "")),
+        ("CC-BY-SA-4.0", PERMISSIVE, (None, "copyleft", "CC-BY-SA-4.0")),
+        ("WTFPL", PERMISSIVE, (None, "licence_not_allowed", "WTFPL")),
+        ("The MIT License\n\n" + MIT + "x" * 100_000, PERMISSIVE, ("MIT", "", "")),
+        ("The MIT License\n\n" + MIT, ("ISC",), (None, "licence_not_allowed", "MIT")),
+        ("Commons Clause Condition\n" + MIT, PERMISSIVE, (None, "copyleft", None)),
+        ("GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007", PERMISSIVE, (None, "copyleft", None)),
+        ("x" * 5_000_000, PERMISSIVE, (None, "unknown_licence", "x" * 120)),
+    ],
+)
+def test_a_declaration_is_judged(
+    declared: str | None, allowed: tuple[str, ...], wanted: tuple[str | None, str, str | None]
+) -> None:
+    found = judge(declared, allowed)
+    assert found[:2] == wanted[:2]
+    assert wanted[2] is None or found.detail == wanted[2]
+    assert len(found.detail) <= 120 and "\n" not in found.detail
 
 
 def expressions(depth: int = 3) -> st.SearchStrategy[tuple[str, bool]]:

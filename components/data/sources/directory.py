@@ -1,41 +1,141 @@
-"""Directories of source files: every file whose suffix stands for a language, under one stated licence.
+"""Files below one directory: every file whose suffix stands for a language, under a stated or a detected licence.
 
-Covers: several directories; hidden files and directories are left. Not covered: links to directories, archives.
+Covers: patterns, .gitignore files at every depth, links (never followed: what they point to is taken in its own place
+or is outside), devices, files that change, names that are not UTF-8, any number of files in bounded memory.
+Not covered: archives, a user's own global ignore file.
 """
 
-from collections import Counter
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from pathspec import GitIgnoreSpec
+
 from components.core.errors import DataError
-from components.data.config import IngestConfig
 from components.data.documents import language_of
-from components.data.sources.files import Found, SourceFile
+from components.data.sources.batch import Batch
+from components.data.sources.config import DETECT, DirectorySource
+from components.data.sources.files import Left, SourceFile, read_content, read_files
+from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, is_licence_file
+
+_GITIGNORE = ".gitignore"
+_GITIGNORE_BYTES = 1_000_000
 
 
-def find(config: IngestConfig) -> Found:
-    """Every file below the directories, by directory and path. Raises DataError for a path that is no directory."""
-    left: Counter[str] = Counter()
-    files = []
-    for name in config.paths:
-        root = Path(name)
-        if not root.is_dir():
-            found = "a file" if root.exists() else "nothing"
-            raise DataError(f"{name}: found {found}, needed a directory; correct ingest.paths in params.yaml")
-        for location in sorted(path for path in root.rglob("*") if path.is_file()):
-            relative = location.relative_to(root)
-            if any(part.startswith(".") for part in relative.parts):
-                left["hidden"] += 1
-            elif (language := language_of(location.name)) is None:
-                left["unknown_language"] += 1
-            else:
-                files.append(
-                    SourceFile(
-                        location=location,
-                        path=relative.as_posix(),
-                        package=config.package,
-                        version="",
-                        licence=config.licence,
-                        language=language,
-                    )
+def read(config: DirectorySource) -> Iterator[Batch]:
+    """Every wanted file. Raises DataError for a path that is no directory."""
+    root = Path(config.path)
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing"
+        raise DataError(f"ingest.sources: {config.path}: found {found}, needed a directory; correct its path")
+    return read_files(_Walk(config, os.path.realpath(root)).files(), max_document_bytes=config.max_document_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A directory to look into: its path below the root, and what the directories above it say."""
+
+    path: str
+    ignores: tuple[tuple[str, GitIgnoreSpec], ...]
+    licence: str | None
+
+
+class _Walk:
+    def __init__(self, config: DirectorySource, root: str) -> None:
+        self._config = config
+        self._root = root
+        self._wanted = Wanted(config)
+
+    def files(self) -> Iterator[SourceFile | Left]:
+        """Files and what is left, a directory at a time; holds one path for each directory that waits."""
+        waiting = [_Place("", (), None if self._config.licence == DETECT else self._config.licence)]
+        while waiting:
+            place = self._entered(waiting.pop())
+            try:
+                with os.scandir(f"{self._root}/{place.path}") as entries:
+                    for entry in entries:
+                        path = f"{place.path}/{entry.name}" if place.path else entry.name
+                        found = self._look(entry, path, place)
+                        if isinstance(found, _Place):
+                            waiting.append(found)
+                        else:
+                            yield found
+            except OSError as error:
+                yield f"{place.path}/", "unreadable", error.strerror or "OSError"
+
+    def _look(self, entry: "os.DirEntry[str]", path: str, place: _Place) -> _Place | SourceFile | Left:
+        if not path.isascii() and path != path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"):
+            return path, "path_not_utf8", ""
+        if entry.is_symlink():
+            return self._link(path)
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if is_directory and entry.name.startswith("."):
+            return f"{path}/", "hidden", ""
+        if ignored := _ignored(place.ignores, f"{path}/" if is_directory else path):
+            return f"{path}/" if is_directory else path, "gitignore", ignored
+        if is_directory:
+            return _Place(path, place.ignores, place.licence)
+        if refusal := self._wanted.refusal(path):
+            return path, *refusal
+        return SourceFile(
+            location=f"{self._root}/{path}",
+            path=path,
+            package=self._config.package,
+            version=self._config.version,
+            licence=place.licence,
+            language=language_of(path) or "unknown",
+        )
+
+    def _link(self, path: str) -> Left:
+        target = os.path.realpath(f"{self._root}/{path}")
+        if not Path(target).exists():
+            return path, "link_broken", ""
+        if os.path.commonpath([self._root, target]) != self._root:
+            return path, "link_outside", "points out of the directory"
+        return path, "link", "points to a file that is taken, or left, in its own place"
+
+    def _entered(self, place: _Place) -> _Place:
+        """The place with what its own .gitignore and licence files add."""
+        directory = f"{self._root}/{place.path}"
+        ignores, licence = place.ignores, place.licence
+        if self._config.gitignore:
+            content = read_content(f"{directory}/{_GITIGNORE}", _GITIGNORE_BYTES)
+            if isinstance(content, bytes):
+                ignores = (*ignores, (f"{place.path}/" if place.path else "", ignore_patterns(content)))
+        if self._config.licence == DETECT:
+            licence = self._licence_in(directory) or licence
+        return _Place(place.path, ignores, licence)
+
+    def _licence_in(self, directory: str) -> str | None:
+        """What the licence files of a directory declare, in the order of their names."""
+        try:
+            with os.scandir(directory) as entries:
+                names = sorted(
+                    each.name for each in entries if is_licence_file(each.name) and each.is_file(follow_symlinks=False)
                 )
-    return Found(files=files, left=left)
+        except OSError:
+            return None
+        contents = [read_content(f"{directory}/{name}", LICENCE_BYTES) for name in names]
+        return declared_by(each.decode("utf-8", "replace") if isinstance(each, bytes) else "" for each in contents)
+
+
+def ignore_patterns(content: bytes) -> GitIgnoreSpec:
+    """The patterns of a .gitignore file; lines that are no pattern match nothing, as in Git."""
+    usable = []
+    for line in content.decode("utf-8", "replace").splitlines():
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError:
+            continue
+        usable.append(line)
+    return GitIgnoreSpec.from_lines(usable)
+
+
+def _ignored(ignores: tuple[tuple[str, GitIgnoreSpec], ...], path: str) -> str:
+    """The .gitignore that leaves a path out, empty when none does; the nearest one that speaks of it decides."""
+    for prefix, patterns in reversed(ignores):
+        verdict = patterns.check_file(path[len(prefix) :]).include
+        if verdict is not None:
+            return f"{prefix}{_GITIGNORE}" if verdict else ""
+    return ""

@@ -1,123 +1,177 @@
-"""Files as documents: read and hashed in threads, a subset chosen by hash, then its texts in the order of their ids.
+"""Files as documents: read in threads, a few hundred ahead, as batches of columns.
 
-Two passes, so that a source larger than memory works: the first keeps 32 bytes a file, the second reads what was
-chosen (from the page cache, when it fits there).
+Covers: files that cannot be read, are no regular files, are too large, are not UTF-8, or change while they are read.
+Not covered: a file that is whole and wrong, which only its writer knows.
 """
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 
-import polars as pl
+import pyarrow as pa
 
-from components.core.errors import DataError
-from components.data.documents import SCHEMA
+from components.data.sources.batch import BATCH_BYTES, BATCH_ROWS, Batch, documents, left_rows
 
-_THREADS = 8
-_BATCH_FILES = 2_000
-_TEXT_BATCH_BYTES = 16_000_000
+_THREADS = 4
+_FILES_A_TASK = 32
+_TASKS_AHEAD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
     """A file that may become a document. `location` is where it lies now, `path` what it is called in the data."""
 
-    location: Path
+    location: str
     path: str
     package: str
     version: str
-    licence: str
+    licence: str | None
     language: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The files of a source, and how many were left for which reason."""
-
-    files: Sequence[SourceFile]
-    left: Counter[str]
+# (path, reason, detail) of a file that cannot become a document.
+Left = tuple[str, str, str]
 
 
-def read_text(location: Path) -> str:
-    """The text of a file with every byte kept. Raises OSError, and UnicodeDecodeError when it is not UTF-8."""
-    return location.read_bytes().decode("utf-8")
-
-
-def index_files(
-    found: Found, *, max_document_bytes: int, progress: Callable[[int, int], None]
-) -> tuple[pl.DataFrame, Counter[str]]:
-    """One row per usable file: file (its number), id, path, bytes; and the files left, by reason.
-
-    Reasons: unreadable, not_utf8, empty (nothing but white space), too_large.
-    """
-    left = Counter(found.left)
-    rows: list[tuple[int, str, str, int]] = []
-
-    def index(number: int) -> tuple[int, str, str, int] | str:
-        file = found.files[number]
-        try:
-            if file.location.stat().st_size > max_document_bytes:
-                return "too_large"
-            content = file.location.read_bytes()
-        except OSError:
-            return "unreadable"
-        if not content.strip():
-            return "empty"
-        try:
-            content.decode("utf-8")
-        except UnicodeDecodeError:
-            return "not_utf8"
-        return number, hashlib.sha256(content).hexdigest(), file.path, len(content)
-
+def read_files(
+    files: Iterable[SourceFile | Left], *, max_document_bytes: int, follow_links: bool = False
+) -> Iterator[Batch]:
+    """The texts of files, in their order; what is Left already is passed on."""
+    gathering = Gathering()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(found.files), _BATCH_FILES):
-            numbers = range(start, min(start + _BATCH_FILES, len(found.files)))
-            for result in pool.map(index, numbers):
-                if isinstance(result, str):
-                    left[result] += 1
-                else:
-                    rows.append(result)
-            progress(numbers.stop, len(found.files))
-    schema = {"file": pl.Int64, "id": pl.String, "path": pl.String, "bytes": pl.Int64}
-    return pl.DataFrame(rows, schema=schema, orient="row"), left
+        for file, content in _read_ahead(pool, iter(files), max_document_bytes, follow_links):
+            if isinstance(file, tuple):
+                gathering.leave(*file)
+            elif content is None or isinstance(content, tuple):
+                gathering.leave(file.path, *(content or ("unreadable", "")))
+            else:
+                gathering.add(file, content)
+            if gathering.is_full:
+                yield gathering.batch()
+    yield gathering.batch()
 
 
-def read_files(found: Found, chosen: pl.DataFrame, source: str) -> Iterator[pl.DataFrame]:
-    """The documents of the chosen rows in their order, a batch at a time.
+def _read_ahead(
+    pool: ThreadPoolExecutor, files: Iterator[SourceFile | Left], max_document_bytes: int, follow_links: bool
+) -> Iterator[tuple[SourceFile | Left, "Content | None"]]:
+    """Each file with its content, read some tasks ahead of who asks."""
 
-    Raises DataError when a file is no longer what was indexed.
-    """
-    batch: list[tuple[str | int, ...]] = []
-    size = 0
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, chosen.height, _BATCH_FILES):
-            rows = chosen[start : start + _BATCH_FILES]
-            numbers, ids, sizes = rows["file"].to_list(), rows["id"].to_list(), rows["bytes"].to_list()
-            texts = pool.map(lambda number, wanted: _unchanged(found.files[number], wanted), numbers, ids)
-            for number, identity, bytes_, text in zip(numbers, ids, sizes, texts, strict=True):
-                file = found.files[number]
-                batch.append(
-                    (identity, text, file.path, file.package, file.version, file.licence, file.language, source, bytes_)
-                )
-                size += bytes_
-                if size >= _TEXT_BATCH_BYTES:
-                    yield pl.DataFrame(batch, schema=SCHEMA, orient="row")
-                    batch, size = [], 0
-    if batch:
-        yield pl.DataFrame(batch, schema=SCHEMA, orient="row")
+    def read(some: Sequence[SourceFile | Left]) -> list[Content | None]:
+        return [
+            None if isinstance(file, tuple) else read_content(file.location, max_document_bytes, follow_links)
+            for file in some
+        ]
+
+    tasks: deque[tuple[list[SourceFile | Left], Future[list[Content | None]]]] = deque()
+    while True:
+        while len(tasks) < _TASKS_AHEAD and (some := list(islice(files, _FILES_A_TASK))):
+            tasks.append((some, pool.submit(read, some)))
+        if not tasks:
+            return
+        done, future = tasks.popleft()
+        yield from zip(done, future.result(), strict=True)
 
 
-def _unchanged(file: SourceFile, wanted: str) -> str:
-    """The text of a file, after checking that it still is the text that was indexed."""
+# The bytes of a file, or (reason, detail).
+Content = bytes | tuple[str, str]
+
+
+def read_content(location: str, max_document_bytes: int, follow_links: bool = False) -> Content:
+    """All bytes of a regular file that stood still while it was read, or (reason, detail)."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
     try:
-        content = file.location.read_bytes()
+        descriptor = os.open(location, flags)
     except OSError as error:
-        raise DataError(
-            f"{file.location}: was read before and cannot be now ({error.strerror}); run ingest again"
-        ) from error
-    if hashlib.sha256(content).hexdigest() != wanted:
-        raise DataError(f"{file.location}: changed while it was being read; run ingest again when it is at rest")
-    return content.decode("utf-8")
+        return "unreadable", error.strerror or "OSError"
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            return "not_a_file", "neither a file nor a directory"
+        if before.st_size > max_document_bytes:
+            return "too_large", f"{before.st_size} bytes, allowed {max_document_bytes}"
+        content = _read_all(descriptor, before.st_size)
+        after = os.fstat(descriptor)
+    except OSError as error:
+        return "unreadable", error.strerror or "OSError"
+    finally:
+        os.close(descriptor)
+    if len(content) != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return "changed", "the file was written to while it was read; ingest again when it is at rest"
+    return content
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    """The content up to one byte more than `size`, so that a file that grew shows."""
+    parts = []
+    wanted = size + 1
+    while wanted and (part := os.read(descriptor, wanted)):
+        parts.append(part)
+        wanted -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Gathering:
+    """Contents on their way into one batch of columns."""
+
+    def __init__(self) -> None:
+        self._files: list[SourceFile] = []
+        self._contents: list[bytes] = []
+        self._left: list[Left] = []
+        self._bytes = 0
+
+    def add(self, file: SourceFile, content: bytes) -> None:
+        """A file's bytes; what is binary or not UTF-8 is left when the batch is made."""
+        self._files.append(file)
+        self._contents.append(content)
+        self._bytes += len(content)
+
+    def leave(self, path: str, reason: str, detail: str) -> None:
+        """A file that is no document."""
+        self._left.append((printable(path), reason, detail))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to make a batch."""
+        return self._bytes >= BATCH_BYTES or len(self._files) >= BATCH_ROWS or len(self._left) >= BATCH_ROWS
+
+    def batch(self) -> Batch:
+        """What was gathered, as columns; the next batch starts empty."""
+        try:
+            texts = pa.array(self._contents, pa.large_binary()).cast(pa.large_string())
+        except pa.ArrowInvalid:
+            texts = self._only_utf8()
+        made = Batch(
+            documents(
+                {
+                    "text": texts,
+                    **{
+                        name: [getattr(file, name) for file in self._files]
+                        for name in ("path", "package", "version", "licence", "language")
+                    },
+                }
+            ),
+            left_rows(self._left),
+        )
+        self._files, self._contents, self._left, self._bytes = [], [], [], 0
+        return made
+
+    def _only_utf8(self) -> pa.Array:
+        """The texts of the files that are UTF-8; the others are left as binary or not_utf8."""
+        kept: list[tuple[SourceFile, str]] = []
+        for file, content in zip(self._files, self._contents, strict=True):
+            try:
+                kept.append((file, content.decode("utf-8")))
+            except UnicodeDecodeError as error:
+                reason = "binary" if b"\0" in content[:8192] else "not_utf8"
+                self.leave(file.path, reason, f"byte {error.start} is 0x{content[error.start]:02x}")
+        self._files = [file for file, _ in kept]
+        return pa.array([text for _, text in kept], pa.large_string())
+
+
+def printable(path: str) -> str:
+    """A path as valid text: bytes that are not UTF-8 become escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

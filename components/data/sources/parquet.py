@@ -1,79 +1,110 @@
-"""Parquet tables with a column `text`; path, package, version, licence and language are taken where they are there.
+"""Rows of Parquet files, a slice of a row group at a time, in the column shapes that the config names.
 
-Rows are passed on as they are, so that a bad one is quarantined with its reason instead of disappearing here. `bytes`
-and `id` are computed, never trusted. Not covered: tables larger than memory.
+Covers: files that are no Parquet, a row group that cannot be decoded (the others are read), columns that are absent or
+of another type, extension types (refused: reading one may run code of its own), text that is not UTF-8, a file that
+changes while it is read.
+Not covered: encrypted files.
 """
 
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.core.errors import DataError
-from components.data.config import IngestConfig
-from components.data.documents import SCHEMA, concat, document_ids, language_of
+from components.data.sources.batch import Batch, left_rows
+from components.data.sources.config import ParquetSource, TableSource
+from components.data.sources.still import Still
+from components.data.sources.table import ColumnError, documents_of, needed
 
-_MADE_HERE = frozenset({"id", "text", "bytes", "source"})
-
-
-def read(config: IngestConfig) -> tuple[pl.DataFrame, Counter[str]]:
-    """The rows of every table in the order of config.paths, and those left by reason (not_utf8: bytes, not text)."""
-    left: Counter[str] = Counter()
-    frames = [_read_table(path, config, left) for path in _tables(config.paths)]
-    return concat(frames, SCHEMA), left
+_ROWS = 2_000
+_UNREADABLE = (OSError, pa.ArrowException, ValueError)
 
 
-def _tables(paths: tuple[str, ...]) -> list[Path]:
-    found: list[Path] = []
-    for name in paths:
-        path = Path(name)
-        tables = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        if not tables or not tables[0].exists():
-            raise DataError(f"{name}: found no Parquet file; correct ingest.paths in params.yaml")
-        found.extend(tables)
-    return found
+def read(config: ParquetSource) -> Iterator[Batch]:
+    """The rows of every file, in the order of their names. Raises DataError for a path without Parquet files."""
+    for name, location in tables(config.paths, (".parquet",)):
+        yield from read_table(location, config, name)
 
 
-def _read_table(path: Path, config: IngestConfig, left: Counter[str]) -> pl.DataFrame:
+def tables(paths: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    """(name, location) of files and of those below directories; a name is relative to what the config says."""
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found = sorted(each for each in path.rglob("*") if each.name.endswith(suffixes) and each.is_file())
+        else:
+            found = [path] if path.is_file() else []
+        if not found:
+            raise DataError(
+                f"ingest.sources: {given}: found no file that ends in {' or '.join(suffixes)}; correct paths"
+            )
+        for location in found:
+            yield location.relative_to(path).as_posix() if path.is_dir() else location.name, location
+
+
+def read_table(location: Path, config: TableSource, name: str) -> Iterator[Batch]:
+    """The rows of one file; a file, a row group or a column that cannot be used is left with its reason."""
     try:
-        frame = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())[:200]}") from error
-    kind = frame.schema.get("text")
-    if kind not in (pl.String, pl.Binary):
-        raise DataError(
-            f"{path}: column text is {kind or 'absent'}, needed text; columns found: {', '.join(frame.columns)}"
-        )
-    if kind == pl.Binary:
-        decoded = frame.with_columns(pl.col("text").cast(pl.String, strict=False).alias("decoded"))
-        undecodable = pl.col("decoded").is_null() & pl.col("text").is_not_null()
-        left["not_utf8"] += decoded.filter(undecodable).height
-        frame = decoded.filter(~undecodable).with_columns(text=pl.col("decoded")).drop("decoded")
-    defaults = {
-        "path": pl.format("{}:{}", pl.lit(path.name), pl.int_range(pl.len())),
-        "package": pl.lit(config.package),
-        "version": pl.lit(""),
-        "licence": pl.lit(config.licence),
-        "language": pl.lit(None, dtype=pl.String),
-    }
-    columns = [
-        pl.coalesce(pl.col(name).cast(pl.String), default).alias(name) if name in frame.columns else default.alias(name)
-        for name, default in defaults.items()
-    ]
-    frame = frame.select("text", *columns).with_columns(
-        document_ids(frame["text"].fill_null("")),
-        pl.lit("parquet").alias("source"),
-        pl.col("text").str.len_bytes().fill_null(0).cast(pl.Int64).alias("bytes"),
-    )
-    return frame.with_columns(language=_languages(frame)).select(SCHEMA.names())
+        with Still(location) as still, pq.ParquetFile(still.file, page_checksum_verification=True) as table:
+            schema = table.schema_arrow
+            names = needed(config, schema.names)
+            if extension := next((each.name for each in schema if is_extension(each)), None):
+                raise ColumnError("extension_type", f"column {extension} is of an extension type")
+            row = 0
+            for group in range(table.num_row_groups):
+                yield from _read_group(table, group, names, config, name, row, still)
+                if still.changed:
+                    yield Batch(left=left_rows([(name, "changed", f"from row {row} of row group {group} on")]))
+                    return
+                row += table.metadata.row_group(group).num_rows
+    except ColumnError as error:
+        yield Batch(left=left_rows([(name, error.reason, error.detail)]))
+    except _UNREADABLE as error:
+        yield Batch(left=left_rows([(name, "corrupt_file", one_line(error))]))
 
 
-def _languages(frame: pl.DataFrame) -> pl.Series:
-    """The language column, filled from the suffix of the path, else `unknown`."""
-    return pl.Series(
-        [
-            language or language_of(path) or "unknown"
-            for language, path in zip(frame["language"], frame["path"], strict=True)
-        ],
-        dtype=pl.String,
-    )
+def _read_group(
+    table: pq.ParquetFile, group: int, names: list[str], config: TableSource, name: str, row: int, still: Still
+) -> Iterator[Batch]:
+    """The rows of a row group; from the first that cannot be decoded on they are left, as one line."""
+    batches = table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names)
+    done = 0
+    try:
+        for batch in batches:
+            frame = checked_frame(batch)
+            if still.changed:
+                return
+            yield documents_of(frame, config, name=name, first_row=row + done)
+            done += batch.num_rows
+    except _UNREADABLE as error:
+        detail = f"rows {row + done} to {row + table.metadata.row_group(group).num_rows - 1}: {one_line(error)}"
+        yield Batch(left=left_rows([(f"{name}#{group}", "corrupt_row_group", detail)]))
+
+
+def checked_frame(batch: pa.RecordBatch) -> pl.DataFrame:
+    """An Arrow batch as columns, its strings as bytes that are yet to be decoded: Arrow does not check them.
+
+    Raises ArrowInvalid when anything else is not what its type says.
+    """
+    columns = {}
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            column = column.cast(pa.large_binary())
+        column.validate(full=True)
+        columns[field.name] = column
+    return pl.DataFrame(pl.from_arrow(pa.table(columns)))
+
+
+def is_extension(field: pa.Field) -> bool:
+    """Whether a field, or one inside it, is of an extension type, known here or not."""
+    if isinstance(field.type, pa.BaseExtensionType) or b"ARROW:extension:name" in (field.metadata or {}):
+        return True
+    return any(is_extension(field.type.field(number)) for number in range(field.type.num_fields))
+
+
+def one_line(error: Exception) -> str:
+    """An error's text as one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]

@@ -1,21 +1,24 @@
-"""The Python sources at hand: the standard library, and installed distributions under permissive licences.
+"""The Python sources at hand: the standard library, and the installed distributions, each under its licence.
 
 Reads   .py files of the running interpreter's standard library and of the distributions in its site-packages
-Covers: a licence per distribution; paths relative to the library or to site-packages; files that several
-distributions ship, left unless every one of them is permissive.
+Covers: a licence per distribution; paths relative to the library or to site-packages; a file that several
+distributions ship belongs to the first by name, under the licences of all.
 Not covered: files that no distribution recorded, scripts and finders that an installer generates (they hold the
 environment's path), and the interpreter's own test suite, which some systems package apart.
 """
 
+import csv
 import importlib.metadata
+import os
+import re
 import sysconfig
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from components.data.config import IngestConfig
-from components.data.licences import RefusedError, normalise
-from components.data.sources.files import Found, SourceFile
+from components.data.licences import declare, from_text, is_text
+from components.data.sources.batch import Batch
+from components.data.sources.config import PythonEnvironmentSource
+from components.data.sources.files import SourceFile, read_files
 
 STANDARD_LIBRARY = "python"
 _STANDARD_LICENCE = "PSF-2.0"
@@ -23,34 +26,40 @@ _STANDARD_LICENCE = "PSF-2.0"
 _OWN_DISTRIBUTION = "overnight"
 _NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
 _GENERATED_PREFIXES = ("__editable__", "_sysconfigdata_")
-_LICENCE_PREFIXES = ("LICENSE", "LICENCE", "COPYING")
+_LICENCE_FILE = re.compile(r"^[^/]+\.dist-info/(?:.*/)?(?:LICEN[SC]E|COPYING)[^/]*$", re.IGNORECASE)
 
 
-def find(config: IngestConfig) -> Found:
-    """Every .py file that may be used, the standard library first, then distributions by name."""
-    left: Counter[str] = Counter()
-    files = [*_standard_library(), *_distributions(config.licences, left)]
-    return Found(files=files, left=left)
+def read(config: PythonEnvironmentSource) -> Iterator[Batch]:
+    """Every .py file that has an owner, the standard library first, then the distributions."""
+    # Installers may link files from a cache, so links are followed here: the environment is its own user's.
+    return read_files(find(), max_document_bytes=config.max_document_bytes, follow_links=True)
+
+
+def find() -> Iterator[SourceFile]:
+    """The files, each with its owner and what that owner declares of its licence."""
+    yield from _standard_library()
+    yield from _distributions()
 
 
 def _standard_library() -> Iterator[SourceFile]:
-    root = Path(sysconfig.get_path("stdlib"))
+    root = sysconfig.get_path("stdlib")
     version = sysconfig.get_python_version()
-    for location in sorted(root.rglob("*.py")):
-        relative = location.relative_to(root)
-        if not _NOT_LIBRARY.intersection(relative.parts) and not location.name.startswith(_GENERATED_PREFIXES):
-            yield SourceFile(
-                location=location,
-                path=relative.as_posix(),
-                package=STANDARD_LIBRARY,
-                version=version,
-                licence=_STANDARD_LICENCE,
-                language="python",
-            )
+    for directory, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in _NOT_LIBRARY]
+        for name in names:
+            if name.endswith(".py") and not name.startswith(_GENERATED_PREFIXES):
+                location = f"{directory}/{name}"
+                yield SourceFile(
+                    location=location,
+                    path=os.path.relpath(location, root),
+                    package=STANDARD_LIBRARY,
+                    version=version,
+                    licence=_STANDARD_LICENCE,
+                    language="python",
+                )
 
 
-def _distributions(allowed: tuple[str, ...], left: Counter[str]) -> list[SourceFile]:
-    """Files of permissive distributions; the files of the others are counted in `left` under the reason."""
+def _distributions() -> Iterator[SourceFile]:
     places = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     named: dict[str, tuple[importlib.metadata.Distribution, importlib.metadata.PackageMetadata]] = {}
     for distribution in importlib.metadata.distributions(path=places):
@@ -58,57 +67,70 @@ def _distributions(allowed: tuple[str, ...], left: Counter[str]) -> list[SourceF
         named.setdefault(metadata["Name"].lower().replace("_", "-"), (distribution, metadata))
     named.pop(_OWN_DISTRIBUTION, None)
     owned: dict[str, SourceFile] = {}
-    refused: dict[str, str] = {}
     for name, (distribution, metadata) in sorted(named.items()):
-        try:
-            licence = _licence(distribution, metadata, allowed)
-        except RefusedError as reason:
-            refused.update(dict.fromkeys(_python_files(distribution), str(reason)))
-            continue
-        for path in _python_files(distribution):
-            file = SourceFile(
-                location=Path(str(distribution.locate_file(path))),
-                path=path,
-                package=name,
-                version=metadata["Version"],
-                licence=licence,
-                language="python",
-            )
-            owned.setdefault(path, file)
-    left.update(refused.values())
-    return [file for path, file in sorted(owned.items()) if path not in refused]
+        recorded = _recorded(distribution)
+        licence = _licence(distribution, metadata, recorded)
+        root = str(distribution.locate_file(""))
+        for path in recorded:
+            if _is_source(path):
+                first = owned.get(path)
+                owned[path] = SourceFile(
+                    location=first.location if first else f"{root}/{path}",
+                    path=path,
+                    package=first.package if first else name,
+                    version=first.version if first else metadata["Version"],
+                    licence=_together(first.licence, licence) if first else licence,
+                    language="python",
+                )
+    yield from owned.values()
 
 
-def _python_files(distribution: importlib.metadata.Distribution) -> list[str]:
-    """Recorded .py files below site-packages, sorted; what an installer put elsewhere or generated is no source."""
-    names = (path.as_posix() for path in distribution.files or [] if path.suffix == ".py")
-    return sorted(name for name in names if not name.startswith(("..", "/", *_GENERATED_PREFIXES)))
+def _recorded(distribution: importlib.metadata.Distribution) -> list[str]:
+    """Paths of the files that a distribution recorded, relative to site-packages.
+
+    Read here, since importlib.metadata makes an object with a hash of every one: two seconds for an environment.
+    """
+    record = distribution.read_text("RECORD")
+    if record is None:
+        return [path.as_posix() for path in distribution.files or []]
+    return [row[0] for row in csv.reader(record.splitlines()) if row]
+
+
+def _is_source(path: str) -> bool:
+    """Whether a recorded path is a .py file below site-packages, not put elsewhere or generated by an installer."""
+    return path.endswith(".py") and not path.startswith(("/", *_GENERATED_PREFIXES)) and ".." not in path.split("/")
+
+
+def _together(first: str | None, second: str | None) -> str | None:
+    """The licence of a file that two distributions ship: that of both; None when either declares none."""
+    if first is None or second is None or first == second:
+        return first if first == second else None
+    ids = [(from_text(each) or each) if is_text(each) else each for each in (first, second)]
+    unknown = next((each for each in ids if is_text(each)), None)
+    return unknown or " AND ".join(f"({each})" if " " in each else each for each in ids)
 
 
 def _licence(
     distribution: importlib.metadata.Distribution,
     metadata: importlib.metadata.PackageMetadata,
-    allowed: tuple[str, ...],
-) -> str:
-    return normalise(
+    recorded: Sequence[str],
+) -> str | None:
+    return declare(
         expression=next(iter(metadata.get_all("License-Expression") or []), None),
         field=next(iter(metadata.get_all("License") or []), None),
         classifiers=[each for each in metadata.get_all("Classifier") or [] if each.startswith("License ::")],
-        texts=_licence_texts(distribution),
-        allowed=allowed,
+        texts=_licence_texts(distribution, recorded),
     )
 
 
-def _licence_texts(distribution: importlib.metadata.Distribution) -> Callable[[], Sequence[str]]:
+def _licence_texts(
+    distribution: importlib.metadata.Distribution, recorded: Sequence[str]
+) -> Callable[[], Sequence[str]]:
     """Reads the licence files that a distribution ships beside its metadata, when asked."""
 
-    def read() -> list[str]:
-        paths = [
-            path
-            for path in distribution.files or []
-            if path.parts[0].endswith(".dist-info") and path.name.upper().startswith(_LICENCE_PREFIXES)
-        ]
-        locations = sorted(Path(str(distribution.locate_file(path))) for path in paths)
+    def read_texts() -> list[str]:
+        paths = sorted(path for path in recorded if _LICENCE_FILE.match(path))
+        locations = [Path(str(distribution.locate_file(path))) for path in paths]
         return [location.read_text(encoding="utf-8", errors="replace") for location in locations if location.is_file()]
 
-    return read
+    return read_texts

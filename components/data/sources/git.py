@@ -1,0 +1,274 @@
+"""Files of one revision of a Git repository, read out of a temporary bare one that holds this revision alone.
+
+Covers: any https, ssh or file URL or local path, at a branch, a tag or a commit; the commit is the documents' version.
+Nothing of the repository is run: no hooks, no filters, no submodules, no checkout; no prompt for a password.
+Not covered: contents kept elsewhere (submodules, Git LFS), which are left and counted.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.core.config import environment
+from components.core.errors import DataError
+from components.data.documents import language_of
+from components.data.sources.batch import Batch
+from components.data.sources.config import DETECT, GitSource
+from components.data.sources.files import Gathering, SourceFile, printable
+from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, is_licence_file
+
+_TEMPORARY = "overnight-git-"
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_MODES = {"120000": "link", "160000": "submodule"}
+_WITHOUT_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+_BLOBS_AT_ONCE = 500
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def read(config: GitSource) -> Iterator[Batch]:
+    """Every wanted file of the revision. Raises DataError when it cannot be fetched."""
+    wanted = Wanted(config)
+    with _repository() as repository:
+        commit = _fetch(repository, config)
+        yield from _read_commit(repository, commit, config, wanted)
+
+
+@contextmanager
+def _repository() -> Iterator[Path]:
+    """An empty bare repository that goes away afterwards; what killed runs left of theirs goes first."""
+    for leftover in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        process = leftover.name.removeprefix(_TEMPORARY).split("-")[0]
+        if process.isdigit() and not Path(f"/proc/{process}").exists():
+            shutil.rmtree(leftover, ignore_errors=True)  # another user's stays where it is
+    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as directory:
+        path = Path(directory)
+        _git(path, "init", "--quiet", "--bare", "--template=", timeout_seconds=60)
+        yield path
+
+
+def _git(repository: Path, *arguments: str, timeout_seconds: float) -> str:
+    """Run git to its end and return what it printed. Raises DataError with its last word when it fails."""
+    process = subprocess.Popen(
+        ["git", *_WITHOUT_HOOKS, "-C", str(repository), *arguments],
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"git {arguments[0]} took longer than {timeout_seconds:g} s") from error
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if process.returncode:
+        lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
+        fatal = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines or ["no message"]
+        raise DataError(_PASSWORD.sub("", " ".join(fatal[0].split()))[:300])
+    return output.decode("utf-8", "replace").strip()
+
+
+def _environment() -> dict[str, str]:
+    """The environment of a git that asks nobody, speaks three protocols, and knows of no other repository."""
+    inherited = {name: value for name, value in environment().items() if not name.startswith("GIT_")}
+    kept = {
+        name: value for name, value in environment().items() if name.startswith(("GIT_SSH", "GIT_CONFIG", "GIT_SSL"))
+    }
+    return {
+        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+        **inherited,
+        **kept,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "true",
+        "GIT_ALLOW_PROTOCOL": "https:ssh:file",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "LC_ALL": "C",
+    }
+
+
+def _fetch(repository: Path, config: GitSource) -> str:
+    """Fetch the one revision, without history; returns its commit."""
+    local = Path(config.url)
+    url = local.resolve().as_uri() if local.exists() else config.url
+    options = ("--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
+    reference = "refs/overnight/source"
+    try:
+        _git(
+            repository,
+            "fetch",
+            *options,
+            "--",
+            url,
+            f"+{config.revision}:{reference}",
+            timeout_seconds=config.timeout_seconds,
+        )
+        return _git(repository, "rev-parse", "--verify", f"{reference}^{{commit}}", timeout_seconds=60)
+    except DataError as error:
+        shown = _PASSWORD.sub("", config.url)
+        raise DataError(
+            f"ingest.sources: {shown} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, and "
+            "a branch, a tag or a commit of 40 digits"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Blob:
+    mode: str
+    digest: str
+    size: int
+    path: str
+
+
+def _blobs(repository: Path, commit: str) -> Iterator[_Blob]:
+    """Every entry of the commit's tree, as git lists it, without holding the list."""
+    with _running(repository, "ls-tree", "-r", "-z", "-l", "--full-tree", commit) as process:
+        assert process.stdout is not None
+        rest = b""
+        while chunk := process.stdout.read(1 << 16):
+            *whole, rest = (rest + chunk).split(b"\0")
+            for line in whole:
+                facts, path = line.split(b"\t", 1)
+                mode, _, digest, size = facts.decode().split()
+                yield _Blob(mode, digest, 0 if size == "-" else int(size), os.fsdecode(path))
+
+
+@contextmanager
+def _running(repository: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A git whose output is read as it comes; it ends with the block."""
+    process = subprocess.Popen(
+        ["git", *_WITHOUT_HOOKS, "-C", str(repository), *arguments],
+        env=_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+        process.wait()
+
+
+def _read_commit(repository: Path, commit: str, config: GitSource, wanted: Wanted) -> Iterator[Batch]:
+    stated: dict[str, str | None] = {"": config.licence}
+    licences = _licences(repository, commit) if config.licence == DETECT else stated
+    files = _Files(config.package or package_of(config.url), commit, licences)
+    gathering = Gathering()
+    asked: list[_Blob] = []
+    with _running(repository, "cat-file", "--batch") as reader:
+        for blob in _blobs(repository, commit):
+            if refusal := _refusal(blob, config, wanted):
+                gathering.leave(blob.path, *refusal)
+            else:
+                asked.append(blob)
+            if len(asked) >= _BLOBS_AT_ONCE:
+                yield from _gather(reader, asked, files, gathering)
+                asked = []
+            if gathering.is_full:
+                yield gathering.batch()
+        yield from _gather(reader, asked, files, gathering)
+    yield gathering.batch()
+
+
+def _refusal(blob: _Blob, config: GitSource, wanted: Wanted) -> tuple[str, str] | None:
+    """(reason, detail) of an entry that is not read at all."""
+    if blob.mode in _MODES:
+        return _MODES[blob.mode], ""
+    if printable(blob.path) != blob.path:
+        return "path_not_utf8", ""
+    if refusal := wanted.refusal(blob.path):
+        return refusal
+    if blob.size > config.max_document_bytes:
+        return "too_large", f"{blob.size} bytes, allowed {config.max_document_bytes}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is said of every file of the commit; `licences` by directory."""
+
+    package: str
+    commit: str
+    licences: dict[str, str | None]
+
+    def file(self, path: str) -> SourceFile:
+        directory = path.rpartition("/")[0]
+        while directory not in self.licences and directory:
+            directory = directory.rpartition("/")[0]
+        return SourceFile(
+            location="",
+            path=path,
+            package=self.package,
+            version=self.commit,
+            licence=self.licences.get(directory),
+            language=language_of(path) or "unknown",
+        )
+
+
+def _gather(
+    reader: "subprocess.Popen[bytes]", blobs: list[_Blob], files: _Files, gathering: Gathering
+) -> Iterator[Batch]:
+    """Read some blobs into the batch at hand, and yield it whenever it is full."""
+    for blob, content in zip(blobs, _contents(reader, blobs), strict=True):
+        if content.startswith(_LFS_POINTER):
+            gathering.leave(blob.path, "lfs_pointer", "the content is in Git LFS")
+        else:
+            gathering.add(files.file(blob.path), content)
+        if gathering.is_full:
+            yield gathering.batch()
+
+
+def _contents(reader: "subprocess.Popen[bytes]", blobs: list[_Blob]) -> Iterator[bytes]:
+    """The contents of blobs in their order, from one `git cat-file --batch`."""
+    assert reader.stdin is not None and reader.stdout is not None
+    # All questions fit into a pipe, so asking them before reading an answer blocks nobody.
+    reader.stdin.write("".join(f"{blob.digest}\n" for blob in blobs).encode())
+    reader.stdin.flush()
+    for blob in blobs:
+        header = reader.stdout.readline().decode().split()
+        if header[1:2] != ["blob"]:
+            raise DataError(f"git cat-file: {' '.join(header) or 'ended'} for {printable(blob.path)}; ingest again")
+        yield reader.stdout.read(int(header[2]))
+        reader.stdout.read(1)
+
+
+def _licences(repository: Path, commit: str) -> dict[str, str | None]:
+    """What the licence files of each directory that has any declare together."""
+    found: dict[str, list[_Blob]] = {}
+    for blob in _blobs(repository, commit):
+        directory, _, name = blob.path.rpartition("/")
+        if is_licence_file(name) and blob.mode not in _MODES:
+            found.setdefault(directory, []).append(blob)
+    declared = {}
+    with _running(repository, "cat-file", "--batch") as reader:
+        for directory, blobs in found.items():
+            small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:_BLOBS_AT_ONCE]
+            texts = [content.decode("utf-8", "replace") for content in _contents(reader, small)]
+            declared[directory] = declared_by([*texts, *[""] * (len(blobs) - len(small))])
+    return declared
+
+
+def package_of(url: str) -> str:
+    """The owner and name at the end of a repository's address; the name alone of one that lies here."""
+    address = re.match(r"^(?:https?|ssh)://[^/]+/(.+)$|^[^/:]+@[^/:]+:(.+)$", url)
+    if address is None:
+        return Path(url.removeprefix("file://")).resolve().name.removesuffix(".git")
+    path = (address[1] or address[2]).rstrip("/").removesuffix(".git")
+    return "/".join(path.split("/")[-2:])

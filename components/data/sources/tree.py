@@ -1,0 +1,62 @@
+"""A tree of files, in a directory or a Git revision: which of them may become documents, and under which licence."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from pathspec import GitIgnoreSpec
+
+from components.core.errors import ConfigError
+from components.data.documents import language_of
+from components.data.licences import from_text
+from components.data.sources.config import FilesSource
+
+LICENCE_FILE = re.compile(r"^(?:LICEN[SC]E|COPYING|UNLICENSE)(?:[-._][\w.-]*)?$", re.IGNORECASE)
+_LICENCE_SUFFIXES = (None, "markdown")
+# A larger licence file is none that we know.
+LICENCE_BYTES = 2_000_000
+
+
+class Wanted:
+    """Which files of a tree a config wants, by their paths alone."""
+
+    def __init__(self, config: FilesSource) -> None:
+        self._include = _patterns(config.include, "include") if config.include else None
+        self._exclude = _patterns(config.exclude, "exclude") if config.exclude else None
+
+    def refusal(self, path: str) -> tuple[str, str] | None:
+        """(reason, detail) of a file that is not wanted, by its path below the tree's root; None when it is."""
+        if any(part.startswith(".") for part in path.split("/")):
+            return "hidden", ""
+        if self._exclude and self._exclude.match_file(path):
+            return "excluded", ""
+        if self._include and not self._include.match_file(path):
+            return "not_included", ""
+        if language_of(path) is None:
+            return "unknown_language", ""
+        return None
+
+
+def _patterns(lines: Sequence[str], key: str) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        raise ConfigError(
+            f"ingest.sources: {key}: {' '.join(str(error).split())}; write it as in .gitignore"
+        ) from error
+
+
+def is_licence_file(name: str) -> bool:
+    """Whether a file, by its name, holds the licence of what lies beside and below it."""
+    return LICENCE_FILE.match(name) is not None and language_of(name) in _LICENCE_SUFFIXES
+
+
+def declared_by(texts: Iterable[str]) -> str | None:
+    """What the licence files of one directory declare together; None when there are none.
+
+    Every one of them holds, since nothing says that one may choose; a text that is not known stands for itself.
+    """
+    found = [(text, from_text(text)) for text in texts]
+    unknown = next((text for text, spdx in found if spdx is None), None)
+    if unknown is not None:
+        return unknown or "an empty licence file"
+    return " AND ".join(sorted({str(spdx) for _, spdx in found})) or None
