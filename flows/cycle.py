@@ -24,7 +24,8 @@ from components.core.config import Settings, read_settings
 from components.core.events import Events
 from components.release.status import read_status
 from components.training import hardware
-from flows import graph, params, report, stage
+from flows import contracts, graph, params, report, stage
+from flows.accepted import Accepted, judge
 from flows.page import render
 from flows.ports import require_gateway_port
 from flows.progress import Progress, StageWatch, open_progress
@@ -68,6 +69,7 @@ class Cycle:
         self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
         self.serving: report.ServingRecord | None = None
         self._current: set[str] | None = None
+        self._accepted = Accepted(self.settings, self.params.release)
         self.events = Events("cycle", self.settings)
         self.progress: Progress = open_progress(self.settings)
 
@@ -109,6 +111,18 @@ class Cycle:
         self._keep(result, started_at)
         self.progress.finished(each.name, result)
         return result
+
+    def judge_drift(self, each: graph.Stage) -> None:
+        """Hold the corpus that a stage left, also one from the cache, against the one in production.
+
+        It depends on what is in production, which no cache key knows, so it is no part of the stage. Raises
+        GateRefused.
+        """
+        config = getattr(getattr(self.params, each.name, None), "drift", None)
+        if config is not None:
+            line = judge(each.name, each.output, config, self._accepted, self.events)
+            if line is not None:
+                self.note(line)
 
     def _keep(self, result: stage.StageResult, started_at: float) -> None:
         """One row a stage: a retry takes the place of the attempt before it."""
@@ -180,6 +194,7 @@ def stage_task(cycle: Cycle, each: graph.Stage) -> Task[[], dict[str, Any]]:
         ui = _UiProgress(each.name)
         result = cycle.bring_up_to_date(each, ui.tell)
         ui.finish()
+        contracts.tell_prefect(each)
         logger.info("%s in %.1f s, digest %s", result.status, result.seconds, result.digest)
         return asdict(result)
 
@@ -262,6 +277,7 @@ def _run(current: Cycle, stages: Sequence[graph.Stage], release: bool) -> dict[s
             require_gateway_port(settings)
         for each in stages:
             stage_task(current, each)()
+            current.judge_drift(each)
         if release:
             current.release()
         current.events.write("finished", seconds=time.time() - current.started_at, digest="", inputs=[], statistics={})

@@ -82,10 +82,8 @@ def of_values(accepted: Mapping[str, Any], new: Mapping[str, Any]) -> float:
     return population_stability_index(*merged)
 
 
-def judge(accepted: Mapping[str, Any] | None, new: Mapping[str, Any], config: DriftConfig) -> Drift:
-    """The index of every column that both summaries have; nothing without an accepted one or with few documents."""
-    if accepted is None:
-        return Drift(psi={}, unjudged="no accepted corpus to compare with yet")
+def judge(accepted: Mapping[str, Any], new: Mapping[str, Any], config: DriftConfig) -> Drift:
+    """The index of every column that both summaries have; nothing when either has few documents."""
     fewest = min(accepted["documents"], new["documents"])
     if fewest < config.min_documents:
         return Drift(psi={}, unjudged=f"{fewest} documents are fewer than min_documents {config.min_documents}")
@@ -110,5 +108,5 @@ def complaint(stage: str, drift: Drift, config: DriftConfig) -> str | None:
     moved = ", ".join(f"{column} {value:.2f}" for column, value in beyond.items())
     return (
         f"{stage}: the corpus has moved away from that of the model in production: population stability index {moved}, "
-        f"at most {config.max_psi:g} is allowed ({stage}.drift.max_psi); look at reports/profile.html"
+        f"at most {config.max_psi:g} is allowed ({stage}.drift.max_psi); see reports/profile.html"
     )
