@@ -14,7 +14,7 @@ from components.core.events import Events
 from components.release import release as releases
 from components.release.evidence import read_evidence
 from components.release.reconcile import reconcile
-from flows import graph
+from flows import accepted, graph
 from flows.params import Params, read_params
 from flows.report import ReleaseRecord, ServingRecord
 from flows.subprocesses import run_tool
@@ -44,6 +44,7 @@ def put_into_production(
         lineage=[graph.output_manifest(each) for each in graph.read_graph() if each.output.is_dir()],
         tags={"cycle": settings.cycle or "", "git_commit": head_commit()},
     )
+    accepted.keep(settings, model_dir, graph.read_graph())
     for reason in result.reasons:
         events.note(f"{result.decision}: {reason}")
     record = ReleaseRecord(
