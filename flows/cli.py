@@ -204,6 +204,19 @@ def explain(paths: list[Path], as_json: AsJson = False) -> None:
 
 
 @app.command()
+def trace(
+    document: Annotated[str | None, typer.Option(metavar="ID", help="id, its first characters, or path")] = None,
+    forget: Annotated[str | None, typer.Option(metavar="ID", help="trace it and add it to the opt-out list")] = None,
+    reason: Annotated[str, typer.Option(help="with --forget: why, for the list")] = "",
+    near: Annotated[bool, typer.Option("--near", help="with --forget: its near copies in this corpus too")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Follow a document from its source to the models that saw it, or have it forgotten."""
+    if not _load("flows.trace_command").run(document, forget, reason, near, as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")],
     suite: Annotated[list[Path], typer.Option(help="file in HumanEval's format")] = [],  # noqa: B006

@@ -94,6 +94,12 @@ def output_manifest(stage: Stage) -> artifact.Manifest:
     return artifact.read(stage.output, verify=False)
 
 
+def cache_objects(root: Path = Path()) -> Path:
+    """The folder of DVC's cache that holds files by their digests."""
+    with Repo(str(root)) as repo:
+        return Path(repo.cache.local.path)
+
+
 def manifest_digest(path: Path) -> str:
     """The digest of the artifact at a path, unverified."""
     return artifact.read(path, verify=False).digest

@@ -13,6 +13,7 @@ from components.core.errors import GateRefused, OvernightError
 from components.core.events import Events
 from components.release import release as releases
 from components.release.evidence import read_evidence
+from components.release.lineage import LINEAGE_TAG
 from components.release.reconcile import reconcile
 from flows import accepted, graph
 from flows.params import Params, read_params
@@ -36,13 +37,15 @@ def put_into_production(
     evidence = read_evidence(
         params.evaluate, events, model=model_dir.name, model_dir=model_dir, evaluation=EVALUATION, tokens=TOKENS
     )
+    lineage = [graph.output_manifest(each) for each in graph.read_graph() if each.output.is_dir()]
+    tags = {"cycle": settings.cycle or "", "git_commit": head_commit()}
     result = releases.release(
         settings,
         params.release,
         model_dir=model_dir,
         evidence=evidence,
-        lineage=[graph.output_manifest(each) for each in graph.read_graph() if each.output.is_dir()],
-        tags={"cycle": settings.cycle or "", "git_commit": head_commit()},
+        lineage=lineage,
+        tags=tags | {f"{LINEAGE_TAG}{each.stage}": each.digest for each in lineage},
     )
     accepted.keep(settings, model_dir, graph.read_graph())
     for reason in result.reasons:

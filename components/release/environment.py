@@ -26,6 +26,7 @@ from components.core.errors import ConfigError, OvernightError
 from components.release.config import ENVIRONMENT_NAME, ReleaseConfig
 
 BRANCH = "refs/heads/main"
+LOCAL = "environments.git"
 TEMPLATES = ROOT / "infra" / "environments"
 HEADER = "# What runs in {name}. A commit to this file is the only way to change it; the weights sum to 100.\n"
 ATTEMPTS = 10
@@ -95,6 +96,15 @@ def read(settings: Settings, name: str, config: ReleaseConfig) -> Desired:
     head = repository.head()
     path = f"{name}.yaml"
     return Desired(file=_parse(repository.content(head, path), name), commit=repository.changes(head, path)[0])
+
+
+def names(settings: Settings, config: ReleaseConfig) -> list[str]:
+    """The environments that there are, sorted; none before the first release, and none is made by asking."""
+    if settings.environments_url is None and not (settings.state / LOCAL).exists():
+        return []
+    repository = _Repository(settings, config)
+    listed = repository.git("ls-tree", "--name-only", repository.head()).splitlines()
+    return sorted(name.removesuffix(".yaml") for name in listed if re.fullmatch(r"[^/]+\.yaml", name))
 
 
 def commit(
@@ -231,7 +241,7 @@ class _Repository:
 
     def __init__(self, settings: Settings, config: ReleaseConfig) -> None:
         state = settings.state.resolve()
-        self.url = settings.environments_url or str(state / "environments.git")
+        self.url = settings.environments_url or str(state / LOCAL)
         self.label = f"environment repository {re.sub(r'//[^/@]+@', '//***@', self.url)}"
         self.mirror = state / "environments-mirror.git"
         self.variables = _variables(config)

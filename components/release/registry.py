@@ -28,6 +28,7 @@ from components.core.errors import ArtifactError, OvernightError
 MODEL = "overnight"
 EXPERIMENT = "overnight-registry"
 ARTIFACT_PATH = "model"
+DATABASE = "mlflow.db"
 PROBE_SECONDS = 5
 
 
@@ -88,6 +89,20 @@ def get(settings: Settings, version: int) -> RegisteredVersion:
         raise OvernightError(f"version {version} of {MODEL} is not registered; registered: {numbers}")
 
 
+def versions(settings: Settings) -> list[RegisteredVersion]:
+    """Every version, by number; none where no registry was made yet, and none is made by asking."""
+    if settings.mlflow_url is None and not (settings.state / DATABASE).exists():
+        return []
+    found: list[RegisteredVersion] = []
+    with _client(settings) as client:
+        page = client.search_model_versions(f"name = '{MODEL}'")
+        found.extend(map(_registered, page))
+        while page.token:
+            page = client.search_model_versions(f"name = '{MODEL}'", page_token=page.token)
+            found.extend(map(_registered, page))
+    return sorted(found, key=lambda each: each.version)
+
+
 def tag(settings: Settings, version: int, tags: Mapping[str, str]) -> None:
     """Set tags of a version; MLflow keeps the first 5,000 characters of a value."""
     with _client(settings) as client:
@@ -100,9 +115,9 @@ def resolve(settings: Settings, version: int, digest: str) -> Path:
 
     Raises ArtifactError when the version, or what the store gives back, does not have this digest.
     """
-    cached = _cached(settings, digest)
-    if _is_whole(cached, digest):
-        return cached
+    here = cached(settings, digest)
+    if _is_whole(here, digest):
+        return here
     registered = get(settings, version)
     if registered.digest != digest:
         raise ArtifactError(
@@ -113,7 +128,8 @@ def resolve(settings: Settings, version: int, digest: str) -> Path:
         return _download(client, settings, registered.run_id, digest)
 
 
-def _cached(settings: Settings, digest: str) -> Path:
+def cached(settings: Settings, digest: str) -> Path:
+    """Where the files of a version with this digest are, or will be once it is served."""
     return settings.state.resolve() / "models" / digest
 
 
@@ -127,7 +143,7 @@ def _is_whole(path: Path, digest: str) -> bool:
 
 def _download(client: MlflowClient, settings: Settings, run_id: str, digest: str) -> Path:
     """Fetch a run's model aside, check it, and put it in its place."""
-    target = _cached(settings, digest)
+    target = cached(settings, digest)
     aside = target.parent / f".{digest}.downloading-{uuid.uuid4().hex[:8]}"
     aside.mkdir(parents=True)
     try:
@@ -206,7 +222,7 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
 
 def tracking_uri(settings: Settings) -> str:
     """Where runs and models are recorded: the configured server, else a SQLite file, which a local server shares."""
-    return settings.mlflow_url or f"sqlite:///{settings.state.resolve() / 'mlflow.db'}"
+    return settings.mlflow_url or f"sqlite:///{settings.state.resolve() / DATABASE}"
 
 
 def artifact_root(settings: Settings) -> str | None:

@@ -1,0 +1,229 @@
+"""One document from its source to the models that saw it, and what it takes to have it forgotten.
+
+Reads artifacts of the workspace, the registry, the environment repository, DVC's cache; writes only the opt-out list.
+Works on what is there, and says which stage has not run, and which artifact was made from another one than lies here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from components.core.config import Settings
+from components.core.errors import DataError, OvernightError
+from components.core.lineage import Held, by_digest, chain, in_cache, in_directory
+from components.data import opt_out, provenance
+from components.release import lineage, registry
+from components.training.exposure import reads, token_range
+from flows.graph import cache_objects
+from flows.params import Params
+from flows.workspace import exclusive
+
+PLACES = {
+    "ingest": Path("data/raw"),
+    "check_raw": Path("data/checked"),
+    "clean": Path("data/clean"),
+    "vocabulary": Path("models/tokenizer"),
+    "tokenize": Path("data/tokens"),
+    "plan": Path("reports/plan"),
+    "pretrain": Path("models/base"),
+    "sft": Path("models/sft"),
+    "preferences": Path("data/preferences"),
+    "align": Path("models/aligned"),
+}
+MODELS = ("pretrain", "sft", "align")
+OPT_OUT = Path("opt-out.yaml")
+Found = dict[str, Any]
+
+
+def trace(reference: str, settings: Settings, params: Params) -> Found:
+    """All that is known of a document; None where a stage has not run. Raises DataError for one that nobody knows."""
+    held = {stage: found for stage, path in PLACES.items() if (found := in_directory(path)) is not None}
+    identity = provenance.identify(reference, held.get("ingest"))
+    notes = [f"{PLACES[stage]}: not there, {stage} has not run yet" for stage in PLACES if stage not in held]
+    notes += _made_from_others(held)
+    raw, checked, clean = (held.get(stage) for stage in ("ingest", "check_raw", "clean"))
+    copies = provenance.copies(raw, identity) if raw else []
+    versions = _versions(settings, params, held, identity, notes)
+    entry = _opted_out(identity, copies)
+    if not copies and not entry and not any(each["saw"] for each in versions or []):
+        raise DataError(
+            f"{reference}: no document of data/raw has this id, and no registered model is known to have it"
+        )
+    return {
+        "id": identity,
+        "opted_out": entry,
+        "copies": copies,
+        "check_raw": _verdict(checked, identity) if checked else None,
+        "clean": _decision(clean, identity) if clean else None,
+        **_training(held, identity),
+        "models": [
+            {"stage": stage, "digest": held[stage].digest}
+            | asdict(lineage.seen(chain(held[stage], by_digest(held.values())), stage, identity))
+            for stage in MODELS
+            if stage in held
+        ],
+        "versions": versions,
+        "notes": notes,
+    }
+
+
+def forget(reference: str, settings: Settings, params: Params, *, reason: str, near: bool) -> Found:
+    """Trace a document, and add it to the opt-out list; with its near copies in this corpus, if asked. Repeatable.
+
+    Raises BusyError while a cycle runs: ingest must not see the list change.
+    """
+    found = trace(reference, settings, params)
+    copies = found["clean"]["near_copies"] if found["clean"] else []
+    wanted = {found["id"]: found["copies"][0]["path"] if found["copies"] else None}
+    wanted |= {each["id"]: each["path"] for each in copies if near}
+    with exclusive(settings, "the opt-out list"):
+        added = [
+            identity
+            for identity, path in wanted.items()
+            if opt_out.add(OPT_OUT, opt_out.Entry(id=identity, known_as=path, reason=reason or None))
+        ]
+    listed = {entry.id for entry in opt_out.read(OPT_OUT)}
+    staying = [each for each in copies if each["id"] not in listed]
+    return found | {
+        "opt_out": {
+            "file": str(OPT_OUT),
+            "added": added,
+            "listed_before": [each for each in wanted if each not in added],
+        },
+        "near_copies_that_stay": staying,
+        "next": _next(found, staying),
+    }
+
+
+def _made_from_others(held: Mapping[str, Held]) -> list[str]:
+    """A note for every artifact that was made from another one than lies here."""
+    notes = []
+    for stage, each in held.items():
+        for made_from in each.manifest.inputs:
+            here = held.get(made_from.stage)
+            if here is not None and here.digest != made_from.digest:
+                notes.append(
+                    f"{PLACES[stage]}: was made from another {PLACES[made_from.stage]} ({made_from.digest[:12]}) than "
+                    f"lies here ({here.digest[:12]}); run `overnight cycle`"
+                )
+    return notes
+
+
+def _opted_out(identity: str, copies: list[Found]) -> Found | None:
+    """The entry of the opt-out list that names the document, its repository or its path."""
+    if not OPT_OUT.exists():
+        return None
+    rows = pl.DataFrame(
+        [{"id": identity, "package": each["package"], "path": each["path"], "author": None} for each in copies]
+        or [{"id": identity, "package": None, "path": None, "author": None}],
+        schema=dict.fromkeys(("id", "package", "path", "author"), pl.String),
+    )
+    for entry in opt_out.read(OPT_OUT):
+        if rows.select(opt_out.opted_out([entry]).is_not_null().any()).item():
+            return entry.model_dump(exclude_none=True)
+    return None
+
+
+def _verdict(checked: Held, identity: str) -> Found:
+    broken = provenance.quarantined(checked, identity)
+    passed = provenance.is_in(checked, identity)
+    return {"verdict": "quarantined" if broken else "passed" if passed else "not there", "rules": broken}
+
+
+def _decision(clean: Held, identity: str) -> Found:
+    place, drops = provenance.place(clean, identity), provenance.drops(clean, identity)
+    contaminated = provenance.table(clean, "contaminated.parquet", pl.col("id") == identity)
+    return {
+        "decision": "kept" if place else "dropped" if drops else "not there",
+        "drops": drops,
+        "contaminated": [{name: each[name] for name in ("suite", "task_id", "overlap")} for each in contaminated],
+        "redactions": provenance.redactions(clean, identity),
+        **(place or {"shard": None, "row": None, "cluster": None}),
+        "near_copies": provenance.near_copies(clean, identity),
+    }
+
+
+def _training(held: Mapping[str, Held], identity: str) -> Found:
+    """tokens, training, instructions and preferences: None where the stage has not run or does not have it."""
+    found: Found = dict.fromkeys(("tokens", "training", "instructions", "preferences"))
+    tokens = token_range(held["tokenize"], identity) if "tokenize" in held else None
+    if tokens is not None:
+        found["tokens"] = asdict(tokens)
+    base, plan = held.get("pretrain"), held.get("plan")
+    if tokens is not None and tokens.split == "train" and base is not None and plan is not None:
+        made_from = {each.digest for each in base.manifest.inputs}
+        if {held["tokenize"].digest, plan.digest} <= made_from:
+            read = reads(tokens, base, plan)
+            found["training"] = {
+                "windows": [read.first_window, read.last_window],
+                "num_steps": read.num_steps,
+                "reads": [
+                    {"step": step, "epoch": epoch, "window": window}
+                    for step, epoch, window in zip(
+                        read.steps.tolist(), read.epochs.tolist(), read.windows.tolist(), strict=True
+                    )
+                ],
+            }
+    if "sft" in held:
+        found["instructions"] = lineage.instructions(held["sft"], identity)
+    if "preferences" in held:
+        found["preferences"] = lineage.preferences(held["preferences"], identity)
+    return found
+
+
+def _versions(
+    settings: Settings, params: Params, held: Mapping[str, Held], identity: str, notes: list[str]
+) -> list[Found] | None:
+    """Every registered version: whether it saw the document, and where it serves. None when the registry or the
+    environments do not answer; the note says why."""
+    try:
+        registered = registry.versions(settings)
+        environments = lineage.environments(settings, params.release)
+    except OvernightError as error:
+        notes.append(f"versions and environments are not known: {error}")
+        return None
+    known = by_digest(held.values())
+    chains = {each.version: lineage.chain_of(settings, each, known) for each in registered}
+    if any(each.missing or not each.held for each in chains.values()):
+        known |= in_cache(cache_objects())
+        chains = {each.version: lineage.chain_of(settings, each, known) for each in registered}
+    return [
+        {"version": each.version, "digest": each.digest}
+        | asdict(lineage.seen(chains[each.version], each.tags.get("stage", ""), identity))
+        | {"environments": environments.get(each.digest, [])}
+        for each in registered
+    ]
+
+
+def _next(found: Found, staying: list[Found]) -> list[str]:
+    """What a person should know and do after a document was put on the list."""
+    lines = []
+    if found["copies"]:
+        lines.append(
+            f"run `overnight cycle`: the text leaves at ingest, with its exact copies ({len(found['copies'])} in all)"
+        )
+    else:
+        lines.append("the text is not in data/raw; the list keeps it from coming in again")
+    if staying:
+        lines.append(
+            f"near copies that are other texts: {len(staying)}; they stay, or come in where it stood in their way: "
+            "look at them, and forget each by its id, or all with --near"
+        )
+    versions = found["versions"] or []
+    saw = [each for each in versions if each["saw"]]
+    for each in saw:
+        for row in each["environments"]:
+            lines.append(
+                f"version {each['version']} saw it and serves in {row['environment']} until another is promoted; "
+                "the next cycle's model will not have seen it"
+            )
+    if idle := [str(each["version"]) for each in saw if not each["environments"]]:
+        lines.append(f"registered and not serving, saw it: {', '.join(idle)}; do not promote, try or roll back to them")
+    if unknown := [str(each["version"]) for each in versions if each["saw"] is None]:
+        lines.append(f"not known for {', '.join(unknown)}: treat them as if they had seen it, or `dvc pull` their data")
+    if found["versions"] is None:
+        lines.append("the registered models are not known now: repeat this when the registry answers")
+    return lines

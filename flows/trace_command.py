@@ -1,0 +1,29 @@
+"""`overnight trace`: which question is asked, and its answer as a table or as JSON."""
+
+import json
+
+from components.core.config import read_settings
+from components.core.errors import ConfigError
+from flows import trace
+from flows.params import read_params
+from flows.trace_tables import console, show, show_forgotten
+
+
+def run(document: str | None, forget: str | None, reason: str, near: bool, as_json: bool) -> bool:
+    """Print the answer; False where the list of models that was asked for could not be made."""
+    if (document is None) == (forget is None):
+        raise ConfigError("trace: needed one of --document ID and --forget ID")
+    if document is not None and (reason or near):
+        raise ConfigError("trace: --reason and --near belong to --forget")
+    settings, params = read_settings(), read_params()
+    if document is not None:
+        found = trace.trace(document, settings, params)
+    else:
+        found = trace.forget(str(forget), settings, params, reason=reason, near=near)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    elif document is not None:
+        show(found, console())
+    else:
+        show_forgotten(found, console())
+    return document is not None or found["versions"] is not None
