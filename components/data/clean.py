@@ -53,7 +53,7 @@ def judge(frame: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
     stays = judged["reason"].is_null()
     texts: list[str | None] = judged["text"].set(~stays, None).to_list()
     spans: list[list[dict[str, Any]]] = [[] for _ in texts]
-    for row, found in find_all(judged["text"].set(~stays, ""), config.redact.kinds):
+    for row, found in find_all(judged["text"].set(~stays, ""), config.redact):
         texts[row] = replace(judged["text"][row], found)
         spans[row] = [{name: getattr(each, name) for name in REDACTIONS_SCHEMA.names()[1:]} for each in found]
     matrix = signatures(

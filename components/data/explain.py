@@ -47,7 +47,7 @@ def _explain(path: Path, check: CheckRawConfig, clean: CleanConfig) -> dict[str,
     reason = apply_filters(document, clean.filters)["reason"][0]
     if reason is not None:
         return _answer(path, "drop", [reason])
-    found = redact_text(text, clean.redact.kinds)[1]
+    found = redact_text(text, clean.redact)[1]
     spans = [{"kind": each.kind, "start": each.start, "end": each.end} for each in found]
     return _answer(path, "keep", [], spans)
 

@@ -4,12 +4,15 @@ What is private is said in private_data. A placeholder names its kind and a numb
 one value, one placeholder.
 """
 
-from collections.abc import Collection, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import polars as pl
 
-from components.data.private_data import RULES, Rule
+from components.data.config import RedactConfig
+from components.data.private.rule import Rule
+from components.data.private_data import rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,24 +25,37 @@ class Redaction:
     placeholder: str
 
 
-def find(text: str, rules: Collection[Rule]) -> list[Redaction]:
-    """The private data of one text by these rules, in its order, without overlaps."""
+def find(text: str, places: Iterable[tuple[Rule, Iterable[tuple[int, int]]]]) -> list[Redaction]:
+    """The private data of one text, in its order, without overlaps: each rule within its places (start, end)."""
+    starts: list[int] = []
     taken: list[tuple[int, int, str]] = []
-    for rule in rules:
-        for match in rule.pattern.finditer(text):
-            start, end = match.span(rule.group)
-            overlaps = any(start < other_end and other_start < end for other_start, other_end, _ in taken)
-            if end > start and not overlaps and rule.accept(text, start, end):
-                taken.append((start, end, rule.kind))
+    for rule, spans in places:
+        for start, end in spans:
+            for first, last in _matches(text, rule, start, end):
+                at = bisect_right(starts, first)
+                free = (at == 0 or taken[at - 1][1] <= first) and (at == len(starts) or last <= starts[at])
+                if free and first < last:
+                    starts.insert(at, first)
+                    taken.insert(at, (first, last, rule.kind))
     numbers: dict[tuple[str, str], int] = {}
     counts: dict[str, int] = {}
     found = []
-    for start, end, kind in sorted(taken):
+    for start, end, kind in taken:
         value = (kind, text[start:end])
         if value not in numbers:
             counts[kind] = numbers[value] = counts.get(kind, 0) + 1
         found.append(Redaction(kind=kind, start=start, end=end, placeholder=f"<{kind.upper()}_{numbers[value]}>"))
     return found
+
+
+def _matches(text: str, rule: Rule, position: int, end: int) -> Iterator[tuple[int, int]]:
+    """The private parts of the matches that the rule accepts; one that it does not may hide another that begins later
+    within it, as in `<add key="ApiSecret" value="...">`."""
+    while match := rule.pattern.search(text, position, end):
+        accepted = rule.accept(match)
+        position = match.end() if accepted else match.start() + 1
+        if accepted:
+            yield match.span(rule.group)
 
 
 def replace(text: str, redactions: list[Redaction]) -> str:
@@ -51,25 +67,45 @@ def replace(text: str, redactions: list[Redaction]) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def redact_text(text: str, kinds: Collection[str]) -> tuple[str, list[Redaction]]:
+def redact_text(text: str, config: RedactConfig) -> tuple[str, list[Redaction]]:
     """One text redacted, and what was found in it."""
-    found = find(text, [rule for rule in RULES if rule.kind in kinds])
+    found = next((found for _, found in find_all(pl.Series([text], dtype=pl.String), config)), [])
     return replace(text, found), found
 
 
-def find_all(texts: pl.Series, kinds: Collection[str]) -> Iterator[tuple[int, list[Redaction]]]:
+def find_all(texts: pl.Series, config: RedactConfig) -> Iterator[tuple[int, list[Redaction]]]:
     """(row, redactions) for every text with private data, by row.
 
-    The hints run over the whole column in the columns' own regex engine, so that Python sees only the few texts, and
-    for each only the rules, that may have something.
+    The hints run over the whole column in the columns' own regex engine, which hands over the few lines that may have
+    something; Python sees those alone, and for each only the rules whose hint it holds.
     """
-    rules = [rule for rule in RULES if rule.kind in kinds]
-    if not rules:
-        return
-    frame = texts.alias("text").to_frame()
-    hints = frame.select(pl.col("text").str.contains(rule.hint).alias(str(i)) for i, rule in enumerate(rules))
-    rows = hints.with_row_index("row").filter(pl.any_horizontal(pl.exclude("row")))
-    for row, *flags in rows.iter_rows():
-        found = find(texts[row], [rule for rule, flag in zip(rules, flags, strict=True) if flag])
+    every = rules(config)
+    lines = {hint: _lines(texts, hint) for hint in sorted({rule.hint for rule in every})}
+    for row in sorted(set().union(*lines.values())):
+        text = texts[row]
+        found = find(text, ((rule, _places(text, rule, lines[rule.hint].get(row, ()))) for rule in every))
         if found:
             yield row, found
+
+
+def _lines(texts: pl.Series, hint: str) -> dict[int, list[str]]:
+    """Of every row with the hint, the lines that hold it."""
+    frame = texts.alias("text").to_frame().with_row_index("row").filter(pl.col("text").str.contains(hint))
+    found = frame.select("row", pl.col("text").str.extract_all(rf"(?m)^.*(?:{hint}).*$"))
+    return dict(found.iter_rows())
+
+
+def _places(text: str, rule: Rule, lines: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Where the lines stand, which come in the order of the text; all of the text for a rule that spans lines.
+
+    A line that holds the hint is found at its first occurrence from the last one's end: were that within another
+    line, this one would hold the hint too and come before.
+    """
+    if rule.spans_lines:
+        yield from [(0, len(text))] if lines else []
+        return
+    position = 0
+    for line in lines:
+        start = text.index(line, position)
+        position = start + len(line)
+        yield start, position
