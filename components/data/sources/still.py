@@ -7,13 +7,18 @@ from typing import BinaryIO, Self
 
 
 class Still:
-    """An open file that knows whether it was written to, or another took its place, since it was opened."""
+    """An open file that knows whether it was written to, or another took its place, since it was opened.
+
+    `file` may be closed by whoever reads it: what is asked about the file goes through a descriptor of its own.
+    """
 
     def __init__(self, location: Path) -> None:
         self._location = location
         self.file: BinaryIO = location.open("rb")
-        self._before = self._state(os.fstat(self.file.fileno()))
-        self.size_bytes = os.fstat(self.file.fileno()).st_size
+        self._descriptor = os.dup(self.file.fileno())
+        status = os.fstat(self._descriptor)
+        self.size_bytes = status.st_size
+        self._before = self._state(status)
 
     def __enter__(self) -> Self:
         return self
@@ -21,13 +26,14 @@ class Still:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        os.close(self._descriptor)
         self.file.close()
 
     @property
     def changed(self) -> bool:
         """Whether what was read may not be what was opened."""
         try:
-            states = {self._state(os.fstat(self.file.fileno())), self._state(self._location.stat())}
+            states = {self._state(os.fstat(self._descriptor)), self._state(self._location.stat())}
         except OSError:
             return True
         return states != {self._before}

@@ -103,30 +103,51 @@ def documents_of(frame: pl.DataFrame, config: TableSource, *, name: str, first_r
         "language": pl.lit(config.language, dtype=pl.String),
         "author": pl.lit(None, dtype=pl.String),
     }
+    frame, undecodable = _decoded(frame, columns["text"])
     values = {field: _text_of(frame, column, field) for field, column in columns.items()}
     selected = frame.select(
         values["text"].alias("text"),
-        _is_bytes(frame, columns["text"]).alias("bytes_text"),
         *(
             (pl.coalesce(values[field], default) if field in values else default).alias(field)
             for field, default in defaults.items()
         ),
     )
-    undecodable = selected["text"].is_null() & selected["bytes_text"]
     left = [(path, "not_utf8", "") for path in selected.filter(undecodable)["path"]]
-    kept = selected.filter(~undecodable).drop("bytes_text")
+    kept = selected.filter(~undecodable)
     kept = kept.with_columns(path=pl.col("path").str.strip_chars_start("/"), language=_languages(kept, config))
     return Batch(kept.select(BATCH_SCHEMA.names()), left_rows(left))
 
 
+def _decoded(frame: pl.DataFrame, text: str) -> tuple[pl.DataFrame, pl.Series]:
+    """Columns of bytes as text, null where they are no UTF-8; and True where the text is not, shape (rows,)."""
+    undecodable = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
+    for name, kind in frame.schema.items():
+        if kind == pl.Binary:
+            try:
+                column = frame[name].cast(pl.String)
+            except pl.exceptions.PolarsError:
+                column = pl.Series(name, [_decoded_or_none(each) for each in frame[name]], dtype=pl.String)
+            if name == text:
+                undecodable = column.is_null() & frame[name].is_not_null()
+            frame = frame.with_columns(column)
+    return frame, undecodable
+
+
+def _decoded_or_none(content: bytes | None) -> str | None:
+    try:
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
 def _text_of(frame: pl.DataFrame, column: str, field: str) -> pl.Expr:
-    """A column as text: a list of names is all of them, bytes that are no UTF-8 are null."""
+    """A column as text: a list of names is all of them."""
     expression, kind = _column(frame, column)
     if isinstance(kind, pl.List | pl.Array):
         names = expression.cast(pl.List(pl.String), strict=False)
         names = names.list.drop_nulls().list.unique().list.sort()
         return pl.when(names.list.len() > 0).then(names.list.join(" AND "))
-    is_text = kind in (pl.String, pl.Binary) or isinstance(kind, pl.Categorical | pl.Enum)
+    is_text = kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)
     if field == "text" and not is_text:
         raise ColumnError("wrong_type", f"column {column} is {kind}, needed text")
     return expression.cast(pl.String, strict=False)
@@ -145,12 +166,6 @@ def _column(frame: pl.DataFrame, column: str) -> tuple[pl.Expr, Any]:
             return pl.lit(None, dtype=pl.String), pl.String()
         expression, kind = expression.struct.field(part), fields[part]
     return expression, kind
-
-
-def _is_bytes(frame: pl.DataFrame, column: str) -> pl.Expr:
-    """True where a text is there as bytes, whether or not they are UTF-8."""
-    expression, kind = _column(frame, column)
-    return expression.is_not_null() if kind == pl.Binary else pl.lit(False)
 
 
 def question_and_answers(frame: pl.DataFrame) -> pl.Series:
