@@ -53,6 +53,11 @@ def quantity(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
+def size(num_bytes: float) -> str:
+    """Bytes for people, in powers of ten."""
+    return f"{quantity(num_bytes)}B" if num_bytes >= 1e5 else f"{num_bytes:,.0f}{NO_BREAK}bytes"
+
+
 def duration(seconds: float) -> str:
     """Seconds for people, two units at the most: 0.4 s, 41 s, 9 min 41 s, 23 h 5 min."""
     if seconds < 9.95:

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from polars.exceptions import PolarsError
 
 from components.core import artifact
 from components.core.artifact import Manifest, write_file
 from components.core.errors import ArtifactError
 from components.core.events import read_events
-from flows.chart import NO_BREAK, Chart, duration, line_chart, quantity, timeline
+from components.data.profile import PROFILE
+from flows import profile_page
+from flows.chart import NO_BREAK, Chart, duration, line_chart, quantity, size, timeline
 from flows.page_tables import (
     XZ_BITS_PER_BYTE,
     Count,
@@ -38,8 +39,9 @@ from flows.page_tables import (
     xz_bits_per_byte,
 )
 from flows.report import CycleRecord
+from flows.templates import TEMPLATES, environment
 
-TEMPLATES = Path(__file__).parents[1] / "dashboards" / "report"
+PROFILE_PAGE = "profile.html"
 LICENCES_SHOWN = 8
 VERDICTS = {
     "promote": ("Promoted", "good"),
@@ -113,15 +115,9 @@ def render(record: CycleRecord, out: Path, *, outputs: Mapping[str, Path], state
     """
     found = Artifacts(record, outputs)
     script = (TEMPLATES / "cycle.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": duration, "quantity": quantity, "size": size}
-    text = environment.get_template("cycle.html.j2").render(
+    templates = environment({"duration": duration, "quantity": quantity, "size": size})
+    profile = _section(lambda: corpus_profile(record, found, out.with_name(PROFILE_PAGE)))
+    text = templates.get_template("cycle.html.j2").render(
         record=record,
         verdict=verdict(record),
         decision=VERDICTS[record.release.decision][0],
@@ -133,7 +129,7 @@ def render(record: CycleRecord, out: Path, *, outputs: Mapping[str, Path], state
         models=models_of(record.metrics),
         lineage=lineage(record, found),
         notes=[("", text) for text in record.notes] + stage_notes(record, state / "events" / record.cycle_id),
-        links=links(record, out, found, state),
+        links=[*([] if isinstance(profile, Absent) else [profile]), *links(record, out, found, state)],
         request=request(record),
         css=(TEMPLATES / "cycle.css").read_text(encoding="utf-8"),
         script=script,
@@ -142,11 +138,6 @@ def render(record: CycleRecord, out: Path, *, outputs: Mapping[str, Path], state
     out.parent.mkdir(parents=True, exist_ok=True)
     write_file(out, text.encode())
     return out
-
-
-def size(num_bytes: float) -> str:
-    """Bytes for people, in powers of ten."""
-    return f"{quantity(num_bytes)}B" if num_bytes >= 1e5 else f"{num_bytes:,.0f}{NO_BREAK}bytes"
 
 
 def verdict(record: CycleRecord) -> Verdict:
@@ -329,6 +320,19 @@ def stage_notes(record: CycleRecord, events: Path) -> list[tuple[str, str]]:
         except (OSError, ValueError, KeyError) as error:
             notes.append((name, f"its events cannot be read: {error}"))
     return notes
+
+
+def corpus_profile(record: CycleRecord, found: Artifacts, out: Path) -> tuple[str, str]:
+    """Draw the corpus' own page beside this one, and link to it. Raises Missing, and removes an older one, when this
+    cycle has no profile."""
+    try:
+        report, _ = found.find("check_clean")
+        if not (report / PROFILE).is_file():
+            raise Missing(f"{report} holds no {PROFILE}.")
+    except (Missing, ArtifactError):
+        out.unlink(missing_ok=True)
+        raise
+    return "profile of the corpus", profile_page.render(report, out, record.cycle_id).name
 
 
 def links(record: CycleRecord, out: Path, found: Artifacts, state: Path) -> list[tuple[str, str]]:

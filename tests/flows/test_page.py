@@ -1,7 +1,6 @@
 """The report's page: whole, of cycles that failed, against hostile text, and as a real browser shows it."""
 
 import json
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from flows.page_tables import removals
 from flows.report import ReleaseRecord, ServingRecord
-from tests.flows.chromium import CHROMIUM, OVERLAPS, Chromium
+from tests.flows.chromium import OVERLAPS, Chromium
 from tests.flows.sample_cycle import BEGUN, Workspace, history, record_of, stage_records
 
 HOSTILE = "</pre><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -161,15 +160,6 @@ def test_strangers_words_stay_words(tmp_path: Path) -> None:
         attributes for tag, attributes in tags if tag == "a" and (attributes["href"] or "").startswith("javascript")
     ]
     assert HOSTILE in Sections(page).texts["The served answer"]
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed: scripts/debian_packages installs it where it can")
-    browser = Chromium(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
