@@ -190,7 +190,7 @@ def test_a_second_cycle_is_told_who_runs(workspace: Workspace) -> None:
 
 
 def test_an_altered_artifact_is_named_and_never_used(workspace: Workspace, first: dict[str, Any]) -> None:
-    path = workspace.root / "data" / "tokens" / "train.tokens.npy"
+    path = workspace.root / "data" / "tokens" / "train-00000.tokens.npy"
     content = path.read_bytes()
     path.unlink()  # the file may be a hard link into DVC's cache
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

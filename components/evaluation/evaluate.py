@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from components.core import artifact
@@ -62,7 +61,7 @@ def contaminated(suite: Suite, training: pl.LazyFrame) -> list[str]:
 def unigram(tokens: Path, tokenizer: Path, asked: Questions) -> pl.DataFrame:
     """Items of the model before pretraining: frequencies of the training tokens."""
     codec = TextCodec(tokenizer)
-    counts = np.bincount(TokenStore(tokens, "train").tokens, minlength=codec.vocabulary_size)
+    counts = TokenStore(tokens, "train").counts(codec.vocabulary_size)
     documents = codec.encode_batch(asked.documents["text"].to_list())
     return unigram_items(unigram_bits_per_byte(counts, documents, asked.num_bytes), asked)
 

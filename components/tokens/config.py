@@ -1,5 +1,7 @@
 """Parameters of the stages that turn documents into tokens."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from components.core.config import StepConfig
@@ -45,6 +47,16 @@ class TokenizeConfig(StepConfig):
     validation_fraction: float = Field(
         0.04, gt=0, lt=1, description="expected share of the near-duplicate clusters that go to validation, whole"
     )
-    chunk_bytes: int = Field(4_000_000, ge=1, description="bytes of text that are encoded in one parallel batch")
+    chunk_bytes: int = Field(16_000_000, ge=1, description="bytes of text that are encoded in one parallel batch")
+    shard_tokens: int = Field(
+        134_217_728, ge=1, description="tokens of a shard; 2^27 are 268 MB where uint16 numbers the vocabulary"
+    )
+    engine: Literal["fastokens", "tokenizers"] = Field(
+        "fastokens",
+        description="what encodes; fastokens is about ten times faster, and tokenizers takes over if their ids differ",
+    )
+    verified_share: float = Field(
+        0.002, ge=0, le=1, description="share of the bytes whose ids are compared with those of tokenizers"
+    )
     seed: int = Field(0, description="draws the validation clusters")
     contract: TokensContract = Field(default_factory=TokensContract, description="what the token files must satisfy")

@@ -4,19 +4,21 @@ Covers: offsets, ids, the end of each document, near duplicates across the split
 decode to the text, which the tokenizer's own checks say.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.data.documents import cut
 from components.tokens.special import END_OF_TEXT_ID
-from components.tokens.store import Split, TokenStore
+from components.tokens.store import SPLITS, Tokens, TokenStore, documents_path
+
+BLOCK_TOKENS = 16_000_000
 
 
 def split_statistics(
-    documents: pl.DataFrame, tokens: NDArray[np.uint16], offsets: NDArray[np.int64], *, is_validation: bool
+    documents: pl.DataFrame, tokens: Tokens, offsets: NDArray[np.int64], *, is_validation: bool
 ) -> pl.DataFrame:
     """id, path, cluster, tokens, offsets_match, largest_id, ends, bytes_per_token, validation_weight by document.
 
@@ -39,10 +41,19 @@ def split_statistics(
     )
 
 
-def token_statistics(described: Mapping[Split, pl.DataFrame], directory: Path) -> pl.DataFrame:
-    """split_statistics of both splits below each other, and in_both_splits: the document's cluster lies in two."""
+def token_statistics(directory: Path) -> pl.DataFrame:
+    """split_statistics of all documents of both splits, and in_both_splits: the document's cluster lies in two.
+
+    Tokens are read a block of documents at a time.
+    """
     frames = []
-    for split, documents in described.items():
+    for split in SPLITS:
         store = TokenStore(directory, split)
-        frames.append(split_statistics(documents, store.tokens, store.offsets, is_validation=split == "validation"))
+        documents = pl.read_parquet(documents_path(directory, split))
+        offsets = np.clip(store.offsets, 0, store.num_tokens)
+        for piece in cut(documents["tokens"], BLOCK_TOKENS):
+            enclosing = offsets[piece.start : piece.stop + 1]
+            tokens = store.read(int(enclosing.min()), int(enclosing.max()))
+            here = store.offsets[piece.start : piece.stop + 1] - enclosing.min()
+            frames.append(split_statistics(documents[piece], tokens, here, is_validation=split == "validation"))
     return pl.concat(frames).with_columns(in_both_splits=pl.col("validation_weight").n_unique().over("cluster") > 1)

@@ -1,43 +1,75 @@
-"""Token files: one flat uint16 array per split and the offsets of its documents, written in a stream, read through
-memory maps.
+"""Token files: the tokens of each split in shards of a stated size, which document each token belongs to, and which
+tokens each document has. Written in a stream, read through memory maps.
+
+    <split>-00000.tokens.npy   every shard but the last has `tokenize.shard_tokens` tokens; uint16, or uint32 for a
+                               vocabulary that is larger than 65,536
+    <split>.offsets.npy        (documents + 1,) int64: document d is tokens offsets[d] to offsets[d + 1]
+    <split>.blocks.npy         (blocks + 1,) int64: the document of every 1,024th token, and the last document
+    <split>.documents.parquet  what each document is, in the order of the tokens, which is that of their ids
+
+Shards, so that the files of a large corpus are hashed, copied and fetched in parallel and a broken one costs one shard.
+They are full whatever the documents are, so that the shard of a token is one division: a document or a training window
+may lie across the end of a shard, and is then copied together; all others are views of the memory map.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from components.core.errors import ArtifactError
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
-TOKEN_DTYPE = np.dtype("<u2")
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 BLOCK_TOKENS = 1024
+COUNTED_TOKENS = 1 << 22  # bincount makes int64 of them
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+    """The smallest of two types that numbers every token."""
+    return np.dtype("<u2") if vocabulary_size <= 1 << 16 else np.dtype("<u4")
 
 
 class TokenWriter:
-    """Append documents to `<split>.tokens.npy`; `close` writes `<split>.offsets.npy` beside it.
+    """Append documents to the shards of a split; leaving the context writes offsets and blocks beside them.
 
-    Memory is the offsets alone. npy leaves room in its header for the final length, which `close` fills in.
+    Memory is the offsets alone. npy leaves room in its header for the final length, filled in when a shard is closed.
     """
 
-    def __init__(self, directory: Path, split: Split) -> None:
+    def __init__(self, directory: Path, split: Split, *, vocabulary_size: int, shard_tokens: int) -> None:
+        self.num_tokens = 0
+        self.rows: dict[str, int] = {}
         self._directory = directory
         self._split = split
+        self._dtype = token_dtype(vocabulary_size)
+        self._shard_tokens = shard_tokens
         self._lengths: list[NDArray[np.int64]] = []
-        self.num_tokens = 0
-        self._file: IO[bytes] = tokens_path(directory, split).open("wb")
-        self._write_header()
+        self._file: IO[bytes] | None = None
+        self._open()
 
-    def append(self, documents: Sequence[Sequence[int]]) -> None:
-        """Add documents in order, each with its final <|endoftext|> already in place."""
-        self._lengths.append(np.fromiter(map(len, documents), dtype=np.int64, count=len(documents)))
-        for document in documents:
-            self._file.write(np.asarray(document, dtype=TOKEN_DTYPE).tobytes())
-        self.num_tokens += int(self._lengths[-1].sum())
+    def append(self, tokens: NDArray[np.integer], lengths: NDArray[np.int64]) -> None:
+        """Add documents in order: their tokens one after another, each with its final <|endoftext|> in place, and the
+        number of tokens of each, at least 1."""
+        assert lengths.sum() == len(tokens) and (lengths > 0).all(), "every document ends with a token"
+        self._lengths.append(lengths.astype(np.int64))
+        tokens = tokens.astype(self._dtype, copy=False)
+        start = 0
+        while start < len(tokens):
+            room = self._shard_tokens * len(self.rows) - self.num_tokens
+            if not room:
+                self._close()
+                self._open()
+                continue
+            part = tokens[start : start + room]
+            assert self._file is not None
+            self._file.write(np.ascontiguousarray(part).data)
+            self.num_tokens += len(part)
+            start += len(part)
 
     def __enter__(self) -> Self:
         return self
@@ -45,72 +77,167 @@ class TokenWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.seek(0)
-        self._write_header()
-        self._file.close()
+        self._close()
+        if error is not None:
+            return
         offsets = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *self._lengths]))
-        np.save(offsets_path(self._directory, self._split), offsets)
+        for path, array in (
+            (offsets_path(self._directory, self._split), offsets),
+            (blocks_path(self._directory, self._split), blocks_of(offsets)),
+        ):
+            np.save(path, array)
+            self.rows[path.name] = len(array)
 
-    def _write_header(self) -> None:
-        header = {"descr": TOKEN_DTYPE.str, "fortran_order": False, "shape": (self.num_tokens,)}
+    def _open(self) -> None:
+        path = shard_path(self._directory, self._split, len(self.rows))
+        self.rows[path.name] = 0
+        self._file = path.open("wb")
+        self._write_header(0)
+
+    def _close(self) -> None:
+        assert self._file is not None
+        name = Path(self._file.name).name
+        self.rows[name] = self.num_tokens - self._shard_tokens * (len(self.rows) - 1)
+        self._file.seek(0)
+        self._write_header(self.rows[name])
+        self._file.close()
+
+    def _write_header(self, num_tokens: int) -> None:
+        assert self._file is not None
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (num_tokens,)}
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-class TokenStore:
-    """The tokens of one split, memory-mapped.
+def blocks_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The document of every BLOCK_TOKENS-th token and, behind them, the last document, shape (blocks + 1,)."""
+    starts = np.arange(0, int(offsets[-1]), BLOCK_TOKENS)
+    first = np.searchsorted(offsets, starts, side="right") - 1
+    return np.append(first, len(offsets) - 2).astype(np.int64)
 
-    tokens   shape (T,), uint16
-    offsets  shape (documents + 1,), int64: document d is tokens[offsets[d]:offsets[d + 1]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRange:
+    """Where a document's tokens lie: row `row` of its split's documents, tokens [start, stop)."""
+
+    split: Split
+    row: int
+    start: int
+    stop: int
+
+
+class TokenStore:
+    """The tokens of one split, memory-mapped: num_tokens of them (T), <|endoftext|> included, of num_documents.
+
+    shards   the tokens in order, each but the last of the same length
+    offsets  shape (documents + 1,), int64: document d is tokens offsets[d] to offsets[d + 1]
     """
 
     def __init__(self, directory: Path, split: Split) -> None:
-        """Open `<split>.tokens.npy` and `<split>.offsets.npy`. Raises ArtifactError when they do not fit together."""
+        """Open the files of a split. Raises ArtifactError when they are absent or do not fit together."""
+        self.split = split
+        self.directory = directory
         try:
-            self.tokens: NDArray[np.uint16] = np.load(tokens_path(directory, split), mmap_mode="r")
+            names = sorted(directory.glob(f"{split}-*.tokens.npy")) or [shard_path(directory, split, 0)]
+            self.shards: list[Tokens] = [np.load(path, mmap_mode="r") for path in names]
             self.offsets: NDArray[np.int64] = np.load(offsets_path(directory, split), mmap_mode="r")
+            self._blocks: NDArray[np.int64] = np.load(blocks_path(directory, split), mmap_mode="r")
         except (OSError, ValueError) as error:
             raise ArtifactError(
                 f"{directory}: tokens of {split} cannot be read: {error}; run tokenize again"
             ) from error
-        if self.offsets[-1] != len(self.tokens):
+        self.num_documents = len(self.offsets) - 1
+        self.num_tokens = sum(map(len, self.shards))
+        self._shard_tokens = len(self.shards[0])
+        if self.offsets[-1] != self.num_tokens:
             raise ArtifactError(
-                f"{offsets_path(directory, split)}: ends at {self.offsets[-1]}, {len(self.tokens)} tokens were found; "
+                f"{offsets_path(directory, split)}: ends at {self.offsets[-1]}, {self.num_tokens} tokens were found; "
                 "run tokenize again"
             )
-        # The document in which each block begins: a search then looks at the few documents of one block.
-        blocks = np.arange(0, len(self.tokens) + BLOCK_TOKENS, BLOCK_TOKENS)
-        self._first = np.minimum(np.searchsorted(self.offsets, blocks, side="right") - 1, self.num_documents - 1)
+        if any(len(shard) != self._shard_tokens for shard in self.shards[:-1]):
+            raise ArtifactError(
+                f"{directory}: found shards of {sorted({len(each) for each in self.shards[:-1]})} tokens for {split}, "
+                "needed one length for all but the last; run tokenize again"
+            )
+        if len(self._blocks) != -(-self.num_tokens // BLOCK_TOKENS) + 1:
+            raise ArtifactError(f"{blocks_path(directory, split)}: does not fit the tokens; run tokenize again")
 
-    @property
-    def num_tokens(self) -> int:
-        """T, <|endoftext|> included."""
-        return len(self.tokens)
+    def read(self, start: int, stop: int) -> Tokens:
+        """Tokens [start, stop) of the split: a view where they lie in one shard, else a copy. O(stop - start)."""
+        if not 0 <= start <= stop <= self.num_tokens:
+            raise IndexError(f"tokens {start} to {stop} of {self.num_tokens}")
+        parts = []
+        for number in range(start // self._shard_tokens, -(-stop // self._shard_tokens)) if stop > start else ():
+            base = number * self._shard_tokens
+            parts.append(self.shards[number][max(start - base, 0) : stop - base])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([self.shards[0][:0], *parts])
 
-    @property
-    def num_documents(self) -> int:
-        """Number of documents."""
-        return len(self.offsets) - 1
+    def document(self, row: int) -> Tokens:
+        """The tokens of one document, its final <|endoftext|> included."""
+        if not 0 <= row < self.num_documents:
+            raise IndexError(f"document {row} of {self.num_documents}")
+        return self.read(int(self.offsets[row]), int(self.offsets[row + 1]))
 
-    def document(self, index: int) -> NDArray[np.uint16]:
-        """The tokens of one document, its final <|endoftext|> included; a view, nothing is copied."""
-        if not 0 <= index < self.num_documents:
-            raise IndexError(f"document {index} of {self.num_documents}")
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+    def counts(self, vocabulary_size: int) -> NDArray[np.int64]:
+        """How often each token occurs, shape (vocabulary_size,); a piece of a shard in memory at a time."""
+        total = np.zeros(vocabulary_size, dtype=np.int64)
+        for start in range(0, self.num_tokens, COUNTED_TOKENS):
+            piece = self.read(start, min(start + COUNTED_TOKENS, self.num_tokens))
+            total += np.bincount(piece, minlength=vocabulary_size)
+        return total
 
-    def document_of(self, token: int) -> int:
-        """The document that the token at an offset belongs to. O(1) for documents of more than a few tokens."""
-        if not 0 <= token < self.num_tokens:
-            raise IndexError(f"token {token} of {self.num_tokens}")
-        block = token // BLOCK_TOKENS
-        low, high = int(self._first[block]), int(self._first[block + 1])
-        return low + int(np.searchsorted(self.offsets[low + 1 : high + 1], token, side="right"))
+    def document_at(self, token: int) -> int:
+        """The row of the document that the token at an offset belongs to, in O(1)."""
+        return int(self.documents_at(np.array([token], dtype=np.int64))[0])
+
+    def documents_at(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row of the document that each token belongs to, of the shape of `tokens` (offsets in the split).
+
+        O(1) for each: the token's block says between which two documents it lies, and as a document has at least one
+        token, eleven halvings always find it there.
+        """
+        if len(tokens) and (tokens.min() < 0 or tokens.max() >= self.num_tokens):
+            raise IndexError(f"tokens {tokens.min()} to {tokens.max()} of {self.num_tokens}")
+        low, high = self._blocks[tokens // BLOCK_TOKENS], self._blocks[tokens // BLOCK_TOKENS + 1]
+        while (low < high).any():
+            middle = (low + high + 1) // 2
+            begun = self.offsets[middle] <= tokens
+            low, high = np.where(begun, middle, low), np.where(begun, high, middle - 1)
+        return np.asarray(low)
+
+    def range_of(self, document_id: str) -> DocumentRange | None:
+        """The tokens of the document with this id; None when it is not in this split. The table of documents is sorted
+        by id, so that just the row group that may hold it is looked into."""
+        documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
+        found = documents.filter(pl.col("id") == document_id).collect()
+        if found.is_empty():
+            return None
+        row = int(found["row"][0])
+        return DocumentRange(split=self.split, row=row, start=int(self.offsets[row]), stop=int(self.offsets[row + 1]))
 
 
-def tokens_path(directory: Path, split: Split) -> Path:
-    """Where the tokens of a split lie."""
-    return directory / f"{split}.tokens.npy"
+def find_document(directory: Path, document_id: str) -> DocumentRange | None:
+    """The tokens of a document in whichever split holds it; None when neither does."""
+    ranges = (TokenStore(directory, split).range_of(document_id) for split in SPLITS)
+    return next((found for found in ranges if found is not None), None)
+
+
+def shard_path(directory: Path, split: Split, number: int) -> Path:
+    """Where a shard of the tokens of a split lies."""
+    return directory / f"{split}-{number:05}.tokens.npy"
 
 
 def offsets_path(directory: Path, split: Split) -> Path:
     """Where the document offsets of a split lie."""
     return directory / f"{split}.offsets.npy"
+
+
+def blocks_path(directory: Path, split: Split) -> Path:
+    """Where the documents of every BLOCK_TOKENS-th token lie."""
+    return directory / f"{split}.blocks.npy"
+
+
+def documents_path(directory: Path, split: Split) -> Path:
+    """Where the description of the documents lies."""
+    return directory / f"{split}.documents.parquet"

@@ -33,6 +33,11 @@ class TextCodec:
         """Number of tokens, special ones included."""
         return int(self._tokenizer.get_vocab_size())
 
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its name, None when there is none."""
+        found = self._tokenizer.token_to_id(token)
+        return None if found is None else int(found)
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; never a special token."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

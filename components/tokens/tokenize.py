@@ -1,18 +1,24 @@
 """Turn clean documents into token files, with whole near-duplicate clusters held out for validation.
 
 Reads   clean documents (`--source`), rows in the order of their ids; the tokenizer (`--tokenizer`)
-Writes  per split: <split>.tokens.npy (uint16), <split>.offsets.npy (int64), <split>.documents.parquet (id, path,
-        language, bytes, tokens, cluster); validation.parquet, the held-out rows with their text; contract.json, how
-        the files fare by the suite `tokens`
+Writes  per split: <split>-*.tokens.npy, <split>.offsets.npy, <split>.blocks.npy (components.tokens.store says what they
+        hold), <split>.documents.parquet (id, path, language, bytes, tokens, cluster); validation.parquet, the held-out
+        rows with their text; contract.json, how the files fare by the suite `tokens`
 Covers: every document, in the order of the ids, each followed by <|endoftext|>; text that looks like a special token
-is encoded as ordinary characters.  Not covered: the order in which training sees them (components.tokens.order).
+is encoded as ordinary characters; memory of a few row groups and the offsets, whatever the size of the corpus.
+Not covered: the order in which training sees them (components.tokens.order).
+
+fastokens encodes; at the start and in every chunk its ids of some of the documents are compared with those of
+tokenizers. If any differ, everything is written again by tokenizers, and events and statistics say why.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from components.core import artifact
 from components.core.artifact import Manifest
@@ -20,100 +26,152 @@ from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
 from components.data.contract import Contract
+from components.data.documents import cut, row_groups
 from components.tokens.config import TokenizeConfig
 from components.tokens.contract import token_statistics
-from components.tokens.special import END_OF_TEXT_ID
-from components.tokens.split import is_validation
-from components.tokens.store import SPLITS, Split, TokenWriter, offsets_path, tokens_path
+from components.tokens.encoder import Encoder
+from components.tokens.output import VALIDATION_SCHEMA, Output
+from components.tokens.special import END_OF_TEXT_ID, SPECIAL_TOKENS
+from components.tokens.split import draw, is_validation
+from components.tokens.store import SPLITS
 from components.tokens.text import TextCodec
 
-DOCUMENT_COLUMNS = ("id", "path", "language", "bytes", "tokens", "cluster")
-VALIDATION_COLUMNS = ("id", "text", "path", "package", "licence", "language", "bytes", "cluster")
+# The first chunk is compared more: a tokenizer that fastokens reads differently shows at once.
+FIRST_VERIFIED_SHARE = 0.02
 
 
-def chunks(parts: Sequence[Path], chunk_bytes: int) -> Iterator[pl.DataFrame]:
-    """The rows of all parts in order, in frames of about `chunk_bytes` of text; `bytes` are those of the clean text."""
-    for part in parts:
-        rows = pl.read_parquet(part, columns=list(VALIDATION_COLUMNS))
+class DifferentIdsError(Exception):
+    """fastokens and tokenizers disagree about a document; its message is the document's id."""
+
+
+def chunks(source: Path, chunk_bytes: int) -> Iterator[pl.DataFrame]:
+    """The rows of all shards in order, in frames of about `chunk_bytes` of text; `bytes` count the clean text."""
+    for _, _, rows in row_groups(source, VALIDATION_SCHEMA.names()):
         rows = rows.with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
-        number = (rows["bytes"].cum_sum() - 1) // chunk_bytes
-        yield from rows.with_columns(chunk=number).partition_by("chunk", maintain_order=True, include_key=False)
+        for piece in cut(rows["bytes"], chunk_bytes):
+            yield rows[piece]
 
 
-def encode(documents: pl.DataFrame, codec: TextCodec, writer: TokenWriter) -> pl.DataFrame:
-    """Write the tokens of each row, each followed by <|endoftext|>, and return the rows' description."""
-    encoded = codec.encode_batch(documents["text"].to_list())
-    for tokens in encoded:
-        tokens.append(END_OF_TEXT_ID)
-    writer.append(encoded)
-    counts = pl.Series("tokens", [len(tokens) for tokens in encoded], dtype=pl.Int64)
-    return documents.with_columns(counts).select(DOCUMENT_COLUMNS)
+def ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The same frames; the next one is read in a thread while this one is worked on."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        upcoming = pool.submit(next, frames, None)
+        while (frame := upcoming.result()) is not None:
+            upcoming = pool.submit(next, frames, None)
+            yield frame
 
 
-def encode_all(
-    config: TokenizeConfig, parts: Sequence[Path], codec: TextCodec, directory: Path
-) -> dict[Split, pl.DataFrame]:
-    """Write the token files of both splits and validation.parquet; return the description of each split's documents."""
-    events = Events("tokenize")
-    total = sum(int(pl.scan_parquet(part).select(pl.col("bytes").sum()).collect().item()) for part in parts)
-    described: dict[Split, list[pl.DataFrame]] = {split: [] for split in SPLITS}
-    validation: list[pl.DataFrame] = []
-    done = 0
-    with TokenWriter(directory, "train") as train, TokenWriter(directory, "validation") as held_out:
-        for rows in chunks(parts, config.chunk_bytes):
-            mask = is_validation(rows["cluster"], config.validation_fraction, config.seed)
-            validation.append(rows.filter(mask))
-            described["train"].append(encode(rows.filter(~mask), codec, train))
-            described["validation"].append(encode(validation[-1], codec, held_out))
-            done += int(rows["bytes"].sum())
-            events.progress(done, max(total, done), "bytes")
-    if validation:
-        pl.concat(validation).write_parquet(directory / "validation.parquet", compression="zstd")
-    return {split: pl.concat(frames) if frames else pl.DataFrame() for split, frames in described.items()}
+def with_ends(tokens: NDArray[np.uint32], lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The tokens of all documents with <|endoftext|> behind each, and the lengths that include it."""
+    lengths = lengths + 1
+    result = np.empty(len(tokens) + len(lengths), dtype=np.uint32)
+    is_end = np.zeros(len(result), dtype=bool)
+    is_end[np.cumsum(lengths) - 1] = True
+    result[is_end] = END_OF_TEXT_ID
+    result[~is_end] = tokens
+    return result, lengths
+
+
+def choose_to_verify(rows: pl.DataFrame, share: float, seed: int) -> list[int]:
+    """The first rows in the order of a seeded hash of their ids, at least one, until they hold `share` of the bytes."""
+    order = pl.Series([draw(name, seed, "verify") for name in rows["id"].to_list()], dtype=pl.Float64).arg_sort()
+    before = rows["bytes"].gather(order).cum_sum() - rows["bytes"].gather(order)
+    return order.filter((before < share * int(rows["bytes"].sum())) | (before == 0)).to_list()
+
+
+def verify(
+    encoder: Encoder, rows: pl.DataFrame, tokens: NDArray[np.uint32], lengths: NDArray[np.int64], chosen: list[int]
+) -> None:
+    """Compare the ids of the chosen rows with those of tokenizers. Raises DifferentIdsError."""
+    stops = np.cumsum(lengths)
+    found = np.concatenate([tokens[stops[row] - lengths[row] : stops[row]] for row in chosen])
+    differs = encoder.differing(rows["text"].gather(chosen).to_list(), found, lengths[chosen])
+    if differs is not None:
+        raise DifferentIdsError(rows["id"][chosen[differs]])
+
+
+def encode_all(config: TokenizeConfig, source: Path, encoder: Encoder, output: Output, events: Events) -> int:
+    """Write every document. Returns how many were compared with tokenizers. Raises DifferentIdsError."""
+    total = sum(int(sizes["bytes"].sum()) for _, _, sizes in row_groups(source, ["bytes"]))
+    done = num_verified = 0
+    for rows in ahead(chunks(source, config.chunk_bytes)):
+        tokens, lengths = encoder.encode(rows["text"].to_list())
+        if encoder.engine != "tokenizers":
+            share = config.verified_share if done else max(config.verified_share, FIRST_VERIFIED_SHARE)
+            chosen = choose_to_verify(rows, share, config.seed)
+            verify(encoder, rows, tokens, lengths, chosen)
+            num_verified += len(chosen)
+        is_held_out = is_validation(rows["cluster"], config.validation_fraction, config.seed)
+        output.append(rows, *with_ends(tokens, lengths), is_held_out)
+        done += int(rows["bytes"].sum())
+        events.progress(done, max(total, done), "bytes")
+    return num_verified
+
+
+def write_all(
+    config: TokenizeConfig, source: Path, tokenizer: Path, directory: Path, events: Events
+) -> tuple[Output, dict[str, str | int]]:
+    """Write the files of both splits, by fastokens if its ids are those of tokenizers. Returns what was written, and
+    which engine did it, why, and how many documents were compared.
+    """
+    encoder = Encoder(tokenizer, config.engine)
+    size = {"vocabulary_size": encoder.codec.vocabulary_size, "shard_tokens": config.shard_tokens}
+    try:
+        with Output(directory, **size) as output:
+            num_verified = encode_all(config, source, encoder, output, events)
+        reason = encoder.reason
+    except DifferentIdsError as error:
+        reason = f"fastokens and tokenizers give different ids for document {error}"
+        for path in directory.iterdir():
+            path.unlink()
+        encoder, num_verified = Encoder(tokenizer, "tokenizers"), 0
+        with Output(directory, **size) as output:
+            encode_all(config, source, encoder, output, events)
+    if reason is not None:
+        events.note(f"encoded by tokenizers, about ten times slower: {reason}")
+    decided: dict[str, str | int] = {"engine": encoder.engine, "verified_documents": num_verified}
+    return output, decided if reason is None else {**decided, "engine_reason": reason}
+
+
+def require_special_tokens(codec: TextCodec, tokenizer: Path) -> None:
+    """Raise DataError unless the special tokens have the ids that all stages count on."""
+    for number, token in enumerate(SPECIAL_TOKENS):
+        found = codec.id_of(token)
+        if found != number:
+            raise DataError(
+                f"{tokenizer}: found {'no token' if found is None else f'id {found} for'} {token}, needed id {number}; "
+                "learn the tokenizer with the stage vocabulary, or give an adopted one these special tokens"
+            )
 
 
 def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> Manifest:
     """Encode every clean document. Raises DataError when a split would be empty."""
     inputs = [artifact.read(source), artifact.read(tokenizer)]
-    parts = sorted(source.glob("part-*.parquet"))
+    events = Events("tokenize")
     codec = TextCodec(tokenizer)
-    contract = Contract("tokens", config.contract, Events("tokenize"), {"largest_id": codec.vocabulary_size - 1})
+    require_special_tokens(codec, tokenizer)
+    contract = Contract("tokens", config.contract, events, {"largest_id": codec.vocabulary_size - 1})
     with artifact.create(out, stage="tokenize", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        described = encode_all(config, parts, codec, draft.path)
-        for split, documents in described.items():
-            if not len(documents):
+        output, decided = write_all(config, source, tokenizer, draft.path, events)
+        for split in SPLITS:
+            if not output.rows[f"{split}.documents.parquet"]:
+                total = sum(output.rows[f"{each}.documents.parquet"] for each in SPLITS)
                 raise DataError(
-                    f"{source}: {sum(map(len, described.values()))} documents leave none for {split} at "
+                    f"{source}: {total} documents leave none for {split} at "
                     f"tokenize.validation_fraction {config.validation_fraction} and tokenize.seed {config.seed}; "
                     "add documents or change the fraction"
                 )
-            documents.write_parquet(draft.path / f"{split}.documents.parquet", compression="zstd")
-            draft.rows[f"{split}.documents.parquet"] = len(documents)
-            draft.rows[tokens_path(draft.path, split).name] = int(documents["tokens"].sum())
-            draft.rows[offsets_path(draft.path, split).name] = len(documents) + 1
-        draft.rows["validation.parquet"] = len(described["validation"])
-        verdict = contract.require(token_statistics(described, draft.path), where=source)
+        draft.rows = output.rows
+        verdict = contract.require(token_statistics(draft.path), where=source)
         contract.write_report(verdict, draft.path)
-        draft.statistics = statistics(described, codec, inputs[1])
+        draft.statistics = {
+            **output.statistics(),
+            **decided,
+            "vocabulary_size": codec.vocabulary_size,
+            "tokenizer_digest": inputs[1].digest,
+        }
     assert draft.manifest is not None
     return draft.manifest
-
-
-def statistics(described: Mapping[Split, pl.DataFrame], codec: TextCodec, tokenizer: Manifest) -> dict[str, Any]:
-    """Counts of both splits; `bytes_per_token` counts the bytes of texts against their tokens and <|endoftext|>."""
-    num_tokens = {split: int(documents["tokens"].sum()) for split, documents in described.items()}
-    num_bytes = {split: int(documents["bytes"].sum()) for split, documents in described.items()}
-    return {
-        "train_tokens": num_tokens["train"],
-        "validation_tokens": num_tokens["validation"],
-        "train_documents": len(described["train"]),
-        "validation_documents": len(described["validation"]),
-        "train_bytes": num_bytes["train"],
-        "validation_bytes": num_bytes["validation"],
-        "bytes_per_token": round(sum(num_bytes.values()) / sum(num_tokens.values()), 6),
-        "vocabulary_size": codec.vocabulary_size,
-        "tokenizer_digest": tokenizer.digest,
-    }
 
 
 if __name__ == "__main__":

@@ -38,7 +38,11 @@ def windows_of(length: int, context: int) -> Iterator[tuple[int, int, int]]:
 
 @torch.no_grad()
 def nats(
-    model: PreTrainedModel, documents: Sequence[NDArray[np.uint16]], context: int, end_of_text: int, device: str
+    model: PreTrainedModel,
+    documents: Sequence[NDArray[np.uint16] | NDArray[np.uint32]],
+    context: int,
+    end_of_text: int,
+    device: str,
 ) -> float:
     """Sum of -ln p over every token of the documents (their end included), in float64 over float32 logits."""
     pending: list[tuple[NDArray[np.int64], int, int]] = []

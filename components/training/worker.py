@@ -55,7 +55,7 @@ class Windows:
         rows = []
         for epoch, sample in zip(epochs.tolist(), samples.tolist(), strict=True):
             start = sample * self.length
-            window = self.store.tokens[start : start + self.length + 1].astype(np.int64)
+            window = self.store.read(start, start + self.length + 1).astype(np.int64)
             rows.append(window_with_fills(window, config.fim_rate, FILL, config.seed, epoch, sample))
         return np.stack(rows)
 

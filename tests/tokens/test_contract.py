@@ -12,7 +12,7 @@ from components.data.contract import Contract
 from components.tokens.config import TokensContract
 from components.tokens.contract import split_statistics, token_statistics
 from components.tokens.special import END_OF_TEXT_ID
-from components.tokens.store import SPLITS, TokenWriter
+from components.tokens.store import SPLITS, TokenWriter, documents_path
 
 
 @pytest.fixture(autouse=True)
@@ -49,15 +49,15 @@ def test_every_fault_of_a_token_file_is_found(tmp_path: Path) -> None:
     train = {"good": [5, 6, 7, end], "large": [5, 100, end], "open": [5, 6, 7], "again": [5, end], "near": [9, end]}
     held_out = {"held": [8, end], "again": [5, end]}
     clusters = {"near": "c", "held": "c"}
-    frames = {}
     for split, documents in zip(SPLITS, (train, held_out), strict=True):
-        with TokenWriter(tmp_path, split) as writer:
-            writer.append(list(documents.values()))
-        frames[split] = described(documents, clusters)
-    frames["train"] = frames["train"].with_columns(
-        bytes=pl.when(pl.col("id") == "good").then(4000).otherwise(pl.col("bytes"))
-    )
-    found = rules(token_statistics(frames, tmp_path))
+        with TokenWriter(tmp_path, split, vocabulary_size=128, shard_tokens=5) as writer:
+            writer.append(
+                np.concatenate(list(documents.values())), np.array([len(each) for each in documents.values()])
+            )
+        frame = described(documents, clusters)
+        frame = frame.with_columns(bytes=pl.when(pl.col("id") == "good").then(4000).otherwise(pl.col("bytes")))
+        frame.write_parquet(documents_path(tmp_path, split))
+    found = rules(token_statistics(tmp_path))
     assert found == {
         "id_repeated": ["again", "again"],
         "id_outside_vocabulary": ["large"],

@@ -16,6 +16,7 @@ import torch
 from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError
+from components.tokens.store import SPLITS, TokenWriter
 from components.training import plan, pretrain
 from components.training.config import PlanConfig, PretrainConfig
 from components.training.engine import World
@@ -36,9 +37,9 @@ def make_inputs(folder: Path) -> None:
     assert draft.manifest is not None
     statistics = {"vocabulary_size": 128, "train_tokens": 4096, "tokenizer_digest": draft.manifest.digest}
     with artifact.create(folder / "tokens", stage="tokenize", config=StepConfig(), inputs=[], code=code) as draft:
-        for split in ("train", "validation"):
-            np.save(draft.path / f"{split}.tokens.npy", (TOKENS[:4096] % 128).astype(np.uint16))
-            np.save(draft.path / f"{split}.offsets.npy", np.arange(9) * 512)
+        for split in SPLITS:
+            with TokenWriter(draft.path, split, vocabulary_size=128, shard_tokens=3000) as writer:
+                writer.append(TOKENS[:4096] % 128, np.full(8, 512))
             rows = pl.DataFrame({"id": [f"{split}{number}" for number in range(8)], "bytes": [1000] * 8})
             rows.write_parquet(draft.path / f"{split}.documents.parquet")
         rows.with_columns(text=pl.lit("def f(): pass\n" * 71 + "# ...\n")).write_parquet(
