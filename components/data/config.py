@@ -8,7 +8,11 @@ from components.core.config import StepConfig
 from components.data.licences import OWN, PERMISSIVE, refused
 from components.data.sources.config import DEFAULT_SOURCES, AnySource
 
-DEFAULT_LANGUAGES = ("python",)
+# Every language that a path is known by (components.data.languages); a test compares.
+DEFAULT_LANGUAGES = (
+    *("c", "cpp", "csharp", "go", "java", "javascript", "markdown", "php", "python", "ruby", "rust", "shell", "sql"),
+    "typescript",
+)
 DEFAULT_OPT_OUT = "opt-out.yaml"
 
 
@@ -218,6 +222,9 @@ class CleanConfig(StepConfig):
     filters: FilterConfig = Field(default_factory=FilterConfig, description="which documents are worth keeping")
     redact: RedactConfig = Field(default_factory=RedactConfig, description="what becomes placeholders")
     duplicates: DuplicateConfig = Field(default_factory=DuplicateConfig, description="which documents repeat others")
+    decontaminate: DecontaminateConfig = Field(
+        default_factory=DecontaminateConfig, description="which documents hold what the models are measured on"
+    )
     task_bytes: int = Field(
         8_000_000,
         ge=100_000,

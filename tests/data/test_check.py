@@ -17,7 +17,7 @@ from components.data.check import check_clean, check_raw
 from components.data.clean import CLEAN_SCHEMA, DROPS_SCHEMA, REDACTIONS_SCHEMA
 from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig
 from components.data.contract import Contract
-from components.data.documents import SCHEMA, ShardWriter, write_table
+from components.data.documents import SCHEMA, ShardWriter, language_of, write_table
 from components.data.measures import document_statistics
 from components.data.rules import bounds, parameters_of, read_suite, suite_names, violations
 from tests.data.conftest import document, read_parts, write_raw
@@ -238,3 +238,9 @@ def test_an_older_result_stays_when_a_check_fails(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         check_raw(CHECK, source=tmp_path / "raw", out=tmp_path / "checked")
     assert artifact.read(tmp_path / "checked").digest == before.digest
+
+
+def test_every_language_that_a_path_is_known_by_may_pass() -> None:
+    suffixes = [".py", ".js", ".mjs", ".ts", ".tsx", ".java", ".go", ".rs", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs"]
+    known = {language_of(f"a{suffix}") for suffix in [*suffixes, ".rb", ".php", ".sh", ".sql", ".md"]}
+    assert known == set(CheckRawConfig().languages) == set(CheckCleanConfig().languages)
