@@ -253,6 +253,7 @@ def cycle(
     with exclusive(settings, "a cycle"):
         configure(profile, hours, overrides)
         stages = graph.read_graph()
+        graph.require_dependencies(stages, "clean", params.read_params().clean.decontaminate.suites)
         chosen = graph.stages_until(stages, until)
         current = Cycle(settings, profile)
         return _run(current, chosen, release and len(chosen) == len(stages))

@@ -84,6 +84,15 @@ def stages_until(stages: Sequence[Stage], until: str | None) -> list[Stage]:
     return list(stages[: names.index(until) + 1])
 
 
+def require_dependencies(stages: Sequence[Stage], name: str, paths: Sequence[str]) -> None:
+    """Raise ConfigError unless a stage depends on each of some files that params.yaml names: DVC would not see one
+    change."""
+    listed = {path for stage in stages if stage.name == name for path in stage.dependencies}
+    for path in paths:
+        if path not in listed:
+            raise ConfigError(f"dvc.yaml: stage {name} reads {path} and does not depend on it; add it to its deps")
+
+
 def missing_dependencies(stage: Stage) -> list[str]:
     """Source files that the stage may execute and dvc.yaml does not list among its dependencies."""
     return sorted({path.as_posix() for path in closure(stage.module_path)} - set(stage.dependencies))

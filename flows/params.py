@@ -26,6 +26,7 @@ from components.training.config import PlanConfig, PretrainConfig
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
+SUITES = Path("components/evaluation/suites")
 HEADER = """\
 # What the cycle does, one section per stage; where things live is in OVERNIGHT_* or .overnight/settings.toml.
 # Composed by `overnight cycle --profile {profile}` from the defaults and profiles/{profile}.yaml; edit freely.
@@ -53,7 +54,20 @@ class Params(StepConfig):
 
 def read_params(path: Path = PARAMS) -> Params:
     """The checked tree. Raises ConfigError with one line: file, key, what was found, what is allowed."""
-    return validate(read_yaml(path), Params, str(path))
+    return checked(read_yaml(path), str(path))
+
+
+def checked(value: Any, where: str) -> Params:
+    """A parsed tree, each section checked, and those that have to agree. Raises ConfigError with one line."""
+    params = validate(value, Params, where)
+    listed = {Path(each) for each in params.clean.decontaminate.suites}
+    for suite in params.evaluate.functional.suites:
+        if (path := SUITES / f"{suite}.jsonl") not in listed:
+            raise ConfigError(
+                f"{where}: clean.decontaminate.suites lacks {path}, which evaluate.functional.suites runs as {suite}; "
+                "add it there and to the deps of clean in dvc.yaml, or models are measured on what they were trained on"
+            )
+    return params
 
 
 def profile_names(folder: Path = PROFILES) -> list[str]:
@@ -66,7 +80,7 @@ def compose(profile: str, folder: Path = PROFILES) -> str:
     source = folder / f"{profile}.yaml"
     if not source.exists():
         raise ConfigError(f"profile {profile!r} does not exist; there are: {', '.join(profile_names(folder))}")
-    params = validate(read_yaml(source), Params, str(source))
+    params = checked(read_yaml(source), str(source))
     return HEADER.format(profile=profile) + _sections(params)
 
 
@@ -129,7 +143,7 @@ def overridden(text: str, assignments: Sequence[str]) -> str:
         except YAMLError as error:
             raise ConfigError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from error
         _assign(document, key.strip().split("."), value, assignment)
-    validate(_plain(document), Params, "--set" if assignments else str(PARAMS))
+    checked(_plain(document), "--set" if assignments else str(PARAMS))
     if not assignments:
         return text
     target = io.StringIO()

@@ -34,7 +34,6 @@ PLACES = {
     "align": Path("models/aligned"),
 }
 MODELS = ("pretrain", "sft", "align")
-OPT_OUT = Path("opt-out.yaml")
 Found = dict[str, Any]
 
 
@@ -47,7 +46,7 @@ def trace(reference: str, settings: Settings, params: Params) -> Found:
     raw, checked, clean = (held.get(stage) for stage in ("ingest", "check_raw", "clean"))
     copies = provenance.copies(raw, identity) if raw else []
     versions = _versions(settings, params, held, identity, notes)
-    entry = _opted_out(identity, copies)
+    entry = _opted_out(Path(params.ingest.opt_out), identity, copies)
     if not copies and not entry and not any(each["saw"] for each in versions or []):
         raise DataError(
             f"{reference}: no document of data/raw has this id, and no registered model is known to have it"
@@ -75,7 +74,7 @@ def forget(reference: str, settings: Settings, params: Params, *, reason: str, n
 
     Raises BusyError while a cycle runs: ingest must not see the list change.
     """
-    found = trace(reference, settings, params)
+    found, listing = trace(reference, settings, params), Path(params.ingest.opt_out)
     copies = found["clean"]["near_copies"] if found["clean"] else []
     wanted = {found["id"]: found["copies"][0]["path"] if found["copies"] else None}
     wanted |= {each["id"]: each["path"] for each in copies if near}
@@ -83,13 +82,13 @@ def forget(reference: str, settings: Settings, params: Params, *, reason: str, n
         added = [
             identity
             for identity, path in wanted.items()
-            if opt_out.add(OPT_OUT, opt_out.Entry(id=identity, known_as=path, reason=reason or None))
+            if opt_out.add(listing, opt_out.Entry(id=identity, known_as=path, reason=reason or None))
         ]
-    listed = {entry.id for entry in opt_out.read(OPT_OUT)}
+    listed = {entry.id for entry in opt_out.read(listing)}
     staying = [each for each in copies if each["id"] not in listed]
     return found | {
         "opt_out": {
-            "file": str(OPT_OUT),
+            "file": str(listing),
             "added": added,
             "listed_before": [each for each in wanted if each not in added],
         },
@@ -112,16 +111,16 @@ def _made_from_others(held: Mapping[str, Held]) -> list[str]:
     return notes
 
 
-def _opted_out(identity: str, copies: list[Found]) -> Found | None:
+def _opted_out(path: Path, identity: str, copies: list[Found]) -> Found | None:
     """The entry of the opt-out list that names the document, its repository or its path."""
-    if not OPT_OUT.exists():
+    if not path.exists():
         return None
     rows = pl.DataFrame(
         [{"id": identity, "package": each["package"], "path": each["path"], "author": None} for each in copies]
         or [{"id": identity, "package": None, "path": None, "author": None}],
         schema=dict.fromkeys(("id", "package", "path", "author"), pl.String),
     )
-    for entry in opt_out.read(OPT_OUT):
+    for entry in opt_out.read(path):
         if rows.select(opt_out.opted_out([entry]).is_not_null().any()).item():
             return entry.model_dump(exclude_none=True)
     return None

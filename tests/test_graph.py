@@ -3,8 +3,9 @@
 import pytest
 
 from components.core.closure import ROOT, closure
-from flows.graph import missing_dependencies, read_graph
-from flows.params import Params, compose, profile_names
+from components.core.errors import ConfigError
+from flows.graph import missing_dependencies, read_graph, require_dependencies
+from flows.params import Params, compose, overridden, profile_names
 
 STAGES = [
     "ingest",
@@ -20,6 +21,10 @@ STAGES = [
     "align",
     "evaluate",
 ]
+
+
+# Files that a stage's parameters name, not its code.
+SUITES = set(Params().clean.decontaminate.suites)
 
 
 def test_stages_come_after_what_they_depend_on() -> None:
@@ -38,7 +43,7 @@ def test_cache_key_holds_the_code(name: str) -> None:
     missing = missing_dependencies(stage)
     lines = "\n".join(f"      - {path}" for path in missing)
     assert not missing, f"add to deps of stage {name} in dvc.yaml:\n{lines}"
-    code = {path for path in stage.dependencies if path.startswith("components/")}
+    code = {path for path in stage.dependencies if path.startswith("components/")} - SUITES
     extra = code - {path.as_posix() for path in closure(stage.module_path)}
     assert not extra, f"stage {name} in dvc.yaml depends on code that it does not import: {sorted(extra)}"
 
@@ -63,6 +68,18 @@ def test_every_stage_has_a_section_and_so_have_release_and_serving() -> None:
 
 def test_params_as_committed_are_the_smoke_profile() -> None:
     assert (ROOT / "params.yaml").read_text() == compose("smoke", ROOT / "profiles")
+
+
+def test_what_models_are_measured_on_is_looked_for_in_the_corpus() -> None:
+    with pytest.raises(ConfigError) as caught:
+        overridden(compose("smoke", ROOT / "profiles"), ["clean.decontaminate.suites=[other.jsonl]"])
+    assert "clean.decontaminate.suites lacks components/evaluation/suites/short_tasks.jsonl" in str(caught.value)
+    assert "evaluate.functional.suites runs as short_tasks; add it there" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    stages = read_graph(ROOT)
+    require_dependencies(stages, "clean", sorted(SUITES))
+    with pytest.raises(ConfigError, match=r"stage clean reads my/suite\.jsonl and does not depend on it; add it"):
+        require_dependencies(stages, "clean", ["my/suite.jsonl"])
 
 
 @pytest.mark.parametrize("name", profile_names(ROOT / "profiles"))

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
+from components.data.config import DecontaminateConfig
 from components.data.deduplicate import Hashes, word_hashes
 
 PARTS = {
@@ -82,10 +83,10 @@ class Items:
         return sorted(set(self.passages["length"].to_list()) - {0})
 
 
-def read_items(paths: Sequence[Path], *, ngram_words: int, min_words: int) -> Items:
-    """The items of some suites. Raises DataError with one line: file, line, what was found, what was needed."""
+def read_items(config: DecontaminateConfig) -> Items:
+    """The items of all suites. Raises DataError with one line: file, line, what was found, what was needed."""
     rows, digests = [], {}
-    for path in paths:
+    for path in map(Path, config.suites):
         name = path.name.removesuffix(".gz").removesuffix(".jsonl")
         if name in digests:
             raise DataError(f"{path}: a second suite of the name {name}; give each file a name of its own")
@@ -93,7 +94,7 @@ def read_items(paths: Sequence[Path], *, ngram_words: int, min_words: int) -> It
         rows += [(name, *each) for each in _parse(path)]
     schema = {"suite": pl.String, "task_id": pl.String, "part": pl.String, "text": pl.String}
     passages = pl.DataFrame(rows, schema=schema, orient="row")
-    return prepare(passages, digests, ngram_words=ngram_words, min_words=min_words)
+    return prepare(passages, digests, ngram_words=config.ngram_words, min_words=config.min_words)
 
 
 def prepare(passages: pl.DataFrame, digests: dict[str, str], *, ngram_words: int, min_words: int) -> Items:
@@ -202,11 +203,11 @@ def _hits(items: Items, words: Hashes, offsets: NDArray[np.int64]) -> pl.DataFra
     sieve[_place(items.heads)] = True
     starts = np.flatnonzero(np.take(sieve, _place(_runs(words, items.head_words))))
     rows = np.searchsorted(offsets, starts, side="right") - 1
-    known = items.grams["gram"].unique().sort().to_numpy()
+    known = items.grams["gram"].to_numpy()
     for length in items.lengths:
         whole = starts + length <= offsets[rows + 1]
         grams = _grams_at(words, starts[whole], length)
-        held = np.isin(grams, known)
+        held = known[np.minimum(np.searchsorted(known, grams), known.size - 1)] == grams
         frames.append(pl.DataFrame({"row": rows[whole][held].astype(np.int64), "gram": grams[held]}))
     return pl.concat(frames).unique()
 

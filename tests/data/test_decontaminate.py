@@ -36,7 +36,7 @@ STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 
 def items_of(*paths: Path) -> Items:
-    return read_items(paths, ngram_words=CONFIG.ngram_words, min_words=CONFIG.min_words)
+    return read_items(DecontaminateConfig(suites=tuple(map(str, paths))))
 
 
 def tasks_of(path: Path) -> list[dict[str, str]]:
