@@ -11,10 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from components.core import services
 from components.core.config import Settings, read_settings
@@ -23,6 +26,9 @@ from components.core.errors import ConfigError, OvernightError
 SERVICE = "ray"
 # Shared memory for objects in flight. Ray's default, 30 % of the machine, is far more than a stage here keeps there.
 OBJECT_STORE_BYTES = 2 * 2**30
+# A task whose worker died is run again this often; then it is the task's fault.
+_MAX_RETRIES = 4
+_CANCEL_SECONDS = 10
 
 
 def _num_cpus(settings: Settings) -> int:
@@ -78,6 +84,54 @@ def connect() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def run_tasks(
+    function: Callable[..., Any], items: Sequence[Any], *shared: Any, describe: Callable[[Any], str] = str
+) -> Iterator[tuple[int, Any]]:
+    """`function(item, *shared)` for every item, each a Ray task on one core; (place of the item, result) as they end.
+
+    Only a few more than the cores are under way at a time, so the driver holds neither all tasks nor all results. A
+    task whose worker is killed runs again on another; tasks must bear being run twice. An exception in a task is raised
+    here as it is; when workers keep dying, OvernightError says at which item (`describe`). What is under way is then
+    cancelled.
+    """
+    if not items:
+        return
+    remote = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(function)
+    handed = [ray.put(each) for each in shared]
+    todo = iter(enumerate(items))
+    under_way: dict[Any, int] = {}
+    try:
+        while True:
+            # The cores may become more while this runs, on a cluster that grows.
+            window = 2 * int(ray.cluster_resources().get("CPU", 1)) + 1
+            for place, item in islice(todo, max(0, window - len(under_way))):
+                under_way[remote.remote(item, *handed)] = place
+            if not under_way:
+                return
+            for done in ray.wait(list(under_way), num_returns=1)[0]:
+                place = under_way.pop(done)
+                yield place, _result(done, describe, items[place])
+    finally:
+        for reference in under_way:
+            ray.cancel(reference)
+        if under_way:
+            ray.wait(list(under_way), num_returns=len(under_way), timeout=_CANCEL_SECONDS)
+
+
+def _result(reference: Any, describe: Callable[[Any], str], item: Any) -> Any:
+    """What a task returned. Raises its own exception, or OvernightError when no worker survived it."""
+    try:
+        return ray.get(reference)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise OvernightError(
+            f"every worker died, {_MAX_RETRIES + 1} in all, on {describe(item)} ({reason}); look at that input, "
+            "give the machine more memory, or make the tasks smaller"
+        ) from error
 
 
 def start_head(settings: Settings) -> str:

@@ -1,153 +1,178 @@
-"""Filter, redact and deduplicate documents, on Ray Data.
+"""Filter, redact and deduplicate documents, on Ray, in memory that does not grow with the corpus.
 
 Reads   data/checked
 Writes  part-*.parquet: the columns of raw with redacted text (id stays the sha256 of the original), and cluster, the
         smallest id among its near duplicates, and redactions, their count; sorted by id.
-        drops.parquet: id, path, reason, detail for every row that did not stay.
+        drops.parquet: id, path, reason, detail for every row that did not stay, sorted by id and path.
         redactions.parquet: id, kind, start, end (characters of the original text), placeholder.
-Covers: exact duplicates, the filters of filters.py, the private data of private_data.py, near duplicates.
-Not covered: decontamination against evaluation sets.
+Covers: exact duplicates, the filters of filters.py, the private data of private_data.py, near duplicates; rows that
+cannot be decoded, which become drops; workers that are killed, and a driver that is: the next run goes on from the
+pieces that were judged, with the same bytes.
+Not covered: decontamination against evaluation sets; a corpus whose ids are not in order.
 
-Workers judge documents; only signatures and reasons come together in the driver, which puts all in the order of ids,
-so the result is the same at any number of workers.
+Tasks judge pieces of the input (pieces.py), join the near duplicates among them (near_duplicates.py) and write the
+shards. Between them lie files, not objects: the driver sees counts, pairs of near duplicates and drops go by, and the
+object store nothing of weight. A worker needs about ten times `task_bytes`, or what a shard's row group needs. The disk
+needs, in the state directory and until the end, the text once more (compressed by half) and 0.9 kB a document.
 """
 
-import logging
-import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
-import ray.data
-from numpy.typing import NDArray
 
 from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.cluster import connect
+from components.core.closure import code_digest, lock_digest
+from components.core.cluster import connect, run_tasks
+from components.core.config import digest_of, read_settings
 from components.core.events import Events
 from components.core.step import main
-from components.data.config import CleanConfig
-from components.data.deduplicate import Signatures, first_occurrences, near_duplicates, signatures
-from components.data.documents import SCHEMA, ShardWriter, concat, cut, row_groups, write_table
+from components.data.config import CleanConfig, DuplicateConfig
+from components.data.deduplicate import band_hashes, candidate_probability, preference, signatures
+from components.data.documents import SCHEMA, ShardWriter, concat, shard_cuts, stream_table
 from components.data.filters import apply_filters
+from components.data.near_duplicates import NOBODY, Fate, find_near_duplicates
+from components.data.pieces import (
+    DROPS_SCHEMA,
+    Piece,
+    Plan,
+    piece_record,
+    plan,
+    read_array,
+    read_piece,
+    read_table,
+    work_folder,
+    write_piece,
+)
 from components.data.redact import find_all, replace
 
 CLEAN_SCHEMA = pl.Schema([*SCHEMA.items(), ("cluster", pl.String()), ("redactions", pl.Int32())])
-DROPS_SCHEMA = pl.Schema({"id": pl.String, "path": pl.String, "reason": pl.String, "detail": pl.String})
 _SPAN = pl.Struct({"kind": pl.String, "start": pl.Int64, "end": pl.Int64, "placeholder": pl.String})
 REDACTIONS_SCHEMA = pl.Schema([("id", pl.String()), *((field.name, field.dtype) for field in _SPAN.fields)])
-_JUDGED_SCHEMA = pl.Schema([*DROPS_SCHEMA.items(), ("bytes", pl.Int64()), ("signature", pl.Binary())])
-_STAGING = ".staging"
+# Similarities whose chance of being looked at is stated in the statistics.
+_S_CURVE = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 
 
-def judge(frame: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
-    """Documents with reason and detail (null when they stay), spans of private data, and their signature. No I/O.
+def judge(documents: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
+    """The documents with reason and detail, null when they stay, and with redacted text and its spans. No I/O.
 
-    The text of a document that stays is redacted; that of a dropped one becomes null. Rows keep their order.
+    A step sets reason and detail, or changes the text, of those that the steps before it let stay. Rows keep their
+    order.
     """
-    judged = apply_filters(frame, config.filters)
-    stays = judged["reason"].is_null()
-    texts: list[str | None] = judged["text"].set(~stays, None).to_list()
+    judged = apply_filters(documents, config.filters)
+    return redacted(judged, config)
+
+
+def redacted(judged: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
+    """Placeholders in the texts that stay, and spans, the list of what went; bytes are those of the new text."""
+    candidates = judged["text"].set(judged["reason"].is_not_null(), "")
+    texts: list[str | None] = judged["text"].to_list()
     spans: list[list[dict[str, Any]]] = [[] for _ in texts]
-    for row, found in find_all(judged["text"].set(~stays, ""), config.redact):
-        texts[row] = replace(judged["text"][row], found)
+    for row, found in find_all(candidates, config.redact):
+        texts[row] = replace(candidates[row], found)
         spans[row] = [{name: getattr(each, name) for name in REDACTIONS_SCHEMA.names()[1:]} for each in found]
-    matrix = signatures(
-        [text or "" for text in texts],
-        shingle_tokens=config.duplicates.shingle_tokens,
-        num_permutations=config.duplicates.num_permutations,
-        seed=config.duplicates.seed,
-    )
     return judged.with_columns(
-        pl.Series("text", texts, dtype=pl.String),
-        pl.Series("spans", spans, dtype=pl.List(_SPAN)),
-        pl.Series("signature", [row.tobytes() for row in matrix], dtype=pl.Binary),
+        pl.Series("text", texts, dtype=pl.String), pl.Series("spans", spans, dtype=pl.List(_SPAN))
     ).with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
 
 
-def judge_task(task: dict[str, NDArray[Any]], config: CleanConfig) -> pa.Table:
-    """One Ray task: read some rows of a row group, and judge them. Never fails for what a document holds."""
-    table = pq.ParquetFile(task["path"][0]).read_row_group(int(task["group"][0])).take(task["rows"][0])
-    frame = pl.DataFrame(pl.from_arrow(table))
-    return judge(frame, config).to_arrow(compat_level=pl.CompatLevel.oldest())
+def distinct(index: pl.DataFrame, config: DuplicateConfig) -> tuple[pl.Series, pl.DataFrame]:
+    """Which of some rows (id, path, licence, source, bytes) stay, one for each id, and the others as drops.
 
-
-def plan_tasks(source: Path, task_bytes: int) -> tuple[list[dict[str, Any]], pl.DataFrame, int]:
-    """Tasks of about `task_bytes` of text, in the order of the rows; exact duplicates as drops; the number of rows.
-
-    Rows are sorted by id and path, so of equal texts the one with the smallest path stays.
+    The detail of a drop is the path of the one that stays in its place.
     """
-    index = pl.concat(
-        rows.with_columns(
-            pl.lit(str(path.resolve())).alias("file"), pl.lit(group).alias("group"), pl.int_range(pl.len()).alias("row")
-        )
-        for path, group, rows in row_groups(source, ["id", "path", "bytes"])
+    best = index.with_columns(pl.Series("rank", preference(index, config))).with_row_index("row")
+    best = best.select("id", "row", pl.col("path").alias("detail"), "rank").sort("rank").unique("id", keep="first")
+    stays = pl.int_range(index.height, eager=True).is_in(best["row"].implode())
+    drops = index.filter(~stays).join(best, on="id", maintain_order="left")
+    return stays, drops.select("id", "path", pl.lit("exact_duplicate").alias("reason"), "detail")
+
+
+def judge_piece(piece: Piece, folder: Path, config: CleanConfig) -> dict[str, Any]:
+    """One Ray task: read a piece, judge its documents and write the outcome; returns its record."""
+    readable, index, drops = [], [], []
+    for rows, documents, unreadable in read_piece(piece):
+        drops.append(unreadable)
+        if documents is not None:
+            readable.append(rows)
+            index.append(documents.drop("text"))
+    stays, copies = distinct(concat(index, _INDEX_SCHEMA), config.duplicates)
+    drops.append(copies)
+    judged = []
+    for _, documents, _ in read_piece(Piece(number=piece.number, rows=tuple(readable))):
+        assert documents is not None
+        own, stays = stays[: documents.height], stays[documents.height :]
+        judged.append(judge(documents.cast(SCHEMA).filter(own), config))
+    documents = pl.concat(judged) if judged else judge(pl.DataFrame(schema=SCHEMA), config)
+    drops.append(documents.filter(pl.col("reason").is_not_null()).select(DROPS_SCHEMA.names()))
+    kept = documents.filter(pl.col("reason").is_null()).with_columns(
+        redactions=pl.col("spans").list.len().cast(pl.Int32)
     )
-    first = first_occurrences(index["id"])
-    tasks: list[dict[str, Any]] = []
-    for (file, group), rows in index.filter(first).group_by("file", "group", maintain_order=True):
-        for piece in cut(rows["bytes"], task_bytes):
-            tasks.append({"path": file, "group": group, "rows": rows["row"][piece].to_list()})
-    kept = index.filter(first).select("id", pl.col("path").alias("detail"))
-    drops = (
-        index.filter(~first)
-        .join(kept, on="id", maintain_order="left")
-        .select("id", "path", pl.lit("exact_duplicate").alias("reason"), "detail")
+    tables = {
+        "drops": concat(drops, DROPS_SCHEMA),
+        "redactions": kept.select("id", "spans").with_row_index("row").explode("spans").drop_nulls().unnest("spans"),
+    }
+    rows_in = sum(rows.stop - rows.start for rows in piece.rows)
+    return write_judged(folder, piece.number, kept, config.duplicates, tables, rows=rows_in)
+
+
+def write_judged(
+    folder: Path,
+    number: int,
+    documents: pl.DataFrame,
+    config: DuplicateConfig,
+    tables: Mapping[str, pl.DataFrame] | None = None,
+    **counts: int,
+) -> dict[str, Any]:
+    """Write a piece: the documents that stay (SCHEMA and redactions), what the join needs of them, and more tables."""
+    matrix = signatures(
+        documents["text"].to_list(),
+        shingle_tokens=config.shingle_tokens,
+        num_permutations=config.num_permutations,
+        seed=config.seed,
     )
-    return tasks, drops, index.height
+    hashes, rows = band_hashes(matrix, config.rows_per_band)
+    kept = documents.select(*SCHEMA.names(), "redactions")
+    arrays = {
+        "bytes": kept["bytes"].to_numpy(),
+        "signatures": matrix,
+        "bands": hashes,
+        "band_rows": rows.astype("uint32"),
+    }
+    every = {"documents": kept, **(tables or {})}
+    return write_piece(folder, number, every, arrays, documents=kept.height, records=len(hashes), **counts)
 
 
-def run_tasks(tasks: list[dict[str, Any]], config: CleanConfig) -> Iterator[pl.DataFrame]:
-    """Judged documents, a block of consecutive ones at a time, in whatever order the workers finish."""
-    if not tasks:
-        return
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # it tells its plan and its progress on standard error
-    with connect():
-        dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
-            judge_task, batch_size=1, batch_format="numpy", fn_kwargs={"config": config}, num_cpus=1
-        )
-        dataset.context.enable_progress_bars = False
-        for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            if block.num_rows:
-                yield pl.DataFrame(pl.from_arrow(block))
+def write_shard(
+    shard: tuple[int, Sequence[tuple[int, int, int]]], folder: Path, out: Path, fate: Fate, shard_bytes: int
+) -> tuple[dict[str, int], int]:
+    """One Ray task: write a shard from (piece, start, stop) of the documents that stay; its rows by file, its bytes."""
+    number, cuts = shard
+    writer = ShardWriter(out, CLEAN_SCHEMA, shard_bytes, first=number)
+    read: tuple[int, pl.DataFrame] | None = None
+    for piece, start, stop in cuts:
+        if read is None or read[0] != piece:
+            read = piece, staying_documents(folder, piece, fate)
+        writer.write(read[1][start:stop])
+    writer.close()
+    assert list(writer.rows) == [f"part-{number:05}.parquet"], f"shard {number} was cut otherwise: {writer.rows}"
+    return writer.rows, writer.total_bytes
 
 
-def preference(documents: pl.DataFrame, keep: str) -> NDArray[np.int64]:
-    """The rank of each document as the one to stay among its near duplicates, 0 first, shape (rows,)."""
-    numbered = documents.with_row_index("row")
-    if keep == "longest":
-        order = numbered.sort("bytes", "id", descending=[True, False])
-    else:
-        order = numbered.sort(pl.col("path").str.len_chars(), "path", "id")
-    rank = np.empty(documents.height, np.int64)
-    rank[order["row"].to_numpy()] = np.arange(documents.height)
-    return rank
-
-
-def drop_near_duplicates(documents: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
-    """For documents that stay so far (id, path, bytes, signature; sorted by id): id, path, cluster and kept_id.
-
-    kept_id is null for those that stay, and the id of the one that stays in its place for those that do not.
-    """
-    if not config.duplicates.near or documents.is_empty():
-        return documents.select("id", "path", cluster="id", kept_id=pl.lit(None, dtype=pl.String))
-    matrix: Signatures = np.frombuffer(b"".join(documents["signature"]), np.uint32).reshape(documents.height, -1)
-    near = near_duplicates(
-        matrix,
-        preference(documents, config.duplicates.keep),
-        rows_per_band=config.duplicates.rows_per_band,
-        similarity=config.duplicates.similarity,
-    )
-    stays = pl.Series(near.kept == np.arange(documents.height))
-    return documents.select(
-        "id",
-        "path",
-        documents["id"].gather(near.cluster).alias("cluster"),
-        documents["id"].gather(near.kept).set(stays, None).alias("kept_id"),
+def staying_documents(folder: Path, piece: int, fate: Fate) -> pl.DataFrame:
+    """The documents of a piece that stay (CLEAN_SCHEMA), in their order."""
+    members = fate.of_piece(piece).select("row", "cluster", "kept_id")
+    return (
+        read_table(folder, piece, "documents")
+        .with_row_index("row")
+        .cast({"row": pl.Int64})
+        .join(members, on="row", how="left", maintain_order="left")
+        .filter(pl.col("kept_id").is_null())
+        .with_columns(cluster=pl.coalesce("cluster", "id"))
+        .select(CLEAN_SCHEMA.names())
     )
 
 
@@ -155,63 +180,125 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
     """Write data/clean."""
     events = Events("clean")
     inputs = [artifact.read(source)]
-    with artifact.create(out, stage="clean", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        staging = draft.path / _STAGING
-        staging.mkdir()
-        tasks, exact, total = plan_tasks(source, config.task_bytes)
-        seen, judged = exact.height, []
-        for block in run_tasks(tasks, config):
-            block.write_ipc(staging / f"{block['id'][0]}.arrow")  # blocks are runs of ids, so names sort as rows do
-            judged.append(block.select(_JUDGED_SCHEMA.names()))
-            seen += block.height
-            events.progress(seen, total, "documents")
-        documents = concat(judged, _JUDGED_SCHEMA).sort("id")
-        fate = drop_near_duplicates(documents.filter(pl.col("reason").is_null()), config)
-        near = fate.filter(pl.col("kept_id").is_not_null()).select(
-            "id", "path", pl.lit("near_duplicate").alias("reason"), pl.col("kept_id").alias("detail")
-        )
-        filtered = documents.filter(pl.col("reason").is_not_null()).select(DROPS_SCHEMA.names())
-        drops = concat([exact, filtered, near], DROPS_SCHEMA).sort("id", "path")
-        writer = ShardWriter(draft.path, CLEAN_SCHEMA, config.shard_bytes)
-        redactions = _write(staging, fate.filter(pl.col("kept_id").is_null()), writer)
-        shutil.rmtree(staging)
+    cut = plan(source, config.task_bytes, {file.path: file.rows or 0 for file in inputs[0].files})
+    key = {"inputs": [each.digest for each in inputs], "config": config.digest, "lock": lock_digest()}
+    key["code"] = code_digest(Path(__file__))
+    work = read_settings().state.resolve() / "work" / "clean"
+    with (
+        work_folder(work, digest_of(key)[:16]) as folder,
+        artifact.create(out, stage="clean", config=config, inputs=inputs, code=Path(__file__)) as draft,
+        connect(),
+    ):
+        records = _judge_all(cut, folder, config, events)
+        fate = NOBODY
+        if config.duplicates.near:
+            total = sum(record["records"] for record in records)
+            fate = find_near_duplicates(folder, len(records), total, config.duplicates)
+        reasons: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
+        rows, kept_bytes = _write_shards(folder, len(records), fate, draft.path, config.shard_bytes)
+        drops = _counted(_drops(folder, len(records), cut, fate), "reason", reasons)
+        redactions = _counted(_redactions(folder, len(records), fate), "kind", kinds)
         draft.rows = {
-            **writer.rows,
-            "drops.parquet": write_table(drops, draft.path / "drops.parquet"),
-            "redactions.parquet": write_table(redactions, draft.path / "redactions.parquet"),
+            **rows,
+            "drops.parquet": stream_table(drops, DROPS_SCHEMA, draft.path / "drops.parquet"),
+            "redactions.parquet": stream_table(redactions, REDACTIONS_SCHEMA, draft.path / "redactions.parquet"),
         }
         draft.statistics = {
-            "documents": total,
-            "kept": sum(writer.rows.values()),
-            "bytes": writer.total_bytes,
-            "dropped_by_reason": _counts(drops["reason"]),
-            "redactions_by_kind": _counts(redactions["kind"]),
-            "near_duplicate_clusters": _clusters(fate),
+            "documents": cut.rows,
+            "kept": sum(rows.values()),
+            "bytes": kept_bytes,
+            "dropped_by_reason": dict(sorted(reasons.items())),
+            "redactions_by_kind": dict(sorted(kinds.items())),
+            **_near_statistics(fate, config.duplicates),
         }
-    events.metrics({"kept": draft.statistics["kept"], "bytes": writer.total_bytes})
+    events.metrics({"kept": draft.statistics["kept"], "bytes": kept_bytes})
     events.metrics({f"dropped/{reason}": count for reason, count in draft.statistics["dropped_by_reason"].items()})
     assert draft.manifest is not None
     return draft.manifest
 
 
-def _write(staging: Path, kept: pl.DataFrame, writer: ShardWriter) -> pl.DataFrame:
-    """Write the documents that stay, in their order; returns their redactions."""
-    redactions = []
-    for path in sorted(staging.glob("*.arrow")):
-        block = pl.read_ipc(path).join(kept.select("id", "cluster"), on="id", how="inner", maintain_order="left")
-        redactions.append(block.select("id", "spans").explode("spans").drop_nulls("spans").unnest("spans"))
-        writer.write(block.with_columns(redactions=pl.col("spans").list.len().cast(pl.Int32)))
-    writer.close()
-    return concat(redactions, REDACTIONS_SCHEMA)
+def _judge_all(cut: Plan, folder: Path, config: CleanConfig, events: Events) -> list[dict[str, Any]]:
+    """The records of all pieces, in their order; those that a killed run left are not judged again."""
+    records = [piece_record(folder, piece.number) for piece in cut.pieces]
+    todo = [piece for piece in cut.pieces if records[piece.number] is None]
+    if len(todo) < len(cut.pieces):
+        events.note(f"{len(cut.pieces) - len(todo)} of {len(cut.pieces)} pieces were judged before; going on")
+    seen = cut.unreadable.height + sum(record["rows"] for record in records if record)
+    for place, record in run_tasks(judge_piece, todo, folder, config):
+        records[todo[place].number] = record
+        seen += record["rows"]
+        events.progress(seen, cut.rows, "documents")
+    return [record for record in records if record]
 
 
-def _clusters(fate: pl.DataFrame) -> int:
-    """How many clusters have more than one document."""
-    return int((fate["cluster"].value_counts()["count"] > 1).sum())
+def _write_shards(folder: Path, pieces: int, fate: Fate, out: Path, shard_bytes: int) -> tuple[dict[str, int], int]:
+    """Write part-*.parquet; the rows of each, and the bytes of all. Of no documents, one empty shard."""
+
+    def sizes() -> Iterator[Any]:
+        for piece in range(pieces):
+            gone = fate.of_piece(piece).drop_nulls("kept_id")["row"]
+            size = pl.Series(read_array(folder, piece, "bytes"))
+            yield size.filter(~pl.int_range(len(size), eager=True).is_in(gone.implode())).to_numpy()
+
+    shards = list(enumerate(shard_cuts(sizes(), shard_bytes)))
+    if not shards:
+        return write_shard((0, ()), folder, out, fate, shard_bytes)
+    rows: dict[str, int] = {}
+    total = 0
+    for _, (own, own_bytes) in run_tasks(write_shard, shards, folder, out.resolve(), fate, shard_bytes):
+        rows |= own
+        total += own_bytes
+    return dict(sorted(rows.items())), total
 
 
-def _counts(values: pl.Series) -> dict[str, int]:
-    return dict(sorted(values.value_counts().iter_rows()))
+def _drops(folder: Path, pieces: int, cut: Plan, fate: Fate) -> Iterator[pl.DataFrame]:
+    """Every drop, by id and path; first those of which not even the id can be read."""
+    yield cut.unreadable.sort("path")
+    for piece in range(pieces):
+        near = fate.of_piece(piece).drop_nulls("kept_id").with_columns(reason=pl.lit("near_duplicate"))
+        near = near.select("id", "path", "reason", pl.col("kept_id").alias("detail"))
+        yield pl.concat([read_table(folder, piece, "drops"), near]).sort("id", "path")
+
+
+def _redactions(folder: Path, pieces: int, fate: Fate) -> Iterator[pl.DataFrame]:
+    """What was redacted in the documents that stay, in their order."""
+    for piece in range(pieces):
+        gone = fate.of_piece(piece).drop_nulls("kept_id").select(pl.col("row").cast(pl.UInt32))
+        yield read_table(folder, piece, "redactions").join(gone, on="row", how="anti", maintain_order="left")
+
+
+def _counted(frames: Iterator[pl.DataFrame], column: str, counts: Counter[str]) -> Iterator[pl.DataFrame]:
+    """The frames as they go by, their values of a column counted."""
+    for frame in frames:
+        counts.update(dict(frame[column].value_counts().iter_rows()))
+        yield frame
+
+
+def _near_statistics(fate: Fate, config: DuplicateConfig) -> dict[str, Any]:
+    """The clusters of near duplicates, how they came about, and the S-curve of the parameters."""
+    sizes = fate.members["cluster"].value_counts()["count"].to_list()
+    curve = {
+        str(each): candidate_probability(
+            each, num_permutations=config.num_permutations, rows_per_band=config.rows_per_band
+        )
+        for each in _S_CURVE
+    }
+    return {
+        "near_duplicate_clusters": len(sizes),
+        "near_duplicates": {
+            "candidate_pairs": fate.candidate_pairs,
+            "near_pairs": fate.near_pairs,
+            "documents_in_clusters": fate.members.height,
+            "largest_cluster": max(sizes, default=0),
+            "bands": config.num_permutations // config.rows_per_band,
+            "rows_per_band": config.rows_per_band,
+            "candidate_probability_by_similarity": {name: round(value, 6) for name, value in curve.items()},
+        },
+    }
+
+
+_INDEX_SCHEMA = pl.Schema({name: kind for name, kind in SCHEMA.items() if name != "text"})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A document on disk: the columns every data stage shares, and Parquet shards of a stated size and order."""
 
 import hashlib
-import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.core.errors import DataError
 
@@ -29,7 +29,8 @@ SCHEMA = pl.Schema(
 PARTS = "part-*.parquet"
 # Rows of a shard that are written, and can be read, on their own.
 _ROW_GROUP_BYTES = 16_000_000
-_HASHED_AT_ONCE = 64
+# Rows of a row group of a table without texts.
+_ROW_GROUP_ROWS = 65_536
 _LANGUAGES = {
     ".py": "python",
     ".pyi": "python",
@@ -60,19 +61,10 @@ def document_id(text: str) -> str:
 
 
 def document_ids(texts: pl.Series) -> pl.Series:
-    """document_id of every text, null for null; hashed in threads where the texts lie, without a copy of each."""
-    column = texts.cast(pl.String).rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    offsets = np.frombuffer(column.buffers()[1], dtype=np.int64)[column.offset :][: len(column) + 1].tolist()
-    content = memoryview(column.buffers()[2] or b"")
-
-    def hashed(start: int) -> list[str]:
-        edges = itertools.pairwise(offsets[start : start + _HASHED_AT_ONCE + 1])
-        return [hashlib.sha256(content[first:last]).hexdigest() for first, last in edges]
-
+    """document_id of every text, null for null; hashed in threads, since hashlib lets go of the interpreter."""
     with ThreadPoolExecutor() as pool:
-        parts = pool.map(hashed, range(0, len(column), _HASHED_AT_ONCE))
-        ids = pl.Series("id", [each for part in parts for each in part], dtype=pl.String)
-    return ids.set(texts.is_null(), None) if texts.has_nulls() else ids
+        ids = pool.map(lambda text: None if text is None else document_id(text), texts)
+        return pl.Series("id", list(ids), dtype=pl.String)
 
 
 def language_of(path: str) -> str | None:
@@ -117,19 +109,37 @@ def write_table(frame: pl.DataFrame, path: Path) -> int:
     return frame.height
 
 
+def stream_table(frames: Iterable[pl.DataFrame], schema: pl.Schema, path: Path) -> int:
+    """Write frames below each other into one zstd Parquet file, equal bytes for equal rows however they are cut.
+
+    Returns the number of rows. No more than a row group and a frame are in memory.
+    """
+    rows, waiting = 0, pl.DataFrame(schema=schema)
+    with pq.ParquetWriter(path, _plain(waiting).schema, compression="zstd") as writer:
+        for frame in frames:
+            waiting = pl.concat([waiting, frame.select(schema.names()).cast(schema)])
+            while waiting.height >= _ROW_GROUP_ROWS:
+                writer.write_table(_plain(waiting[:_ROW_GROUP_ROWS]))
+                waiting, rows = waiting[_ROW_GROUP_ROWS:], rows + _ROW_GROUP_ROWS
+        if waiting.height or not rows:
+            writer.write_table(_plain(waiting))
+    return rows + waiting.height
+
+
 class ShardWriter:
     """Writes rows in the order given into part-00000.parquet, part-00001.parquet, ... of about `shard_bytes` of text.
 
     The cuts depend on the rows alone, not on how they arrive. `rows` says how many rows each file got, `total_bytes`
-    how much text all of them.
+    how much text all of them. `first` numbers the first shard, for writers that write one of many.
     """
 
-    def __init__(self, directory: Path, schema: pl.Schema, shard_bytes: int) -> None:
+    def __init__(self, directory: Path, schema: pl.Schema, shard_bytes: int, first: int = 0) -> None:
         self.directory = directory
         self.rows: dict[str, int] = {}
         self.total_bytes = 0
         self._schema = schema
         self._shard_bytes = shard_bytes
+        self._first = first
         self._group: list[pl.DataFrame] = []
         self._group_bytes = 0
         self._written_bytes = 0
@@ -147,7 +157,7 @@ class ShardWriter:
 
     @property
     def _group_limit(self) -> int:
-        return min(_ROW_GROUP_BYTES, self._shard_bytes)
+        return _group_limit(self._shard_bytes)
 
     def _flush(self) -> None:
         if not self._group:
@@ -155,7 +165,7 @@ class ShardWriter:
         group = pl.concat(self._group)
         table = _plain(group)
         if self._writer is None:
-            self._name = f"part-{len(self.rows):05}.parquet"
+            self._name = f"part-{self._first + len(self.rows):05}.parquet"
             self._writer = pq.ParquetWriter(self.directory / self._name, table.schema, compression="zstd")
             self.rows[self._name] = 0
         self._writer.write_table(table, row_group_size=max(1, table.num_rows))
@@ -182,6 +192,35 @@ def cut_after(sizes: pl.Series, carried: int, limit: int) -> list[slice]:
     if not len(sizes):
         return []
     return cut(pl.concat([sizes[:1] + carried, sizes[1:]]), limit)
+
+
+def shard_cuts(sizes: Iterable[NDArray[np.int64]], shard_bytes: int) -> list[list[tuple[int, int, int]]]:
+    """Where a ShardWriter would cut rows that arrive in runs with these text sizes: for each shard (run, start, stop).
+
+    So that shards can be written each on its own. No rows, no shards.
+    """
+    limit = _group_limit(shard_bytes)
+    shards: list[list[tuple[int, int, int]]] = [[]]
+    group_bytes = written_bytes = 0
+    for run, each in enumerate(sizes):
+        ends, start, before = np.cumsum(each), 0, 0
+        while start < len(each):
+            last = int(np.searchsorted(ends, before + limit - group_bytes))
+            stop = min(last + 1, len(each))
+            shards[-1].append((run, start, stop))
+            group_bytes += int(ends[stop - 1]) - before
+            start, before = stop, int(ends[stop - 1])
+            if group_bytes >= limit:
+                written_bytes, group_bytes = written_bytes + group_bytes, 0
+                if written_bytes >= shard_bytes:
+                    shards.append([])
+                    written_bytes = 0
+    return [shard for shard in shards if shard]
+
+
+def _group_limit(shard_bytes: int) -> int:
+    """Text bytes from which a row group is written."""
+    return min(_ROW_GROUP_BYTES, shard_bytes)
 
 
 def _plain(frame: pl.DataFrame) -> pa.Table:

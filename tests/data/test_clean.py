@@ -1,17 +1,34 @@
 """Clean on a real Ray: every row kept or dropped with its reason, the same bytes at any number of tasks."""
 
+import contextlib
+import errno
+import json
+import os
 import random
-from collections.abc import Iterator
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import psutil
+import pyarrow.parquet as pq
 import pytest
+import ray
 
 from components.core import artifact
+from components.core.cluster import run_tasks
+from components.core.errors import ArtifactError, DataError
+from components.core.events import read_events
 from components.data import clean as clean_module
-from components.data.clean import CLEAN_SCHEMA, DROPS_SCHEMA, REDACTIONS_SCHEMA, run
+from components.data import ingest
+from components.data.clean import CLEAN_SCHEMA, REDACTIONS_SCHEMA, run
 from components.data.config import CleanConfig, DuplicateConfig, FilterConfig, RedactConfig
-from components.data.documents import document_id
+from components.data.documents import SCHEMA, ShardWriter, document_id
+from components.data.pieces import DROPS_SCHEMA
 from components.data.redact import redact_text
 from tests.data.conftest import document, read_parts, write_raw
 
@@ -83,33 +100,106 @@ def test_text_is_redacted_and_its_spans_are_of_the_original(tmp_path: Path) -> N
     assert kept.filter(pl.col("redactions") > 0).height == 1
 
 
-def test_the_bytes_do_not_depend_on_how_the_work_is_cut(tmp_path: Path) -> None:
-    """The same files from one task, from many on two workers, and again."""
-    large = [document(program(number, 2000), f"{number}.py") for number in range(100, 112)]
-    write_raw(tmp_path / "checked", [*ROWS, *large])
-    one = clean(tmp_path, "one", CleanConfig(task_bytes=256_000_000))
-    many = clean(tmp_path, "many", CleanConfig(task_bytes=100_000))
-    again = clean(tmp_path, "again", CleanConfig(task_bytes=100_000))
-    assert one.files == many.files
-    assert many.digest == again.digest
+def large_rows() -> list[dict[str, object]]:
+    """Documents of 1.5 MB in all, near duplicates in each corner of them."""
+    rows = [document(program(number, 1000), f"{number}.py") for number in range(100, 150)]
+    return [*ROWS, *rows, *(document(str(row["text"]) + "# more\n", f"again/{row['path']}") for row in rows[::7])]
 
 
-def test_the_order_in_which_workers_finish_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = [document(program(number, 2000), f"{number}.py") for number in range(100, 112)]
-    write_raw(tmp_path / "checked", [*ROWS, *large])
-    config = CleanConfig(task_bytes=100_000)
-    first = clean(tmp_path, "first", config)
-    run_tasks = clean_module.run_tasks
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, artifact.Manifest]:
+    """A source of many pieces, and what clean makes of it."""
+    folder = tmp_path_factory.mktemp("large")
+    write_raw(folder / "checked", large_rows())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERNIGHT_STATE", str(folder / "state"))
+        return folder, run(MANY, source=folder / "checked", out=folder / "clean")
+
+
+# The smallest tasks and shards that there are.
+MANY = CleanConfig(task_bytes=100_000, shard_bytes=1_000_000)
+
+
+def test_the_bytes_do_not_depend_on_how_the_work_is_cut(large: tuple[Path, artifact.Manifest], tmp_path: Path) -> None:
+    """The same files from one task, and from many on two workers."""
+    folder, many = large
+    assert many.statistics["near_duplicates"]["near_pairs"] >= 8
+    config = MANY.model_copy(update={"task_bytes": 256_000_000})
+    assert run(config, source=folder / "checked", out=tmp_path / "one").files == many.files
+
+
+def test_shards_are_those_of_one_writer(large: tuple[Path, artifact.Manifest], tmp_path: Path) -> None:
+    folder, manifest = large
+    writer = ShardWriter(tmp_path, CLEAN_SCHEMA, MANY.shard_bytes)
+    writer.write(read_parts(folder / "clean"))
+    writer.close()
+    shards = {file.path: file.sha256 for file in manifest.files if file.path.startswith("part-")}
+    assert len(shards) >= 2
+    assert shards == {path.name: artifact.sha256_of(path) for path in tmp_path.iterdir()}
+
+
+def test_the_order_in_which_workers_finish_changes_nothing(
+    large: tuple[Path, artifact.Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, manifest = large
     arrived = []
 
-    def run_backwards(tasks: list[dict[str, object]], config: CleanConfig) -> Iterator[pl.DataFrame]:
-        blocks = sorted(run_tasks(tasks, config), key=lambda block: str(block["id"][0]), reverse=True)
-        arrived.extend(str(block["id"][0]) for block in blocks)
-        return iter(blocks)
+    def run_backwards(*arguments: Any) -> Iterator[tuple[int, Any]]:
+        done = sorted(run_tasks(*arguments), key=lambda each: -each[0])
+        arrived.append(len(done))
+        return iter(done)
 
     monkeypatch.setattr(clean_module, "run_tasks", run_backwards)
-    assert clean(tmp_path, "second", config).digest == first.digest
-    assert len(arrived) > 5 and arrived != sorted(arrived)
+    assert run(MANY, source=folder / "checked", out=tmp_path / "clean").digest == manifest.digest
+    assert arrived[0] > 5 and arrived[-1] >= 2
+
+
+def test_a_killed_worker_changes_nothing(large: tuple[Path, artifact.Manifest], tmp_path: Path) -> None:
+    folder, manifest = large
+    killed: list[int] = []
+    done = threading.Event()
+
+    def kill_one() -> None:
+        while not done.is_set() and not killed:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if process.cmdline()[:1] == ["ray::judge_piece"]:
+                        process.kill()
+                        killed.append(process.pid)
+                        break
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    try:
+        assert run(MANY, source=folder / "checked", out=tmp_path / "clean").digest == manifest.digest
+    finally:
+        done.set()
+        killer.join()
+    assert killed
+
+
+def test_a_killed_driver_leaves_pieces_that_the_next_one_goes_on_from(
+    large: tuple[Path, artifact.Manifest], tmp_path: Path, state: Path
+) -> None:
+    folder, manifest = large
+    (tmp_path / "params.yaml").write_text(json.dumps({"clean": MANY.model_dump(mode="json")}))
+    where = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    paths = {"--params": tmp_path / "params.yaml", "--source": folder / "checked", "--out": tmp_path / "clean"}
+    command = [sys.executable, "-m", "components.data.clean", *(str(each) for pair in paths.items() for each in pair)]
+    driver = subprocess.Popen(command, env=os.environ | where, cwd=Path(__file__).parents[2])
+    while len(list(state.glob("work/clean/*/0*"))) < 2:
+        assert driver.poll() is None, "it ended before it could be killed"
+    driver.kill()
+    driver.wait()
+    (left,) = (path for path in (state / "work" / "clean").iterdir() if path.is_dir())
+    cut_short = max(left.glob("0*")) / "bands.npy"
+    cut_short.write_bytes(cut_short.read_bytes()[:-1])
+    whole = len(list(left.glob("0*"))) - 1
+    assert run(MANY, source=folder / "checked", out=tmp_path / "clean").digest == manifest.digest
+    notes = [event["text"] for event in read_events(state / "events" / "manual" / "clean.jsonl")[0] if "text" in event]
+    found = re.fullmatch(r"(\d+) of (\d+) pieces were judged before; going on", notes[-1])
+    assert found and whole <= int(found[1]) < int(found[2])
+    assert not list((state / "work" / "clean").iterdir())
 
 
 def test_switches_switch_off(tmp_path: Path) -> None:
@@ -127,7 +217,7 @@ def test_switches_switch_off(tmp_path: Path) -> None:
 
 def test_shortest_path_keeps_the_other_near_duplicate(tmp_path: Path) -> None:
     write_raw(tmp_path / "checked", [document(ORIGINAL, "z.py"), document(NEAR, "a/b.py")])
-    clean(tmp_path, "clean", CleanConfig(duplicates=DuplicateConfig(keep="shortest_path")))
+    clean(tmp_path, "clean", CleanConfig(duplicates=DuplicateConfig(keep=("shortest_path",))))
     assert read_parts(tmp_path / "clean")["path"].to_list() == ["z.py"]
 
 
@@ -136,3 +226,119 @@ def test_a_corpus_of_which_nothing_stays_is_an_empty_table(tmp_path: Path) -> No
     manifest = clean(tmp_path, "clean")
     assert manifest.statistics["kept"] == 0
     assert read_parts(tmp_path / "clean").schema == CLEAN_SCHEMA
+
+
+def test_of_equal_texts_from_several_sources_the_better_licence_and_source_stays(tmp_path: Path) -> None:
+    write_raw(
+        tmp_path / "checked",
+        [
+            document(ORIGINAL, "a/1.py", licence="Apache-2.0", source="web"),
+            document(ORIGINAL, "b/2.py", licence="MIT", source="web"),
+            document(ORIGINAL, "c/3.py", licence="MIT", source="own"),
+            document(NEAR, "near.py", licence="Apache-2.0", source="own"),
+        ],
+    )
+    clean(tmp_path, "clean", CleanConfig(duplicates=DuplicateConfig(sources=("own", "web"))))
+    assert read_parts(tmp_path / "clean")["path"].to_list() == ["c/3.py"]
+    drops = pl.read_parquet(tmp_path / "clean" / "drops.parquet")
+    assert {(row["path"], row["reason"], row["detail"]) for row in drops.iter_rows(named=True)} == {
+        ("a/1.py", "exact_duplicate", "c/3.py"),
+        ("b/2.py", "exact_duplicate", "c/3.py"),
+        ("near.py", "near_duplicate", document_id(ORIGINAL)),
+    }
+
+
+def test_ids_out_of_order_are_refused(tmp_path: Path) -> None:
+    frame = pl.DataFrame(ROWS, schema=SCHEMA).sort("id", descending=True)
+    with pytest.raises(DataError, match=r"part-00000.parquet: ids are null or out of order in row group 0"):
+        run(CleanConfig(), source=broken(tmp_path, frame), out=tmp_path / "clean")
+
+
+def broken(tmp_path: Path, frame: pl.DataFrame, spoil: Callable[[Path], None] = lambda part: None) -> Path:
+    """An artifact of row groups of 10 documents that was spoilt before its hashes were taken."""
+    out = tmp_path / "checked"
+    config = ingest.IngestConfig()
+    with artifact.create(out, stage="ingest", config=config, inputs=[], code=Path(ingest.__file__)) as draft:
+        part = draft.path / "part-00000.parquet"
+        pq.write_table(frame.to_arrow(compat_level=pl.CompatLevel.oldest()), part, row_group_size=10)
+        spoil(part)
+        draft.rows = {part.name: frame.height}
+    return out
+
+
+def spoil_column(part: Path, group: int, name: str) -> None:
+    """Overwrite the middle of one column of one row group."""
+    metadata = pq.read_metadata(part)
+    column = metadata.row_group(group).column(metadata.schema.names.index(name))
+    start = column.dictionary_page_offset or column.data_page_offset
+    content = bytearray(part.read_bytes())
+    middle = start + column.total_compressed_size // 2
+    content[middle : start + column.total_compressed_size] = b"\xff" * (start + column.total_compressed_size - middle)
+    part.write_bytes(content)
+
+
+def spoil_footer(part: Path) -> None:
+    content = part.read_bytes()
+    part.write_bytes(content[:-40] + b"\xff" * 40)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "lost", "named"),
+    [
+        (lambda part: spoil_column(part, 1, "text"), 10, "paths"),
+        (lambda part: spoil_column(part, 1, "id"), 10, "part-00000.parquet#1:"),
+        (spoil_footer, 37, "part-00000.parquet#"),
+    ],
+    ids=["text", "id", "footer"],
+)
+def test_a_row_group_that_cannot_be_decoded_is_dropped_with_its_reason(
+    tmp_path: Path, spoil: Callable[[Path], None], lost: int, named: str
+) -> None:
+    """It had passed the check of its hash: it was written like that."""
+    rows = [row for row in ROWS if row["path"] != "a/copy.py"] + [document(program(99), "99.py")]
+    frame = pl.DataFrame(rows, schema=SCHEMA).sort("id", "path")
+    manifest = run(CleanConfig(), source=broken(tmp_path, frame, spoil), out=tmp_path / "clean")
+    drops = pl.read_parquet(tmp_path / "clean" / "drops.parquet")
+    kept = read_parts(tmp_path / "clean")
+    unreadable = drops.filter(pl.col("reason") == "unreadable")
+    assert manifest.statistics["documents"] == kept.height + drops.height == frame.height
+    assert unreadable.height == lost and (unreadable["detail"].str.len_chars() > 10).all()
+    if named == "paths":
+        assert set(unreadable["path"]) == set(frame["path"][10:20]) and set(unreadable["id"]) == set(frame["id"][10:20])
+        assert sorted([*kept["path"], *drops["path"]]) == sorted(frame["path"])
+    else:
+        assert unreadable["id"].null_count() == lost and unreadable["path"].str.starts_with(named).all()
+
+
+def test_a_flipped_byte_is_named(tmp_path: Path) -> None:
+    clean(tmp_path, "clean")
+    part = tmp_path / "checked" / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"part-00000.parquet: found sha256"):
+        clean(tmp_path, "again")
+
+
+@pytest.mark.parametrize("where", ["state", "out"])
+def test_a_full_disk_leaves_nothing_and_the_next_run_passes(
+    large: tuple[Path, artifact.Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """On a small file system of its own: first the pieces do not fit, then the shards."""
+    folder, manifest = large
+    small = tmp_path / "small"
+    small.mkdir()
+    monkeypatch.setenv("OVERNIGHT_STATE", str(small if where == "state" else tmp_path / "state"))
+    out = small / "clean" if where == "out" else tmp_path / "clean"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(small)], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        with pytest.raises(OSError) as caught:
+            run(MANY, source=folder / "checked", out=out)
+        assert caught.value.errno == errno.ENOSPC
+        assert not list(small.rglob("*.npy")) + list(small.rglob("*.parquet"))
+        assert not list(out.parent.glob(".clean.writing-*")) and not out.exists()
+        subprocess.run(["mount", "-o", "remount,size=100m", str(small)], check=True)
+        assert run(MANY, source=folder / "checked", out=out).digest == manifest.digest
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
