@@ -5,10 +5,11 @@ Writes  part-*.parquet: the columns of raw with redacted text (id stays the sha2
         smallest id among its near duplicates, and redactions, their count; sorted by id.
         drops.parquet: id, path, reason, detail for every row that did not stay, sorted by id and path.
         redactions.parquet: id, kind, start, end (characters of the original text), placeholder.
+        contaminated.parquet: id, path, suite, task_id, overlap for every evaluation item that a dropped document holds.
 Covers: exact duplicates, the filters of filters.py, the private data of private_data.py, near duplicates; rows that
 cannot be decoded, which become drops; workers that are killed, and a driver that is: the next run goes on from the
 pieces that were judged, with the same bytes.
-Not covered: decontamination against evaluation sets; a corpus whose ids are not in order.
+Not covered: a corpus whose ids are not in order.
 
 Tasks judge pieces of the input (pieces.py), join the near duplicates among them (near_duplicates.py) and write the
 shards. Between them lie files, not objects: the driver sees counts, pairs of near duplicates and drops go by, and the
@@ -31,8 +32,9 @@ from components.core.config import digest_of, read_settings
 from components.core.events import Events
 from components.core.step import main
 from components.data.config import CleanConfig, DuplicateConfig
+from components.data.decontaminate import CONTAMINATED_SCHEMA, Items, listed, mark, read_items, suite_statistics
 from components.data.deduplicate import band_hashes, candidate_probability, preference, signatures
-from components.data.documents import SCHEMA, ShardWriter, concat, shard_cuts, stream_table
+from components.data.documents import SCHEMA, ShardWriter, concat, shard_cuts, stream_table, write_table
 from components.data.filters import apply_filters
 from components.data.near_duplicates import NOBODY, Fate, find_near_duplicates
 from components.data.pieces import (
@@ -56,13 +58,14 @@ REDACTIONS_SCHEMA = pl.Schema([("id", pl.String()), *((field.name, field.dtype) 
 _S_CURVE = (0.5, 0.6, 0.7, 0.75, 0.8, 0.9)
 
 
-def judge(documents: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
+def judge(documents: pl.DataFrame, config: CleanConfig, items: Items) -> pl.DataFrame:
     """The documents with reason and detail, null when they stay, and with redacted text and its spans. No I/O.
 
     A step sets reason and detail, or changes the text, of those that the steps before it let stay. Rows keep their
     order.
     """
     judged = apply_filters(documents, config.filters)
+    judged = mark(judged, items, config.decontaminate.min_share)
     return redacted(judged, config)
 
 
@@ -91,7 +94,7 @@ def distinct(index: pl.DataFrame, config: DuplicateConfig) -> tuple[pl.Series, p
     return stays, drops.select("id", "path", pl.lit("exact_duplicate").alias("reason"), "detail")
 
 
-def judge_piece(piece: Piece, folder: Path, config: CleanConfig) -> dict[str, Any]:
+def judge_piece(piece: Piece, folder: Path, config: CleanConfig, items: Items) -> dict[str, Any]:
     """One Ray task: read a piece, judge its documents and write the outcome; returns its record."""
     readable, index, drops = [], [], []
     for rows, documents, unreadable in read_piece(piece):
@@ -105,14 +108,15 @@ def judge_piece(piece: Piece, folder: Path, config: CleanConfig) -> dict[str, An
     for _, documents, _ in read_piece(Piece(number=piece.number, rows=tuple(readable))):
         assert documents is not None
         own, stays = stays[: documents.height], stays[documents.height :]
-        judged.append(judge(documents.cast(SCHEMA).filter(own), config))
-    documents = pl.concat(judged) if judged else judge(pl.DataFrame(schema=SCHEMA), config)
+        judged.append(judge(documents.cast(SCHEMA).filter(own), config, items))
+    documents = pl.concat(judged) if judged else judge(pl.DataFrame(schema=SCHEMA), config, items)
     drops.append(documents.filter(pl.col("reason").is_not_null()).select(DROPS_SCHEMA.names()))
     kept = documents.filter(pl.col("reason").is_null()).with_columns(
         redactions=pl.col("spans").list.len().cast(pl.Int32)
     )
     tables = {
         "drops": concat(drops, DROPS_SCHEMA),
+        "contaminated": listed(documents),
         "redactions": kept.select("id", "spans").with_row_index("row").explode("spans").drop_nulls().unnest("spans"),
     }
     rows_in = sum(rows.stop - rows.start for rows in piece.rows)
@@ -180,16 +184,18 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
     """Write data/clean."""
     events = Events("clean")
     inputs = [artifact.read(source)]
+    items = read_items(config.decontaminate)
     cut = plan(source, config.task_bytes, {file.path: file.rows or 0 for file in inputs[0].files})
     key = {"inputs": [each.digest for each in inputs], "config": config.digest, "lock": lock_digest()}
     key["code"] = code_digest(Path(__file__))
+    key["suites"] = list(items.digests.values())
     work = read_settings().state.resolve() / "work" / "clean"
     with (
         work_folder(work, digest_of(key)[:16]) as folder,
         artifact.create(out, stage="clean", config=config, inputs=inputs, code=Path(__file__)) as draft,
         connect(),
     ):
-        records = _judge_all(cut, folder, config, events)
+        records = _judge_all(cut, folder, config, items, events)
         fate = NOBODY
         if config.duplicates.near:
             total = sum(record["records"] for record in records)
@@ -199,8 +205,12 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
         rows, kept_bytes = _write_shards(folder, len(records), fate, draft.path, config.shard_bytes)
         drops = _counted(_drops(folder, len(records), cut, fate), "reason", reasons)
         redactions = _counted(_redactions(folder, len(records), fate), "kind", kinds)
+        contaminated = concat(
+            (read_table(folder, piece, "contaminated") for piece in range(len(records))), CONTAMINATED_SCHEMA
+        )
         draft.rows = {
             **rows,
+            "contaminated.parquet": write_table(contaminated, draft.path / "contaminated.parquet"),
             "drops.parquet": stream_table(drops, DROPS_SCHEMA, draft.path / "drops.parquet"),
             "redactions.parquet": stream_table(redactions, REDACTIONS_SCHEMA, draft.path / "redactions.parquet"),
         }
@@ -211,6 +221,7 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
             "dropped_by_reason": dict(sorted(reasons.items())),
             "redactions_by_kind": dict(sorted(kinds.items())),
             **_near_statistics(fate, config.duplicates),
+            "suites": suite_statistics(items, contaminated),
         }
     events.metrics({"kept": draft.statistics["kept"], "bytes": kept_bytes})
     events.metrics({f"dropped/{reason}": count for reason, count in draft.statistics["dropped_by_reason"].items()})
@@ -218,14 +229,14 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
     return draft.manifest
 
 
-def _judge_all(cut: Plan, folder: Path, config: CleanConfig, events: Events) -> list[dict[str, Any]]:
+def _judge_all(cut: Plan, folder: Path, config: CleanConfig, items: Items, events: Events) -> list[dict[str, Any]]:
     """The records of all pieces, in their order; those that a killed run left are not judged again."""
     records = [piece_record(folder, piece.number) for piece in cut.pieces]
     todo = [piece for piece in cut.pieces if records[piece.number] is None]
     if len(todo) < len(cut.pieces):
         events.note(f"{len(cut.pieces) - len(todo)} of {len(cut.pieces)} pieces were judged before; going on")
     seen = cut.unreadable.height + sum(record["rows"] for record in records if record)
-    for place, record in run_tasks(judge_piece, todo, folder, config):
+    for place, record in run_tasks(judge_piece, todo, folder, config, items):
         records[todo[place].number] = record
         seen += record["rows"]
         events.progress(seen, cut.rows, "documents")

@@ -342,3 +342,31 @@ def test_a_full_disk_leaves_nothing_and_the_next_run_passes(
         assert run(MANY, source=folder / "checked", out=out).digest == manifest.digest
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_documents_that_hold_evaluation_items_go_and_are_listed(tmp_path: Path) -> None:
+    suite = Path(CleanConfig().decontaminate.suites[0])
+    first, second = (json.loads(line) for line in suite.read_text().splitlines()[:2])
+    planted = program(50) + first["prompt"] + first["canonical_solution"]
+    both = planted.replace("value_", "name_") + "\n\n" + second["prompt"] + second["canonical_solution"]
+    write_raw(tmp_path / "checked", [*ROWS, document(planted, "one.py"), document(both, "two.py")])
+    manifest = clean(tmp_path, "clean")
+    drops = pl.read_parquet(tmp_path / "clean" / "drops.parquet").filter(reason="contaminated")
+    assert dict(drops.select("path", "detail").iter_rows()) == {
+        "one.py": "short_tasks:short/0 1.0",
+        "two.py": "short_tasks:short/0 1.0, short_tasks:short/1 1.0",
+    }
+    listed = pl.read_parquet(tmp_path / "clean" / "contaminated.parquet")
+    assert sorted(listed.select("path", "suite", "task_id", "overlap").iter_rows()) == [
+        ("one.py", "short_tasks", "short/0", 1.0),
+        ("two.py", "short_tasks", "short/0", 1.0),
+        ("two.py", "short_tasks", "short/1", 1.0),
+    ]
+    assert manifest.statistics["suites"]["short_tasks"] == {
+        "sha256": artifact.sha256_of(suite),
+        "items": len(suite.read_text().splitlines()),
+        "items_too_short": 0,
+        "items_found": 2,
+        "documents_dropped": 2,
+    }
+    assert not {"one.py", "two.py"} & set(read_parts(tmp_path / "clean")["path"])
