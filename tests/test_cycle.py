@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import polars as pl
 import psutil
 import pytest
 from mlflow import MlflowClient
 
 from components.core import artifact
+from components.tokens.order import places_of_step, samples_at
+from components.tokens.store import TokenStore
 from flows.tracking import EXPERIMENT
 from tests.test_graph import STAGES
 from tests.workspace import HOST, TINY, Workspace, make, overrides
@@ -81,6 +84,42 @@ def test_mlflow_holds_a_run_for_the_cycle_and_each_stage(workspace: Workspace, f
     assert ids["pretrain"] == runs["pretrain"].info.run_id
     assert client.get_metric_history(ids["pretrain"], "loss")
     assert runs[first["cycle_id"]].info.status == "FINISHED"
+
+
+def test_a_document_is_traced_to_the_model_that_serves_and_forgotten(
+    workspace: Workspace, first: dict[str, Any], tmp_path: Path
+) -> None:
+    root = workspace.root
+    statistics = artifact.read(root / "models" / "base", verify=False).statistics
+    plan = json.loads((root / "reports" / "plan" / "plan.json").read_bytes())
+    store, length = TokenStore(root / "data" / "tokens", "train"), plan["sequence_length"]
+    steps: dict[int, list[int]] = {}
+    for step in range(statistics["steps"]):
+        _, windows = samples_at(places_of_step(step, plan["batch_samples"]), (store.num_tokens - 1) // length, 0)
+        for window in windows.tolist():
+            for row in range(store.document_at(window * length), store.document_at((window + 1) * length) + 1):
+                steps.setdefault(row, []).append(step)
+    row = max(steps, key=lambda each: len(steps[each]))
+    described = pl.read_parquet(root / "data" / "tokens" / "train.documents.parquet")[row]
+    done = workspace.overnight("trace", "--forget", described["id"][0][:16], "--reason", "asked to", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (path,) = {each["path"] for each in found["copies"]} & {described["path"][0]}
+    assert [each["step"] for each in found["training"]["reads"]] == steps[row]
+    assert found["clean"]["decision"] == "kept" and found["check_raw"]["verdict"] == "passed" and not found["notes"]
+    assert {each["stage"]: each["saw"] for each in found["models"]} == dict.fromkeys(("pretrain", "sft", "align"), True)
+    (version,) = found["versions"]
+    assert version["saw"] and version["digest"] == first["model"]["digest"]
+    assert version["environments"] == [{"environment": "production", "desired_weight": 100, "live_weight": 100}]
+    try:
+        ingest = [sys.executable, "-m", "components.data.ingest", "--out", str(tmp_path / "raw")]
+        subprocess.run(ingest, cwd=root, env=workspace.variables, check=True, capture_output=True)
+        left = pl.read_parquet(tmp_path / "raw" / "left.parquet").filter(reason="opt_out")
+        assert path in left["path"]
+        kept = pl.read_parquet(tmp_path / "raw" / "part-*.parquet", columns=["id"])
+        assert described["id"][0] not in kept["id"] and kept.height > 100
+    finally:
+        subprocess.run(["git", "checkout", "--quiet", "opt-out.yaml"], cwd=root, check=True)
 
 
 def test_nothing_changed_nothing_runs(workspace: Workspace, first: dict[str, Any]) -> None:

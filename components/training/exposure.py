@@ -1,6 +1,6 @@
 """When a run read a document: exactly, from the order of samples, without running anything.
 
-Reads   <split>.documents.parquet of data/tokens, plan.json, and the manifest of models/base
+Reads   <split>.documents.parquet and <split>.offsets.npy of data/tokens, plan.json, and the manifest of models/base
 Covers: the document's tokens, the windows that hold any of them, and each step and epoch that read one of those.
 Not covered: tokens that a window rearranged for infilling lost at its end; what a step made of them.
 """
@@ -43,13 +43,12 @@ class Reads:
 def token_range(tokens: Held, identity: str) -> TokenRange | None:
     """The tokens of a document, in whichever split it is; None when it is in neither."""
     for split in SPLITS:
-        described = pl.read_parquet(require(tokens, f"{split}.documents.parquet"), columns=["id", "tokens"])
-        rows = described["id"].index_of(identity)
-        if rows is not None:
-            ends = described["tokens"].cum_sum()
-            end = int(ends[rows])
-            start = end - int(described["tokens"][rows])
-            return TokenRange(split=split, document=rows, start=start, end=end, num_tokens=int(ends[-1]))
+        ids = pl.scan_parquet(require(tokens, f"{split}.documents.parquet")).select("id").with_row_index("row")
+        rows = ids.filter(pl.col("id") == identity).collect()["row"]
+        if len(rows):
+            offsets = np.load(require(tokens, f"{split}.offsets.npy"), mmap_mode="r")
+            start, end = map(int, offsets[int(rows[0]) : int(rows[0]) + 2])
+            return TokenRange(split=split, document=int(rows[0]), start=start, end=end, num_tokens=int(offsets[-1]))
     return None
 
 

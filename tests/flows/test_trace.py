@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from dvc.repo import Repo
@@ -49,6 +50,9 @@ def write(
                 (draft.path / name).write_text(content)
             else:
                 content.write_parquet(draft.path / name)
+                if "tokens" in content:
+                    offsets = np.cumsum([0, *content["tokens"]])
+                    np.save(draft.path / name.replace(".documents.parquet", ".offsets.npy"), offsets)
         draft.statistics = statistics
     assert draft.manifest is not None
     return draft.manifest

@@ -22,12 +22,15 @@ class Seed(StepConfig):
 
 
 def held(out: Path, stage: str, files: dict[str, pl.DataFrame | str], steps: int = 0, seed: int = 0) -> Held:
+    """An artifact with these files; the lengths of documents are written as offsets too."""
     with artifact.create(out, stage=stage, config=Seed(seed=seed), inputs=[], code=Path(__file__)) as draft:
         for name, content in files.items():
             if isinstance(content, str):
                 (draft.path / name).write_text(content)
             else:
                 content.write_parquet(draft.path / name)
+                offsets = np.cumsum([0, *content["tokens"]])
+                np.save(draft.path / name.replace(".documents.parquet", ".offsets.npy"), offsets)
         draft.statistics = {"steps": steps}
     found = in_directory(out)
     assert found is not None
