@@ -90,17 +90,29 @@ class LocalBackend:
         (self.root / key).unlink(missing_ok=True)
 
 
+def s3_client(bucket: str, endpoint_url: str | None = None, *, connections: int = 10) -> Any:
+    """A client for one bucket that tries a request four times. Raises ConfigError when none can be made.
+
+    `connections` are kept open at once: as many as threads share the client.
+    """
+    config = Config(
+        connect_timeout=_CONNECT_SECONDS,
+        retries={"max_attempts": 4, "mode": "standard"},
+        max_pool_connections=connections,
+    )
+    try:
+        return boto3.client("s3", endpoint_url=endpoint_url, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigError(f"s3://{bucket}: no client can be made: {one_line(error)}") from error
+
+
 class S3Backend:
     """A bucket, below a prefix; an endpoint of one's own where it is not Amazon's."""
 
     def __init__(self, bucket: str, prefix: str, endpoint_url: str | None = None) -> None:
         self.bucket = bucket
         self.prefix = prefix
-        config = Config(connect_timeout=_CONNECT_SECONDS, retries={"max_attempts": 4, "mode": "standard"})
-        try:
-            self._client: Any = boto3.client("s3", endpoint_url=endpoint_url, config=config)
-        except (BotoCoreError, ValueError) as error:
-            raise ConfigError(f"s3://{bucket}: no client can be made: {_one_line(error)}") from error
+        self._client = s3_client(bucket, endpoint_url)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
@@ -113,7 +125,7 @@ class S3Backend:
         try:
             return call()
         except (ClientError, BotoCoreError, Boto3Error) as error:
-            raise ArtifactError(f"{self.place(key)}: cannot be {does}: {_one_line(error)}") from error
+            raise ArtifactError(f"{self.place(key)}: cannot be {does}: {one_line(error)}") from error
 
     def exists(self, key: str) -> bool:
         try:
@@ -121,9 +133,9 @@ class S3Backend:
         except ClientError as error:
             if error.response["Error"]["Code"] in _MISSING:
                 return False
-            raise ArtifactError(f"{self.place(key)}: cannot be looked up: {_one_line(error)}") from error
+            raise ArtifactError(f"{self.place(key)}: cannot be looked up: {one_line(error)}") from error
         except BotoCoreError as error:
-            raise ArtifactError(f"{self.place(key)}: cannot be looked up: {_one_line(error)}") from error
+            raise ArtifactError(f"{self.place(key)}: cannot be looked up: {one_line(error)}") from error
         return True
 
     def put(self, path: Path, key: str) -> None:
@@ -136,7 +148,8 @@ class S3Backend:
         self._call(key, "removed", lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """The message of an error on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 

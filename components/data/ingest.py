@@ -57,6 +57,8 @@ def run(config: IngestConfig, *, out: Path) -> Manifest:
             "documents_by_language": {key: n for (column, key), n in sorted(counted.items()) if column == "language"},
             "opted_out": dict(sorted(intake.opted_out.items())),
         }
+    for source in config.sources:
+        registry.forget(source)
     events.metrics({"documents": draft.statistics["documents"], "bytes": draft.statistics["bytes"]})
     events.metrics({f"left/{reason}": count for reason, count in draft.statistics["left_by_reason"].items()})
     assert draft.manifest is not None

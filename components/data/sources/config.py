@@ -118,12 +118,63 @@ class JsonlSource(TableSource):
     )
 
 
-# Below: sources that are elsewhere (Hugging Face, S3) and the feedback of the model that serves. A new class goes into
-# AnySource, and its module into registry.py.
+class HuggingFaceSource(TableSource):
+    """A data set of the Hugging Face Hub, or a folder laid out like one, as a stream."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    dataset: str = Field(min_length=1, description="owner/name on the Hub, or a folder of this machine")
+    revision: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{40}$",
+        description="commit of the data set, 40 hex digits: branches and tags move; needed on the Hub alone",
+    )
+    config_name: str | None = Field(None, min_length=1, description="configuration of the data set; its default one")
+    split: str = Field("train", min_length=1, description="split to read")
+    data_files: tuple[str, ...] = Field(
+        (), description="patterns of the files to read, relative to the data set; as its card says when empty"
+    )
+
+
+class S3Source(FilesSource, TableSource):
+    """Objects below a prefix of a bucket: source files, and tables in Parquet or JSON lines."""
+
+    kind: Literal["s3"] = "s3"
+    bucket: str = Field(min_length=1, description="the bucket; where it is and who may read it, boto3 is told")
+    prefix: str = Field("", description="what the keys start with; paths are relative to it")
+    licence: str | None = Field(
+        None, min_length=1, description="SPDX id of the files, and of rows that state none; left when absent"
+    )
+    max_decompressed_ratio: float = Field(
+        200.0, ge=1, description="stop reading a compressed object that grows beyond this many times its size: a bomb"
+    )
+    range_bytes: int = Field(16_000_000, ge=1_000, description="larger objects are read in ranges of this size")
+    threads: int = Field(16, ge=1, le=256, description="requests at once; memory is at most threads times range_bytes")
+    keep_bytes: int = Field(
+        50_000_000_000, ge=0, description="what is kept on disk until ingest is done, so that a rerun need not read it"
+    )
+
+
+class FeedbackSource(Source):
+    """Completions of the serving model that people accepted."""
+
+    kind: Literal["feedback"] = "feedback"
+    path: str | None = Field(
+        None, min_length=1, description="directory of Parquet files of events; feedback in the state directory"
+    )
+    max_events_per_user: int = Field(100, ge=1, description="newest events of one user that count")
+    language: str = Field("python", min_length=1, description="language of the documents")
+    licence: str = Field(OWN, min_length=1, description="SPDX id of the documents")
 
 
 AnySource = Annotated[
-    PythonEnvironmentSource | DirectorySource | GitSource | ParquetSource | JsonlSource,
+    PythonEnvironmentSource
+    | DirectorySource
+    | GitSource
+    | ParquetSource
+    | JsonlSource
+    | HuggingFaceSource
+    | S3Source
+    | FeedbackSource,
     Field(discriminator="kind"),
 ]
 DEFAULT_SOURCES: tuple[AnySource, ...] = (PythonEnvironmentSource(),)

@@ -43,10 +43,11 @@ class _BombError(Exception):
 def read(config: JsonlSource) -> Iterator[Batch]:
     """The lines of every file, in the order of their names. Raises DataError for a path without such files."""
     for name, location in tables(config.paths, _SUFFIXES):
-        yield from _read_file(location, config, name)
+        yield from read_lines(location, config, name)
 
 
-def _read_file(location: Path, config: JsonlSource, name: str) -> Iterator[Batch]:
+def read_lines(location: Path, config: JsonlSource, name: str) -> Iterator[Batch]:
+    """The lines of one file; lines, and what follows in a file that cannot be read on, are left with their reason."""
     gathering = _Lines(config, name)
     ended = ""
     try:

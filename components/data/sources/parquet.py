@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.errors import DataError
+from components.data.sources.arrow_types import extension_type
 from components.data.sources.batch import Batch, left_rows
 from components.data.sources.config import ParquetSource, TableSource
 from components.data.sources.still import Still
@@ -48,11 +49,11 @@ def tables(paths: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[tuple[st
 def read_table(location: Path, config: TableSource, name: str) -> Iterator[Batch]:
     """The rows of one file; a file, a row group or a column that cannot be used is left with its reason."""
     try:
+        if named := extension_type(location):
+            raise ColumnError("extension_type", f"declares the Arrow extension type {named}")
         with Still(location) as still, pq.ParquetFile(still.file, page_checksum_verification=True) as table:
             schema = table.schema_arrow
             names = needed(config, schema.names)
-            if extension := next((each.name for each in schema if is_extension(each)), None):
-                raise ColumnError("extension_type", f"column {extension} is of an extension type")
             row = 0
             for group in range(table.num_row_groups):
                 yield from _read_group(table, group, names, config, name, row, still)
@@ -96,13 +97,6 @@ def checked_frame(batch: pa.RecordBatch) -> pl.DataFrame:
         column.validate(full=True)
         columns[field.name] = column
     return pl.DataFrame(pl.from_arrow(pa.table(columns)))
-
-
-def is_extension(field: pa.Field) -> bool:
-    """Whether a field, or one inside it, is of an extension type, known here or not."""
-    if isinstance(field.type, pa.BaseExtensionType) or b"ARROW:extension:name" in (field.metadata or {}):
-        return True
-    return any(is_extension(field.type.field(number)) for number in range(field.type.num_fields))
 
 
 def one_line(error: Exception) -> str:

@@ -1,16 +1,20 @@
 """Which module reads which kind of source. Sources whose clients are dear to import are imported when they are used."""
 
+import importlib
 from collections.abc import Iterator
 
-from components.data.sources import directory, git, jsonl, parquet, python_environment
+from components.data.sources import directory, feedback, git, jsonl, parquet, python_environment
 from components.data.sources.batch import Batch
 from components.data.sources.config import (
     AnySource,
     DirectorySource,
+    FeedbackSource,
     GitSource,
+    HuggingFaceSource,
     JsonlSource,
     ParquetSource,
     PythonEnvironmentSource,
+    S3Source,
 )
 
 
@@ -27,3 +31,16 @@ def read(source: AnySource) -> Iterator[Batch]:
             return parquet.read(source)
         case JsonlSource():
             return jsonl.read(source)
+        case FeedbackSource():
+            return feedback.read(source)
+        case S3Source():
+            batches: Iterator[Batch] = importlib.import_module("components.data.sources.s3").read(source)
+        case HuggingFaceSource():
+            batches = importlib.import_module("components.data.sources.huggingface").read(source)
+    return batches
+
+
+def forget(source: AnySource) -> None:
+    """Remove what a source kept for a rerun, once there is nothing to run again."""
+    if isinstance(source, S3Source):
+        importlib.import_module("components.data.sources.s3").forget(source)

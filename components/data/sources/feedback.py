@@ -1,0 +1,107 @@
+"""Feedback on the model that serves: completions that people accepted, as documents in their context.
+
+Reads   Parquet files of events, with the columns of components.data.feedback.SCHEMA
+Covers: the contract `feedback`, whose rules keep events out: one answer to a request counts, the last one; a number of
+events a user, not a share. What was rejected, or broke a rule, is left with that as its reason.
+Not covered: the collecting of events, which operations write; preferences from accepted and rejected completions of
+one prompt. This source is thin on purpose: it is where feedback enters, not what judges it.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core.config import read_settings
+from components.core.errors import DataError
+from components.data.config import FeedbackContract
+from components.data.feedback import SCHEMA, feedback_statistics
+from components.data.rules import violations
+from components.data.sources.arrow_types import extension_type
+from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch
+from components.data.sources.config import FeedbackSource
+
+_FOLDER = "feedback"
+_SUITE = "feedback"
+_PLACE = ("file", "row")
+
+
+def read(config: FeedbackSource) -> Iterator[Batch]:
+    """A batch for each file of events. Raises DataError for a file that does not hold events."""
+    folder = Path(config.path) if config.path else read_settings().state / _FOLDER
+    files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
+    if not files:
+        raise DataError(f"{folder}: found no Parquet file of events; correct ingest.sources, or collect feedback first")
+    verdicts = judge(pl.concat(_events(number, path) for number, path in enumerate(files)), config)
+    for number, path in enumerate(files):
+        here = verdicts.filter(pl.col("file") == number)
+        accepted = here.filter(pl.col("reason").is_null())
+        if accepted.is_empty() and here.is_empty():
+            continue
+        texts = pl.read_parquet(path, columns=["prompt", "completion"], glob=False)[accepted["row"]]
+        yield Batch(
+            documents=_documents(accepted, texts, config), left=here.drop_nulls("reason").select(LEFT_SCHEMA.names())
+        )
+
+
+def judge(events: pl.DataFrame, config: FeedbackSource) -> pl.DataFrame:
+    """file, row, path, user, model_digest, reason, detail for each event; reason is null where it becomes a document.
+
+    `events` are of feedback's SCHEMA with file and row, in any order. The reason is the first rule that an event
+    breaks, else `rejected`, else `request_repeated` for another user's word on the same request.
+    """
+    contract = FeedbackContract(max_events_per_user=config.max_events_per_user)
+    broken = violations(feedback_statistics(events), _SUITE, contract).unique("row", keep="first", maintain_order=True)
+    judged = (
+        events.with_row_index("event")
+        .join(broken, left_on="event", right_on="row", how="left", maintain_order="left")
+        .with_columns(
+            reason=pl.coalesce("rule", pl.when(pl.col("kind") == "reject").then(pl.lit("rejected"))),
+            detail=pl.coalesce("value", pl.col("event_id")),
+        )
+    )
+    newest_first = pl.struct(-pl.col("at"), pl.col("event_id")).rank("ordinal")
+    repeated = pl.col("reason").is_null() & (newest_first.over("request_id", pl.col("reason").is_null()) > 1)
+    return judged.select(
+        *_PLACE,
+        pl.coalesce("request_id", pl.lit("unknown")).alias("path"),
+        "user",
+        "model_digest",
+        pl.when(repeated).then(pl.lit("request_repeated")).otherwise("reason").alias("reason"),
+        "detail",
+    )
+
+
+def _events(number: int, path: Path) -> pl.DataFrame:
+    """The events of one file with their place."""
+    if named := extension_type(path):
+        raise DataError(f"{path}: holds the Arrow extension type {named}, needed plain columns; write it without")
+    try:
+        shard = pq.ParquetFile(path)
+        missing = [name for name in SCHEMA if name not in shard.schema_arrow.names]
+        if missing:
+            raise DataError(f"{path}: lacks {', '.join(missing)}; needed the columns {', '.join(SCHEMA)}")
+        frame = pl.DataFrame(pl.from_arrow(shard.read(list(SCHEMA)))).cast(SCHEMA)
+    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: cannot be read as events: {' '.join(str(error).split())[:200]}") from error
+    return frame.with_columns(pl.lit(number).alias("file"), pl.int_range(pl.len()).alias("row"))
+
+
+def _documents(accepted: pl.DataFrame, texts: pl.DataFrame, config: FeedbackSource) -> pl.DataFrame:
+    """Accepted events as documents: the prompt and what was accepted after it; the user is the author, for opt-outs."""
+    return (
+        pl.concat([accepted, texts], how="horizontal")
+        .select(
+            text=pl.col("prompt") + pl.col("completion"),
+            path="path",
+            package=pl.lit(config.label),
+            version="model_digest",
+            licence=pl.lit(config.licence),
+            language=pl.lit(config.language),
+            author="user",
+        )
+        .select(BATCH_SCHEMA.names())
+        .cast(BATCH_SCHEMA)
+    )
