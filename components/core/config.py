@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -167,14 +167,31 @@ def explain(
     return line + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
 
 
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type: itself, or those of a list or a choice of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for each in get_args(annotation) for model in _models(each)]
+
+
+def _kind(model: type[BaseModel]) -> Any:
+    """What marks a model among those that a list may hold."""
+    return model.model_fields["kind"].default if "kind" in model.model_fields else None
+
+
 def _nearest(path: list[str], prefix: str, config_type: type[BaseModel]) -> str:
     """'; did you mean X?' for a key that is not one, or the keys allowed there."""
     fields = config_type.model_fields
+    chosen: list[type[BaseModel]] = []
     for part in path[:-1]:
-        annotation = fields[part].annotation if part in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return ""
-        fields = annotation.model_fields
+        if part.isdigit():
+            continue  # a place in a list; the kind of what stands there is the next part
+        chosen = (
+            _models(fields[part].annotation) if part in fields else [each for each in chosen if _kind(each) == part]
+        )
+        fields = chosen[0].model_fields if len(chosen) == 1 else {}
+    if len(path) > 1 and len(chosen) != 1:
+        return ""
     stem = ".".join([*([prefix] if prefix else []), *path[:-1]])
     near = (
         difflib.get_close_matches(path[-1], fields, n=1, cutoff=0.5)

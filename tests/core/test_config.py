@@ -1,7 +1,7 @@
 """Every mistake in params.yaml or a setting is one line: file, key, found, allowed, nearest key."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -10,10 +10,21 @@ from components.core.config import StepConfig, read_section, read_settings, read
 from components.core.errors import ConfigError
 
 
+class Cosine(StepConfig):
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = 0
+
+
+class Linear(StepConfig):
+    kind: Literal["linear"] = "linear"
+    decay_steps: int = 0
+
+
 class Training(StepConfig):
     vocabulary_size: int = Field(4096, ge=256)
     optimizer: Literal["adamw", "muon"] = "muon"
     rates: tuple[float, ...] = (0.1,)
+    schedules: tuple[Annotated[Cosine | Linear, Field(discriminator="kind")], ...] = ()
 
 
 def section(tmp_path: Path, text: str) -> Training:
@@ -37,6 +48,10 @@ def test_values_and_defaults(tmp_path: Path) -> None:
         ("pretrain: {vocabulary_size: 1}", "greater than or equal to 256"),
         ("pretrain: {optimizer: sgd}", "input should be 'adamw' or 'muon'"),
         ("pretrain: {vocabulary_size: 1, optimizer: 2}", "(and 1 more)"),
+        (
+            "pretrain: {schedules: [{kind: cosine}, {kind: linear, decay_stps: 1}]}",
+            "schedules.1.linear.decay_stps is not a key; did you mean pretrain.schedules.1.linear.decay_steps?",
+        ),
         ("other: {}", "section pretrain is missing"),
         ("- a\n- b", "found list, needed a mapping"),
         ("pretrain: {a: 1, a: 2}", "duplicate key"),
