@@ -29,7 +29,7 @@ class IngestConfig(StepConfig):
     """Which documents enter, from where, and how many."""
 
     sources: tuple[AnySource, ...] = Field(
-        DEFAULT_SOURCES, min_length=1, description="where documents come from, each with its share"
+        DEFAULT_SOURCES, description="where documents come from, each with its share"
     )
     licences: tuple[str, ...] = Field(
         (*PERMISSIVE, OWN), min_length=1, description="SPDX ids whose documents may enter; others are counted and left"
@@ -46,6 +46,8 @@ class IngestConfig(StepConfig):
     @field_validator("sources")
     @classmethod
     def _names_differ(cls, sources: tuple[AnySource, ...]) -> tuple[AnySource, ...]:
+        if not sources:
+            raise ValueError("needed at least one source, such as {kind: directory, path: src}")
         labels = [each.label for each in sources]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:

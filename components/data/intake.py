@@ -28,6 +28,8 @@ _BUCKET_BYTES = 128_000_000
 _MAX_BUCKETS = 1024
 _LEFT_BUCKETS = 256
 _LEFT_GROUP_ROWS = 1_000_000
+# Beyond this what waits is compressed: it costs a fifth of the time of an ingest and saves two thirds of the disk.
+_PLAIN_BYTES = 4_000_000_000
 _FLUSH_BYTES = (32_000_000, 256_000_000)
 _WAITING = pl.Schema([*SCHEMA.items(), ("entry", pl.UInt32), ("rank", pl.UInt64), (BUCKET, pl.UInt32)])
 _CHOSEN_BY = ("entry", "rank", "bytes", "path")
@@ -50,7 +52,13 @@ class Intake:
         self._labels = [each.label for each in config.sources]
         flush_bytes = min(_FLUSH_BYTES[1], max(_FLUSH_BYTES[0], config.max_bytes // 16))
         num_buckets = min(_MAX_BUCKETS, 1 + config.max_bytes // _BUCKET_BYTES)
-        self._documents = Spool(directory / "documents", _WAITING, num_buckets=num_buckets, flush_bytes=flush_bytes)
+        self._documents = Spool(
+            directory / "documents",
+            _WAITING,
+            num_buckets=num_buckets,
+            flush_bytes=flush_bytes,
+            compress=config.max_bytes > _PLAIN_BYTES,
+        )
         schema = pl.Schema([*LEFT_COLUMNS.items(), (BUCKET, pl.UInt32)])
         self._left = Spool(directory / "left", schema, num_buckets=_LEFT_BUCKETS, flush_bytes=flush_bytes)
         self._waiting_bytes = 0

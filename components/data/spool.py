@@ -12,19 +12,21 @@ import polars as pl
 import pyarrow as pa
 
 BUCKET = "bucket"
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Spool:
     """A table in segments below a directory of its own. Rows carry a column `bucket`, from 0 to `num_buckets` - 1."""
 
-    def __init__(self, directory: Path, schema: pl.Schema, *, num_buckets: int, flush_bytes: int) -> None:
+    def __init__(
+        self, directory: Path, schema: pl.Schema, *, num_buckets: int, flush_bytes: int, compress: bool = False
+    ) -> None:
         directory.mkdir(parents=True)
         self.rows = 0
         self.num_buckets = num_buckets
         self._directory = directory
         self._schema = schema
         self._flush_bytes = flush_bytes
+        self._options = pa.ipc.IpcWriteOptions(compression="lz4" if compress else None)
         self._waiting: list[pl.DataFrame] = []
         self._waiting_bytes = 0
         self._segments: list[tuple[Path, list[int]]] = []
@@ -93,7 +95,7 @@ class Spool:
         table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
         path = self._directory / f"{self._written:06}.arrow"
         self._written += 1
-        with pa.ipc.new_file(path, table.schema, options=_OPTIONS) as writer:
+        with pa.ipc.new_file(path, table.schema, options=self._options) as writer:
             for start, stop in zip(starts, [*starts[1:], len(buckets)], strict=True):
                 writer.write_table(table.slice(start, stop - start), max_chunksize=max(1, stop - start))
         self._segments.append((path, order.tolist()))

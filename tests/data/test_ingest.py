@@ -344,12 +344,10 @@ def test_two_sources_need_two_names(tmp_path: Path) -> None:
 
 def test_a_killed_ingest_leaves_nothing_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     write_texts(tmp_path / "a", "a", 20)
-    pipe = tmp_path / "rows.jsonl"
-    pipe.write_text('{"text": "x", "licence": "MIT"}\n')
     params = tmp_path / "params.yaml"
     params.write_text(f"ingest: {{sources: [{{kind: directory, path: {tmp_path / 'a'}}}]}}\n")
     command = [sys.executable, "-m", "components.data.ingest", "--params", str(params), "--out", str(tmp_path / "raw")]
-    process = subprocess.Popen([*command], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while process.poll() is None and not list(tmp_path.glob(".raw.writing-*")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
