@@ -1,6 +1,6 @@
 """Say why each file would be kept, dropped or quarantined, and what would be redacted in it.
 
-Covers: the rules of check_raw, the filters and the redaction of clean, by the code that the stages run.
+Covers: the rules of check_raw, the filters, the evaluation items and the redaction of clean, by the code of the stages.
 Not covered: duplicates, which depend on the other documents, and the licence, which a file does not state.
 """
 
@@ -12,6 +12,7 @@ import polars as pl
 
 from components.core.errors import DataError
 from components.data.config import CheckRawConfig, CleanConfig
+from components.data.decontaminate import Items, mark, read_items
 from components.data.documents import SCHEMA, document_id, language_of
 from components.data.filters import apply_filters
 from components.data.measures import document_statistics
@@ -28,10 +29,11 @@ def explain(
     """
     check = check or CheckRawConfig.model_validate({})
     clean = clean or CleanConfig.model_validate({})
-    return [_explain(path, check, clean) for path in paths]
+    items = read_items(clean.decontaminate)
+    return [_explain(path, check, clean, items) for path in paths]
 
 
-def _explain(path: Path, check: CheckRawConfig, clean: CleanConfig) -> dict[str, Any]:
+def _explain(path: Path, check: CheckRawConfig, clean: CleanConfig, items: Items) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode("utf-8")
     except OSError as error:
@@ -44,7 +46,8 @@ def _explain(path: Path, check: CheckRawConfig, clean: CleanConfig) -> dict[str,
     broken = violations(document_statistics(document, check.licences), "raw", check)
     if broken.height:
         return _answer(path, "quarantine", broken["rule"].to_list())
-    reason = apply_filters(document, clean.filters)["reason"][0]
+    filtered = apply_filters(document, clean.filters)
+    reason = mark(filtered, items, clean.decontaminate.min_share)["reason"][0]
     if reason is not None:
         return _answer(path, "drop", [reason])
     found = redact_text(text, clean.redact)[1]

@@ -21,6 +21,7 @@ FILES = {
     "binary.py": b"x = 1\0\n" * 20,
     "latin.py": b"# gr\xfc\xdfe\n" * 20,
     "white.py": b" \n\n",
+    "item.py": b'def add(a, b):\n    """Return the sum of a and b."""\n    return a + b\n\n\nprint(add(1, 2))\n',
 }
 
 
@@ -43,6 +44,7 @@ def test_each_file_gets_its_decision(root: Path) -> None:
         ("quarantine", ["nul_characters"]),
         ("drop", ["not_utf8"]),
         ("drop", ["empty"]),
+        ("drop", ["contaminated"]),
     ]
     text = FILES["keep.py"].decode()
     spans = [(each["kind"], text[each["start"] : each["end"]]) for each in answers[0]["redactions"]]
