@@ -192,9 +192,14 @@ def stage_task(cycle: Cycle, each: graph.Stage) -> Task[[], dict[str, Any]]:
         logger = get_run_logger()
         logger.info("%s", each.command)
         ui = _UiProgress(each.name)
-        result = cycle.bring_up_to_date(each, ui.tell)
+        started_at = time.time()
+        try:
+            result = cycle.bring_up_to_date(each, ui.tell)
+        except stage.StageFailed:
+            contracts.tell_prefect(each, cycle.settings, failed_since=started_at)
+            raise
         ui.finish()
-        contracts.tell_prefect(each)
+        contracts.tell_prefect(each, cycle.settings)
         logger.info("%s in %.1f s, digest %s", result.status, result.seconds, result.digest)
         return asdict(result)
 

@@ -85,3 +85,8 @@ def test_what_models_are_measured_on_is_looked_for_in_the_corpus() -> None:
 @pytest.mark.parametrize("name", profile_names(ROOT / "profiles"))
 def test_profiles_compose(name: str) -> None:
     assert "\npretrain:\n" in compose(name, ROOT / "profiles")
+
+
+def test_closure_holds_what_is_loaded_when_it_is_needed() -> None:
+    found = {path.as_posix() for path in closure(ROOT / "components" / "data" / "contract.py")}
+    assert "components/data/expectations.py" in found

@@ -17,6 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from components.core.events import Events
 from components.core.step import main
 from components.data.config import CheckCleanConfig, CheckRawConfig
 from components.data.contract import Contract, worst
-from components.data.documents import SCHEMA, ShardWriter, row_groups, write_table
+from components.data.documents import PARTS, SCHEMA, ShardWriter, row_groups, write_table
 from components.data.measures import document_statistics
 from components.data.profile import PROFILE, SUMMARY, profile, summary
 from components.data.rules import suite_digest
@@ -44,7 +45,7 @@ def check_raw(config: CheckRawConfig, *, source: Path, out: Path) -> Manifest:
     events = Events("check_raw")
     contract = Contract("raw", config, events)
     inputs = [artifact.read(source)]
-    statistics = _statistics(source, config.licences, events, inputs[0].rows)
+    statistics = _statistics(source, config.licences, events, _documents(inputs[0]))
     verdict = contract.judge(statistics)
     page = contract.docs / "index.html"
     if verdict.failed_rules:
@@ -82,6 +83,11 @@ def check_raw(config: CheckRawConfig, *, source: Path, out: Path) -> Manifest:
     return draft.manifest
 
 
+def _documents(manifest: Manifest) -> int:
+    """How many documents an artifact says that it has."""
+    return sum(file.rows or 0 for file in manifest.files if fnmatch(file.path, PARTS))
+
+
 def _shard_bytes(raw: Manifest) -> int:
     """The shard size that the documents came in with: checking does not cut them anew."""
     return int(raw.config["shard_bytes"])
@@ -106,7 +112,7 @@ def check_clean(config: CheckCleanConfig, *, source: Path, checked: Path, raw: P
     events = Events("check_clean")
     contract = Contract("clean", config, events)
     inputs = [artifact.read(each) for each in (source, checked, raw)]
-    statistics = _statistics(source, config.licences, events, inputs[0].rows)
+    statistics = _statistics(source, config.licences, events, _documents(inputs[0]))
     verdict = contract.require(statistics, where=source)
     with artifact.create(out, stage="check_clean", config=config, inputs=inputs, code=Path(__file__)) as draft:
         contract.write_report(verdict, draft.path)

@@ -80,7 +80,8 @@ class Contract:
         return read_settings().state / "docs" / self._events.stage
 
     def judge(self, statistics: pl.DataFrame) -> Verdict:
-        """What the suite finds, with Data Docs and metrics. Raises DataError when a rule cannot be judged at all."""
+        """What the suite finds, with Data Docs and metrics; contract.json beside the Data Docs says it of a stage that
+        goes on to fail, too. Raises DataError when a rule cannot be judged at all."""
         suite = read_suite(self.suite)
         if statistics.is_empty():  # no rows have no mean, and only the count of rows has something to say about them
             suite["expectations"] = [each for each in suite["expectations"] if not each["type"].endswith(_AGGREGATE)]
@@ -93,6 +94,7 @@ class Contract:
                 **{f"contract/failing/{rule}": count for rule, count in verdict.by_rule().items()},
             }
         )
+        self.write_report(verdict, self.docs)
         return verdict
 
     def require(self, statistics: pl.DataFrame, *, where: Path) -> Verdict:

@@ -49,14 +49,13 @@ def good_rows(count: int) -> list[dict[str, object]]:
     return [document(GOOD + f"x = {number}\n", f"{number}.py") for number in range(count)]
 
 
-def write_clean(folder: Path, rows: list[dict[str, object]], kept: list[dict[str, object]]) -> dict[str, Path]:
-    """raw and checked artifacts of the rows, and a clean one of those that stay; the arguments of check_clean."""
+def write_clean(folder: Path, kept: list[dict[str, object]], gone: list[dict[str, object]]) -> dict[str, Path]:
+    """The arguments of check_clean: an artifact of rows that stay, with those that went, and what it was made from."""
     paths = {"source": folder / "clean", "checked": folder / "checked", "raw": folder / "raw"}
-    write_raw(paths["raw"], rows)
+    write_raw(paths["raw"], [*kept, *gone])
     check_raw(CHECK, source=paths["raw"], out=paths["checked"])
     stays = pl.DataFrame(kept, schema=SCHEMA).with_columns(cluster="id", redactions=pl.lit(0, dtype=pl.Int32))
-    gone = pl.DataFrame([row for row in rows if row not in kept], schema=SCHEMA)
-    drops = gone.select("id", "path", reason=pl.lit("syntax"), detail=pl.lit("line 1"))
+    drops = pl.DataFrame(gone, schema=SCHEMA).select("id", "path", reason=pl.lit("syntax"), detail=pl.lit("line 1"))
     inputs = [artifact.read(paths["checked"])]
     with artifact.create(
         paths["source"], stage="clean", config=CleanConfig(), inputs=inputs, code=Path(__file__)
@@ -70,8 +69,11 @@ def write_clean(folder: Path, rows: list[dict[str, object]], kept: list[dict[str
     return paths
 
 
-def judge_clean(folder: Path, rows: list[dict[str, object]], config: CheckCleanConfig) -> Manifest:
-    return check_clean(config, **write_clean(folder, rows, rows), out=folder / "report")
+def judge_alone(folder: Path, rows: list[dict[str, object]], config: CheckCleanConfig) -> Manifest:
+    """check_clean on rows that will not reach its profile: what they were made from is not looked at."""
+    write_raw(folder / "clean", rows)
+    source = folder / "clean"
+    return check_clean(config, source=source, checked=source, raw=source, out=folder / "report")
 
 
 def test_every_kind_of_bad_row_is_quarantined_with_its_rule_and_value(tmp_path: Path, state: Path) -> None:
@@ -128,7 +130,7 @@ def test_damaged_input_is_refused(tmp_path: Path) -> None:
 
 def test_a_clean_corpus_gets_a_report_without_times(tmp_path: Path, state: Path) -> None:
     config = CheckCleanConfig(min_documents=20)
-    paths = write_clean(tmp_path, [*good_rows(20), document("x =\n", "syntax.py")], good_rows(20))
+    paths = write_clean(tmp_path, good_rows(20), [document("x =\n", "syntax.py")])
     manifests = [check_clean(config, **paths, out=tmp_path / name) for name in ("a", "b")]
     assert manifests[0].digest == manifests[1].digest
     report = json.loads((tmp_path / "a" / "contract.json").read_text())
@@ -155,10 +157,14 @@ def test_a_clean_corpus_gets_a_report_without_times(tmp_path: Path, state: Path)
         ([*good_rows(20), document("=" * 200, "rule.py")], r"\(few_alphanumeric 1\); first rule.py"),
     ],
 )
-def test_a_corpus_that_is_not_clean_blocks(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+def test_a_corpus_that_is_not_clean_blocks(
+    tmp_path: Path, state: Path, rows: list[dict[str, object]], message: str
+) -> None:
     with pytest.raises(DataError, match=message) as error:
-        judge_clean(tmp_path, rows, CheckCleanConfig(min_documents=20))
+        judge_alone(tmp_path, rows, CheckCleanConfig(min_documents=20))
     assert "\n" not in str(error.value) and not (tmp_path / "report").exists()
+    told = json.loads((state / "docs" / "check_clean" / "contract.json").read_text())
+    assert told["success"] is False and any(not each["success"] for each in told["expectations"])
 
 
 @pytest.mark.parametrize(("name", "config"), [("raw", CHECK), ("clean", CheckCleanConfig(min_documents=1))])
@@ -194,7 +200,7 @@ def test_a_share_may_fail_where_the_config_says_so(tmp_path: Path, state: Path) 
     """Two of forty rows break a rule: 0.95 of them pass, no more."""
     rows = [*good_rows(38), document("=" * 200, "a.py"), document("-" * 200, "b.py")]
     lenient = CheckCleanConfig(min_documents=20, mostly={"few_alphanumeric": 0.95})
-    judge_clean(tmp_path, rows, lenient)
+    check_clean(lenient, **write_clean(tmp_path, rows, []), out=tmp_path / "report")
     report = json.loads((tmp_path / "report" / "contract.json").read_text())
     (rule,) = (each for each in report["expectations"] if each["rule"] == "few_alphanumeric")
     assert report["success"] is True and (rule["success"], rule["unexpected_count"]) == (True, 2)
@@ -202,7 +208,7 @@ def test_a_share_may_fail_where_the_config_says_so(tmp_path: Path, state: Path) 
     metrics = {each["name"]: each["value"] for each in events if each["kind"] == "metric"}
     assert metrics["contract/failing/few_alphanumeric"] == 2 and metrics["contract/failed_rules"] == 0
     with pytest.raises(DataError, match=r"few_alphanumeric 2\); first [ab]\.py"):
-        judge_clean(tmp_path, rows, CheckCleanConfig(min_documents=20, mostly={"few_alphanumeric": 0.96}))
+        judge_alone(tmp_path, rows, CheckCleanConfig(min_documents=20, mostly={"few_alphanumeric": 0.96}))
     with pytest.raises(ConfigError, match=r"few_alphanumerc is not a row-level rule.*did you mean few_alphanumeric\?"):
         Contract("clean", CheckCleanConfig(mostly={"few_alphanumerc": 0.9}), Events("check"))
 
