@@ -27,16 +27,16 @@ class Spool:
         self._schema = schema
         self._flush_bytes = flush_bytes
         self._options = pa.ipc.IpcWriteOptions(compression="lz4" if compress else None)
-        self._waiting: list[pl.DataFrame] = []
+        self._waiting: list[pa.Table] = []
         self._waiting_bytes = 0
         self._segments: list[tuple[Path, list[int]]] = []
         self._written = 0
 
     def add(self, frame: pl.DataFrame) -> None:
-        """Take rows in, in any order."""
+        """Take rows in, in any order. They are copied: a few rows of a batch would keep all of its texts in memory."""
         if frame.height:
-            self._waiting.append(frame.select(self._schema.names()))
-            self._waiting_bytes += int(frame.estimated_size())
+            self._waiting.append(_table(frame.select(self._schema.names())))
+            self._waiting_bytes += int(self._waiting[-1].nbytes)
             self.rows += frame.height
             if self._waiting_bytes >= self._flush_bytes:
                 self.flush()
@@ -44,7 +44,7 @@ class Spool:
     def flush(self) -> None:
         """Write the rows that wait as one segment."""
         if self._waiting:
-            self._write(pl.concat(self._waiting))
+            self._write(pa.concat_tables(self._waiting))
             self._waiting, self._waiting_bytes = [], 0
 
     def read(self, buckets: range) -> pl.DataFrame:
@@ -76,7 +76,7 @@ class Spool:
                 continue
             self.rows -= int((~kept).sum())
             if kept.any():
-                self._write(self._read_segment(path, order, self._schema.names()).filter(kept))
+                self._write(_table(self._read_segment(path, order, self._schema.names()).filter(kept)))
             path.unlink()
             yield told.filter(~kept)
 
@@ -86,19 +86,24 @@ class Spool:
             reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=fields))
             return _frame([reader.get_batch(number) for number in range(len(order))]).select(columns)
 
-    def _write(self, frame: pl.DataFrame) -> None:
-        buckets = frame[BUCKET].to_numpy()
-        if len(buckets) and buckets.min() != buckets.max():
-            frame = frame.sort(BUCKET)
-            buckets = frame[BUCKET].to_numpy()
+    def _write(self, table: pa.Table) -> None:
+        buckets = table[BUCKET].to_numpy()
+        if buckets.min() != buckets.max():
+            table = table.take(np.argsort(buckets, kind="stable"))
+            buckets = table[BUCKET].to_numpy()
         order, starts = np.unique(buckets, return_index=True)
-        table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+        table = table.combine_chunks()
         path = self._directory / f"{self._written:06}.arrow"
         self._written += 1
         with pa.ipc.new_file(path, table.schema, options=self._options) as writer:
             for start, stop in zip(starts, [*starts[1:], len(buckets)], strict=True):
                 writer.write_table(table.slice(start, stop - start), max_chunksize=max(1, stop - start))
         self._segments.append((path, order.tolist()))
+
+
+def _table(frame: pl.DataFrame) -> pa.Table:
+    """Rows in buffers that hold nothing else."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def _frame(batches: list[pa.RecordBatch]) -> pl.DataFrame:

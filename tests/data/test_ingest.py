@@ -24,6 +24,7 @@ from components.data.documents import SCHEMA, ShardWriter, cut, document_id, doc
 from components.data.ingest import run
 from components.data.selection import Selection, rank_limit, ranks, shares
 from components.data.sources.config import DirectorySource, JsonlSource
+from components.data.spool import Spool
 from tests.data.conftest import read_parts
 
 TEXTS = st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=30)
@@ -386,3 +387,13 @@ def test_a_source_may_come_in_any_order_of_batches(tmp_path: Path, monkeypatch: 
     before = run(config, out=tmp_path / "raw").digest
     monkeypatch.setattr(os, "scandir", Backwards)
     assert run(config, out=tmp_path / "again").digest == before
+
+
+def test_a_row_that_waits_does_not_keep_its_batch_in_memory(tmp_path: Path) -> None:
+    """Columns share their texts: one row of a batch of 10 MB, kept as it is, would keep all 10 MB."""
+    frame = pl.DataFrame({"text": [f"{number:04}" * 2500 for number in range(1000)], "bucket": 0})
+    spool = Spool(tmp_path / "spool", frame.schema, num_buckets=1, flush_bytes=10**9)
+    spool.add(frame.filter(pl.col("text").str.starts_with("0500")))
+    held = spool._waiting[0]["text"].chunk(0).buffers()
+    assert sum(buffer.size for buffer in held if buffer is not None) < 20_000
+    assert spool.read(range(1))["text"].to_list() == ["0500" * 2500]

@@ -160,6 +160,7 @@ def test_extension_types_are_refused(tmp_path: Path, nested: bool) -> None:
     finally:
         pa.unregister_extension_type("test.surprise")
     assert not found and left["odd.parquet"][0] == "extension_type"
+    assert not Surprise.ran
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
