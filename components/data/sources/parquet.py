@@ -3,22 +3,27 @@
 Covers: files that are no Parquet, a row group that cannot be decoded (the others are read), columns that are absent or
 of another type, extension types (refused: reading one may run code of its own), text that is not UTF-8, a file that
 changes while it is read.
-Not covered: encrypted files.
+Strings stay in their dictionaries until a few megabytes of them are taken: a kilobyte may stand for terabytes.
+Not covered: encrypted files; one page that alone is larger than memory; nested columns that grow so.
 """
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from components.core.errors import DataError
+from components.data.documents import cut
 from components.data.sources.arrow_types import extension_type
-from components.data.sources.batch import Batch, left_rows
+from components.data.sources.batch import BATCH_BYTES, Batch, left_rows
 from components.data.sources.config import ParquetSource, TableSource
 from components.data.sources.still import Still
-from components.data.sources.table import ColumnError, documents_of, needed
+from components.data.sources.table import ColumnError, columns_of, documents_of, needed
 
 _ROWS = 2_000
 _UNREADABLE = (OSError, pa.ArrowException, ValueError)
@@ -52,8 +57,11 @@ def read_table(location: Path, config: TableSource, name: str) -> Iterator[Batch
         if named := extension_type(location):
             raise ColumnError("extension_type", f"declares the Arrow extension type {named}")
         with Still(location) as still, pq.ParquetFile(still.file, page_checksum_verification=True) as table:
-            schema = table.schema_arrow
-            names = needed(config, schema.names)
+            names = needed(config, table.schema_arrow.names)
+            strings = [each for each in names if _is_text(table.schema_arrow.field(each).type)]
+            table = pq.ParquetFile(
+                still.file, metadata=table.metadata, read_dictionary=strings, page_checksum_verification=True
+            )
             row = 0
             for group in range(table.num_row_groups):
                 yield from _read_group(table, group, names, config, name, row, still)
@@ -71,18 +79,69 @@ def _read_group(
     table: pq.ParquetFile, group: int, names: list[str], config: TableSource, name: str, row: int, still: Still
 ) -> Iterator[Batch]:
     """The rows of a row group; from the first that cannot be decoded on they are left, as one line."""
-    batches = table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names)
+    text = columns_of(config, table.schema_arrow.names).get("text", "")
     done = 0
     try:
-        for batch in batches:
-            frame = checked_frame(batch)
-            if still.changed:
-                return
-            yield documents_of(frame, config, name=name, first_row=row + done)
+        for batch in table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names):
+            for start, frame in _frames(batch, text, config.max_document_bytes):
+                if still.changed:
+                    return
+                if isinstance(frame, int):
+                    detail = f"{frame} bytes, allowed {config.max_document_bytes}"
+                    yield Batch(left=left_rows([(f"{name}:{row + done + start}", "too_large", detail)]))
+                else:
+                    yield documents_of(frame, config, name=name, first_row=row + done + start)
             done += batch.num_rows
     except _UNREADABLE as error:
         detail = f"rows {row + done} to {row + table.metadata.row_group(group).num_rows - 1}: {one_line(error)}"
         yield Batch(left=left_rows([(f"{name}#{group}", "corrupt_row_group", detail)]))
+
+
+def _frames(batch: pa.RecordBatch, text: str, longest: int) -> Iterator[tuple[int, pl.DataFrame | int]]:
+    """(first row, rows) of a batch in pieces of a few megabytes; (row, its bytes) for a text longer than `longest`."""
+    columns = {field.name: _checked(column) for field, column in zip(batch.schema, batch.columns, strict=True)}
+    lengths = {name: _lengths(column) for name, column in columns.items() if isinstance(column, pa.DictionaryArray)}
+    too_long = lengths[text] > longest if text in lengths else np.zeros(batch.num_rows, dtype=bool)
+    sizes = np.sum([*lengths.values(), np.zeros(batch.num_rows, dtype=np.int64)], axis=0) * ~too_long
+    for piece in cut(pl.Series(sizes), BATCH_BYTES):
+        start = piece.start
+        for row in [*(np.flatnonzero(too_long[piece]) + piece.start).tolist(), piece.stop]:
+            if row > start:
+                rows = {name: _written_out(column.slice(start, row - start)) for name, column in columns.items()}
+                yield start, pl.DataFrame(pl.from_arrow(pa.table(rows)))
+            if row < piece.stop:
+                yield row, int(lengths[text][row])
+            start = row + 1
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return any(check(kind) for check in checks)
+
+
+def _lengths(column: pa.DictionaryArray) -> NDArray[np.int64]:
+    """The bytes of each value, 0 for null."""
+    each = pc.fill_null(pc.cast(pc.binary_length(column.dictionary), pa.int64()), 0)
+    lengths: NDArray[np.int64] = pc.fill_null(each.take(column.indices), 0).to_numpy(zero_copy_only=False)
+    return lengths
+
+
+def _written_out(column: pa.Array) -> pa.Array:
+    """A column without its dictionary."""
+    return column.dictionary.take(column.indices) if isinstance(column, pa.DictionaryArray) else column
+
+
+def _checked(column: pa.Array) -> pa.Array:
+    """A column that is what its type says, its strings as bytes that are yet to be decoded: Arrow does not check them.
+
+    Raises ArrowInvalid when it is not.
+    """
+    if isinstance(column, pa.DictionaryArray):
+        column = pa.DictionaryArray.from_arrays(column.indices, _checked(column.dictionary))
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    column.validate(full=True)
+    return column
 
 
 def checked_frame(batch: pa.RecordBatch) -> pl.DataFrame:
@@ -90,12 +149,7 @@ def checked_frame(batch: pa.RecordBatch) -> pl.DataFrame:
 
     Raises ArrowInvalid when anything else is not what its type says.
     """
-    columns = {}
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            column = column.cast(pa.large_binary())
-        column.validate(full=True)
-        columns[field.name] = column
+    columns = {field.name: _checked(column) for field, column in zip(batch.schema, batch.columns, strict=True)}
     return pl.DataFrame(pl.from_arrow(pa.table(columns)))
 
 
