@@ -7,9 +7,7 @@ each document the number of shingles in common with every other, by an inverted 
 """
 
 import argparse
-import random
 import re
-import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from benchmarks.installed import sample
 from components.data.clean import write_judged
 from components.data.config import DuplicateConfig
 from components.data.deduplicate import estimate_bound, signatures
@@ -26,26 +25,6 @@ from components.data.documents import SCHEMA, document_id
 from components.data.near_duplicates import find_near_duplicates
 
 _WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
-
-
-def sample(documents: int, *, packages: Sequence[str] = (), seed: int = 0, max_bytes: int = 200_000) -> list[str]:
-    """Distinct Python files of these packages of the running environment, or of packages drawn by a seed."""
-    root = Path(sysconfig.get_path("purelib"))
-    names = list(packages) or sorted(each.name for each in root.iterdir() if each.is_dir())
-    if not packages:
-        random.Random(seed).shuffle(names)
-    texts: dict[str, None] = {}
-    for name in names:
-        for path in sorted((root / name).rglob("*.py")):
-            content = path.read_bytes()
-            if 64 <= len(content) <= max_bytes:
-                try:
-                    texts[content.decode()] = None
-                except UnicodeDecodeError:
-                    continue
-            if len(texts) == documents:
-                return list(texts)
-    return list(texts)
 
 
 def exact_pairs(texts: Sequence[str], shingle_tokens: int, similarity: float) -> dict[tuple[int, int], float]:

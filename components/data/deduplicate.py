@@ -33,9 +33,9 @@ Rows = NDArray[np.int64]
 # Odd, so that its powers have inverses modulo 2**64. Fixed: signatures are compared across runs and machines.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _BASE_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
-# Texts that are hashed in one go: the arrays of that many bytes stay in a core's cache, which makes it nine times as
-# fast as 16 MB in one go (140 against 16 MB/s), and a worker's memory does not grow with its task.
-_CHUNK_CHARACTERS = 200_000
+# Texts that are hashed in one go: the arrays of that many bytes stay in a core's cache (250 MB/s; 16 MB in one go: 16
+# MB/s), and a worker's memory does not grow with its task.
+_CHUNK_CHARACTERS = 100_000
 # The low bits of a band's hash say which band it is.
 _BAND_BITS = 10
 # Standard errors by which a pair's estimated similarity may fall short before its sets are compared.
@@ -257,16 +257,17 @@ def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _word_hashes(texts: Sequence[str]) -> tuple[Hashes, Rows]:
-    joined = np.frombuffer("\n".join([*texts, ""]).encode(), dtype=np.uint8)
-    inside = _WORD_BYTES[joined]
-    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
-    starts, ends = edges[::2], edges[1::2]
+    content = "\n".join([*texts, ""]).encode()
+    joined = np.frombuffer(content, np.uint8)
+    inside = np.frombuffer(content.translate(_WORD_BYTES), np.bool_)
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    if inside[0]:
+        edges = np.concatenate([[0], edges])
+    starts, ends = edges[::2], edges[1::2]  # the last byte is a line end, so every word has one
     powers, inverses = _powers(joined.size)
     total = np.zeros(joined.size + 1, np.uint64)
-    values = joined.astype(np.uint64)
-    values += np.uint64(1)
-    values *= powers
-    np.cumsum(values, out=total[1:])
+    np.multiply(joined, powers, out=total[1:])
+    np.cumsum(total[1:], out=total[1:])
     hashes = (total[ends] - total[starts]) * inverses[starts]
     sizes = [(len(text) if text.isascii() else len(text.encode())) + 1 for text in texts]
     return _mix(hashes), np.searchsorted(starts, np.cumsum([0, *sizes]))
@@ -310,12 +311,6 @@ def _mix(values: Hashes) -> Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-def _word_bytes() -> NDArray[np.bool_]:
-    inside = np.zeros(256, bool)
-    inside[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")] = True
-    inside[128:] = True
-    return inside
-
-
-_WORD_BYTES = _word_bytes()
-_POWERS = _power_table(2 * _CHUNK_CHARACTERS)
+# For bytes.translate, which is twice as fast as an index: 1 for the bytes of words, 0 for the others.
+_WORD_BYTES = bytes(byte >= 128 or chr(byte).isalnum() or byte == ord("_") for byte in range(256))
+_POWERS = _power_table(4 * _CHUNK_CHARACTERS)

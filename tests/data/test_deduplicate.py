@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.brute_force import exact_pairs, found_clusters, sample
+from benchmarks.brute_force import exact_pairs, found_clusters
+from benchmarks.installed import sample
 from components.data import deduplicate
 from components.data.config import DuplicateConfig
 from components.data.deduplicate import (
