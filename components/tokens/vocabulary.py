@@ -52,11 +52,16 @@ def sample(ids: pl.Series, sizes: pl.Series, sample_bytes: int, seed: int) -> pl
     return pl.int_range(len(ids), eager=True).is_in(chosen.to_list())
 
 
+def pre_tokenizer(pattern: str) -> pre_tokenizers.Sequence:
+    """Cut a text into the pieces that a pattern matches, and each piece into bytes."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level])
+
+
 def learn(texts: list[str], vocabulary_size: int) -> Tokenizer:
     """A tokenizer with the special tokens first, then the 256 bytes, then merges learned from the texts."""
     tokenizer = Tokenizer(models.BPE())
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(SPLIT), "isolated"), byte_level])
+    tokenizer.pre_tokenizer = pre_tokenizer(SPLIT)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
