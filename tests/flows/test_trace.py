@@ -302,32 +302,27 @@ def test_nothing_is_forgotten_while_a_cycle_runs(workspace: Settings) -> None:
     assert not Path("opt-out.yaml").exists()
 
 
-def test_the_command_prints_tables_and_json_without_torch(workspace: Settings, tmp_path: Path) -> None:
+def test_the_command_prints_tables_and_json_without_torch(
+    workspace: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("params.yaml").write_text(compose("smoke", ROOT / "profiles"))
-
-    def overnight(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "flows.cli", "trace", *arguments],
-            capture_output=True,
-            text=True,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OVERNIGHT_STATE": str(workspace.state)},
-        )
-
-    done = overnight("--document", "src/kept.py")
+    variables = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OVERNIGHT_STATE": str(workspace.state)}
+    command = [sys.executable, "-X", "importtime", "-m", "flows.cli", "trace", "--document", "src/kept.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=variables)
     assert done.returncode == 0, done.stderr
     for part in (
         "src/kept.py of octo/x 2.0 (ours), MIT",
-        "read in epoch",
+        "times in epoch",
         "version 2",
         "production at 100 %, 0 % live",
     ):
-        assert part.replace("read in", "times in") in done.stdout, done.stdout
+        assert part in done.stdout, done.stdout
     assert not [line for line in done.stderr.splitlines() if line.rstrip().endswith(("| torch", "| transformers"))]
-    answer = overnight("--forget", IDS["private"], "--reason", "by law", "--json")
-    assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout)["opt_out"]["added"] == [IDS["private"]]
-    refused = overnight("--document", "a", "--near")
-    assert refused.returncode == 2 and "overnight: trace: --reason and --near belong to --forget" in refused.stderr
+    monkeypatch.setenv("OVERNIGHT_STATE", str(workspace.state))
+    assert trace_command.run(None, IDS["private"], "by law", False, True)
+    assert json.loads(capsys.readouterr().out)["opt_out"]["added"] == [IDS["private"]]
+    with pytest.raises(ConfigError, match="--reason and --near belong to --forget"):
+        trace_command.run("a", None, "", True, False)
     for wrong in (("a", "b"), (None, None)):
         with pytest.raises(ConfigError, match="needed one of --document ID and --forget ID"):
             trace_command.run(*wrong, "", False, False)
