@@ -302,6 +302,14 @@ def test_nothing_is_forgotten_while_a_cycle_runs(workspace: Settings) -> None:
     assert not Path("opt-out.yaml").exists()
 
 
+def test_a_registry_that_does_not_answer_is_not_a_no_and_the_takedown_stands(workspace: Settings) -> None:
+    away = workspace.model_copy(update={"mlflow_url": "http://127.0.0.1:9"})
+    found = trace.forget("src/kept.py", away, PARAMS, reason="", near=False)
+    assert found["versions"] is None and found["opt_out"]["added"] == [IDS["kept"]]
+    assert any(note.startswith("versions and environments are not known: MLflow at") for note in found["notes"])
+    assert found["next"][-1] == "the registered models are not known now: repeat this when the registry answers"
+
+
 def test_the_command_prints_tables_and_json_without_torch(
     workspace: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
