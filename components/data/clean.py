@@ -17,6 +17,7 @@ object store nothing of weight. A worker needs about ten times `task_bytes`, or 
 needs, in the state directory and until the end, the text once more (compressed by half) and 0.9 kB a document.
 """
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,11 +191,13 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
     key["code"] = code_digest(Path(__file__))
     key["suites"] = list(items.digests.values())
     work = read_settings().state.resolve() / "work" / "clean"
+    started = time.monotonic()
     with (
         work_folder(work, digest_of(key)[:16]) as folder,
         artifact.create(out, stage="clean", config=config, inputs=inputs, code=Path(__file__)) as draft,
         connect(),
     ):
+        events.metric("startup_seconds", time.monotonic() - started)
         records = _judge_all(cut, folder, config, items, events)
         fate = NOBODY
         if config.duplicates.near:
