@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from components.core import artifact
 from components.core.errors import ConfigError, DataError
-from components.data import intake
+from components.data import intake, selection
 from components.data.config import IngestConfig
 from components.data.documents import SCHEMA, ShardWriter, cut, document_id, document_ids
 from components.data.ingest import run
@@ -66,6 +66,16 @@ def test_the_subset_is_taken_in_the_order_of_the_hashes(texts: list[str], max_by
             break
         wanted.add(text)
     assert subset(texts, max_bytes, seed) == wanted
+
+
+@given(TEXTS, st.integers(1, 400))
+def test_documents_at_the_limit_are_compared_one_by_one(texts: list[str], max_bytes: int) -> None:
+    """With a few wide bins, most limits fall within one: the subset is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "_BIN_BITS", 2)
+        patch.setattr(selection, "NUM_BINS", 4)
+        coarse = subset(texts, max_bytes)
+    assert coarse == subset(texts, max_bytes)
 
 
 def test_another_seed_gives_another_subset() -> None:
