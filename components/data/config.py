@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.core.config import StepConfig
 from components.data.licences import OWN, PERMISSIVE, refused
+from components.data.path_patterns import as_regex
 from components.data.sources.config import DEFAULT_SOURCES, AnySource
 
 # Every language that a path is known by (components.data.languages); a test compares.
@@ -14,6 +15,68 @@ DEFAULT_LANGUAGES = (
     "typescript",
 )
 DEFAULT_OPT_OUT = "opt-out.yaml"
+# Folders that by custom hold copies of other projects; `vendor` in the middle of a name is somebody's own.
+VENDORED_PATHS = (
+    "vendor/",
+    "_vendor/",
+    "vendored/",
+    "_vendored/",
+    "vendored_packages/",
+    "third_party/",
+    "third-party/",
+    "thirdparty/",
+    "thirdparty_files/",
+    "3rdparty/",
+    "node_modules/",
+    "bower_components/",
+    "jspm_packages/",
+    "site-packages/",
+    "dist-packages/",
+    ".venv/",
+    "Pods/",
+    "Carthage/",
+    "Godeps/",
+)
+LOCK_FILES = (
+    "package-lock.json",
+    "npm-shrinkwrap.json",
+    "yarn.lock",
+    "pnpm-lock.yaml",
+    "bun.lock",
+    "deno.lock",
+    "composer.lock",
+    "Gemfile.lock",
+    "Cargo.lock",
+    "poetry.lock",
+    "Pipfile.lock",
+    "pdm.lock",
+    "uv.lock",
+    "flake.lock",
+    "go.sum",
+    "go.work.sum",
+    "gradle.lockfile",
+    "Package.resolved",
+    "Podfile.lock",
+    "mix.lock",
+    "pubspec.lock",
+)
+MINIFIED_FILES = (
+    "*.min.js",
+    "*.min.mjs",
+    "*.min.cjs",
+    "*.min.css",
+    "*-min.js",
+    "*-min.css",
+    "*.bundle.js",
+    "*.chunk.js",
+)
+
+
+def _check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no pattern of .gitignore."""
+    for pattern in patterns:
+        as_regex(pattern)
+    return patterns
 
 
 def _check_ids(licences: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,11 +200,34 @@ class FeedbackContract(StepConfig):
 class FilterConfig(StepConfig):
     """Which documents are worth keeping."""
 
+    vendored_paths: tuple[str, ...] = Field(
+        VENDORED_PATHS, description="drop documents below these paths, copies of other people's code; as in .gitignore"
+    )
+    lock_files: tuple[str, ...] = Field(LOCK_FILES, description="drop lists of dependencies; as in .gitignore")
+    minified_files: tuple[str, ...] = Field(MINIFIED_FILES, description="drop minified files; as in .gitignore")
     min_document_bytes: int = Field(64, ge=0, description="drop smaller documents, UTF-8 bytes")
     max_mean_line_characters: int = Field(100, ge=1, description="drop documents whose mean line is longer")
     max_line_characters: int = Field(1_000, ge=1, description="drop documents with a longer line")
+    generated_lines: int = Field(
+        30, ge=0, description="drop documents whose opening comment, within so many lines, says generated; 0: keep them"
+    )
+    check_language: bool = Field(True, description="drop documents whose first lines are of another language")
+    max_encoded_share: float = Field(
+        0.2, ge=0, le=1, description="drop documents with a larger share in runs of base64, escapes or byte lists"
+    )
     min_alphanumeric_share: float = Field(0.25, ge=0, le=1, description="drop documents with fewer letters and digits")
-    check_syntax: bool = Field(True, description="drop Python documents that this interpreter cannot parse")
+    max_high_entropy_share: float = Field(
+        0.1, ge=0, le=1, description="drop documents with a larger share in long words that look random; 1: keep them"
+    )
+    check_syntax: bool = Field(True, description="drop documents that the parser of their language refuses")
+    max_error_share: float = Field(
+        0.01, ge=0, le=1, description="largest share of bytes that tree-sitter has no place for (not Python, C and C++)"
+    )
+    max_error_share_c: float = Field(
+        0.05, ge=0, le=1, description="the same for C and C++, whose macros no parser can see through"
+    )
+
+    _patterns = field_validator("vendored_paths", "lock_files", "minified_files")(_check_patterns)
 
 
 class RedactConfig(StepConfig):

@@ -30,31 +30,9 @@ SCHEMA = pl.Schema(
 PARTS = "part-*.parquet"
 # Rows of a shard that are written, and can be read, on their own.
 _ROW_GROUP_BYTES = 16_000_000
+_HASHED_AT_ONCE = 64
 # Rows of a row group of a table without texts.
 _ROW_GROUP_ROWS = 65_536
-_HASHED_AT_ONCE = 64
-_LANGUAGES = {
-    ".py": "python",
-    ".pyi": "python",
-    ".js": "javascript",
-    ".mjs": "javascript",
-    ".ts": "typescript",
-    ".tsx": "typescript",
-    ".java": "java",
-    ".go": "go",
-    ".rs": "rust",
-    ".c": "c",
-    ".h": "c",
-    ".cc": "cpp",
-    ".cpp": "cpp",
-    ".hpp": "cpp",
-    ".cs": "csharp",
-    ".rb": "ruby",
-    ".php": "php",
-    ".sh": "shell",
-    ".sql": "sql",
-    ".md": "markdown",
-}
 
 
 def document_id(text: str) -> str:
@@ -76,11 +54,6 @@ def document_ids(texts: pl.Series) -> pl.Series:
         parts = pool.map(hashed, range(0, len(column), _HASHED_AT_ONCE))
         ids = pl.Series("id", [each for part in parts for each in part], dtype=pl.String)
     return ids.set(texts.is_null(), None) if texts.has_nulls() else ids
-
-
-def language_of(path: str) -> str | None:
-    """The language that a file's suffix stands for; None for a suffix that is not known."""
-    return _LANGUAGES.get(Path(path).suffix.lower())
 
 
 def parts(directory: Path) -> list[Path]:

@@ -13,8 +13,9 @@ import polars as pl
 from components.core.errors import DataError
 from components.data.config import CheckRawConfig, CleanConfig
 from components.data.decontaminate import Items, mark, read_items
-from components.data.documents import SCHEMA, document_id, language_of
+from components.data.documents import SCHEMA, document_id
 from components.data.filters import apply_filters
+from components.data.languages import language_of
 from components.data.measures import document_statistics
 from components.data.redact import redact_text
 from components.data.rules import violations

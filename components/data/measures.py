@@ -4,6 +4,7 @@ The suites of check, the filters of clean and explain all judge these columns, n
 shares are in characters; the share of an empty text is 0.
 """
 
+import numpy as np
 import polars as pl
 
 from components.data.documents import document_ids
@@ -23,6 +24,42 @@ def share(pattern: str) -> pl.Expr:
 
 # Marks count with the letters they stand on: half of a text in an Indic script is marks.
 ALPHANUMERIC_SHARE = 1.0 - TEXT.str.count_matches(r"[^\pL\pM\pN]") / CHARACTERS.clip(1)
+
+# Runs of what only programs read: base64 (two slashes at most in a row: rulers in comments have more), escaped bytes
+# and characters, lists of hexadecimal numbers and of bytes.
+_ENCODED = (
+    r"(?:/{0,2}[A-Za-z0-9+]){64,}={0,2}"
+    r"|(?:\\x[0-9a-fA-F]{2}){8,}|(?:\\u[0-9a-fA-F]{4}){8,}|(?:\\[0-7]{1,3}){8,}"
+    r"|(?:0[xX][0-9a-fA-F]{1,16}[uUlL]{0,3}\s*,\s*){8,}|(?:[0-9]{1,3}\s*,\s*){64,}"
+)
+# A run without a digit is a word or a path; of base64 it would be one in 50,000.
+_ENCODED_RUNS = TEXT.str.extract_all(_ENCODED).list.eval(pl.element().filter(pl.element().str.contains("[0-9]")))
+ENCODED_SHARE = _ENCODED_RUNS.list.join("").str.len_chars().cast(pl.Int64) / CHARACTERS.clip(1)
+_LONG_WORD = r"[!-~]{128,}"
+# Bits per byte of such a word: random base64 has 5.6 at this length, and more the longer it is; of 4,300 Python files
+# none has a word above 5.3 that a person wrote, and links to commits reach 5.0.
+_MAX_WORD_ENTROPY = 5.3
+
+
+def high_entropy_share(texts: pl.Series) -> pl.Series:
+    """Share of each text's characters in words of 128 ASCII characters and more that look random, from 0 to 1.
+
+    Catches encodings that have no alphabet of their own to be known by, as base85. Only texts with such a word cost.
+    """
+    frame = texts.alias("text").to_frame().with_row_index("row")
+    words = frame.filter(TEXT.str.contains(_LONG_WORD)).select("row", word=TEXT.str.extract_all(_LONG_WORD))
+    words = words.explode("word").with_columns(size=pl.col("word").str.len_bytes())
+    entropy = pl.Series([_entropy(word) for word in words["word"]], dtype=pl.Float64)
+    random = words.filter(entropy > _MAX_WORD_ENTROPY).group_by("row").agg(pl.col("size").sum())
+    joined = frame.join(random, on="row", how="left", maintain_order="left")
+    return joined.select((pl.col("size").fill_null(0) / CHARACTERS.clip(1)).alias("high_entropy_share")).to_series()
+
+
+def _entropy(word: str) -> float:
+    """Shannon entropy of the bytes of an ASCII word, in bits per byte."""
+    counts = np.bincount(np.frombuffer(word.encode(), np.uint8))
+    shares = counts[counts > 0] / len(word)
+    return float(-(shares * np.log2(shares)).sum())
 
 
 def document_statistics(frame: pl.DataFrame, licences: tuple[str, ...]) -> pl.DataFrame:

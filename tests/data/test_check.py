@@ -17,7 +17,8 @@ from components.data.check import check_clean, check_raw
 from components.data.clean import CLEAN_SCHEMA, DROPS_SCHEMA, REDACTIONS_SCHEMA
 from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig
 from components.data.contract import Contract
-from components.data.documents import SCHEMA, ShardWriter, language_of, write_table
+from components.data.documents import SCHEMA, ShardWriter, write_table
+from components.data.languages import language_of
 from components.data.measures import document_statistics
 from components.data.rules import bounds, parameters_of, read_suite, suite_names, violations
 from tests.data.conftest import document, read_parts, write_raw

@@ -13,7 +13,7 @@ from pathlib import Path
 from pathspec import GitIgnoreSpec
 
 from components.core.errors import DataError
-from components.data.documents import language_of
+from components.data.languages import language_of
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, DirectorySource
 from components.data.sources.files import Left, SourceFile, read_content, read_files

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from components.core.config import environment
 from components.core.errors import DataError
-from components.data.documents import language_of
+from components.data.languages import language_of
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, GitSource
 from components.data.sources.files import Gathering, SourceFile, printable

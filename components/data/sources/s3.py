@@ -16,7 +16,7 @@ from pathlib import Path
 from components.core.config import read_settings
 from components.core.errors import DataError
 from components.core.store import s3_client
-from components.data.documents import language_of
+from components.data.languages import language_of
 from components.data.sources.batch import Batch
 from components.data.sources.config import JsonlSource, S3Source
 from components.data.sources.files import Gathering, SourceFile, read_content

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from components.data.documents import language_of
+from components.data.languages import language_of
 from components.data.sources.batch import BATCH_SCHEMA, Batch, left_rows
 from components.data.sources.config import TableSource
 

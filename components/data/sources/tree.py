@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathspec import GitIgnoreSpec
 
 from components.core.errors import ConfigError
-from components.data.documents import language_of
+from components.data.languages import language_of
 from components.data.licences import from_text
 from components.data.sources.config import FilesSource
 
