@@ -37,6 +37,7 @@ def documents(max_bytes: int, suffixes: dict[str, str]) -> pl.DataFrame:
         cluster="id",
         package=pl.lit("environment"),
         licence=pl.lit("MIT"),
+        source=pl.lit("environment"),
     )
 
 

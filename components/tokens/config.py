@@ -20,7 +20,9 @@ class VocabularyConfig(StepConfig):
         description="tokens, special ones and the 256 bytes included; at most what uint16 can number",
     )
     sample_bytes: int = Field(
-        16_000_000, ge=100_000, description="bytes of text to learn from; documents are drawn whole, by a seeded hash"
+        16_000_000,
+        ge=100_000,
+        description="bytes of text to learn from; each language of each source gives its share, in whole documents",
     )
     seed: int = Field(0, description="draws the sample")
 

@@ -1,7 +1,7 @@
 """Learn the vocabulary: byte-level byte pair encoding with the special tokens of fill in the middle and chat.
 
-Reads   clean documents (`--source`), one row each: id, text, bytes; and the clean check's report (`--report`), whose
-        presence says that the documents passed
+Reads   clean documents (`--source`): id, text, bytes, source, language; and the clean check's report (`--report`),
+        whose presence says that the documents passed
 Writes  a directory that transformers' AutoTokenizer loads: tokenizer.json, tokenizer_config.json,
         special_tokens_map.json
 Covers: any Unicode text, losslessly; the same sample and seed give the same bytes at any number of threads.
@@ -20,10 +20,13 @@ from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
+from components.data.documents import row_groups
 from components.tokens.config import VocabularyConfig
 from components.tokens.special import CHAT_TEMPLATE, END_OF_TEXT, FIM_PAD, SPECIAL_TOKENS
 from components.tokens.split import draw
 from components.tokens.text import TOKENIZER
+
+SPACE = "Ġ"  # how byte-level vocabularies write a space
 
 # A cursor stands at the end of a line or after an indentation, so both are token boundaries here: a prompt that ends
 # there has the same tokens as the same text in training. GPT-4's pattern joins "):" with the line's end and the last
@@ -42,14 +45,30 @@ SPLIT = "|".join(
 )
 
 
-def sample(ids: pl.Series, sizes: pl.Series, sample_bytes: int, seed: int) -> pl.Series:
-    """True where a document belongs to the sample: the first ones in the order of a seeded hash of their ids, until
-    `sample_bytes` are reached, shape (documents,).
+def sample(rows: pl.DataFrame, sample_bytes: int, seed: int) -> pl.Series:
+    """True where a document (id, bytes, source, language) belongs to the sample, shape (documents,).
+
+    Every language of every source gives its share of `sample_bytes`: its first documents in the order of a seeded hash
+    of their ids, at least one, until they hold it.
     """
-    order = pl.Series([draw(name, seed, "vocabulary") for name in ids.to_list()], dtype=pl.Float64).arg_sort()
-    before = sizes.gather(order).cum_sum() - sizes.gather(order)
-    chosen = order.filter(before < sample_bytes)
-    return pl.int_range(len(ids), eager=True).is_in(chosen.to_list())
+    strata = ("source", "language")
+    order = pl.Series("order", [draw(name, seed, "vocabulary") for name in rows["id"].to_list()], dtype=pl.Float64)
+    ranked = rows.select("bytes", *strata).with_columns(order).with_row_index("row").sort("order")
+    before = pl.col("bytes").cum_sum().over(strata) - pl.col("bytes")
+    share = pl.col("bytes").sum().over(strata) / pl.col("bytes").sum() * sample_bytes
+    return ranked.select("row", chosen=(before < share) | (before == 0)).sort("row")["chosen"]
+
+
+def read_sample(source: Path, sample_bytes: int, seed: int) -> pl.DataFrame:
+    """The sampled documents (text, bytes, language) in the order of the corpus, read a row group at a time."""
+    columns = ["id", "bytes", "source", "language"]
+    rows = pl.concat(group for _, _, group in row_groups(source, columns))
+    chosen = sample(rows, sample_bytes, seed)
+    taken, start = [], 0
+    for _, _, group in row_groups(source, ["text", "bytes", "language"]):
+        taken.append(group.filter(chosen[start : start + len(group)]))
+        start += len(group)
+    return pl.concat(taken)
 
 
 def pre_tokenizer(pattern: str) -> pre_tokenizers.Sequence:
@@ -92,30 +111,35 @@ def write(tokenizer: Tokenizer, directory: Path) -> None:
         (directory / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def space_runs(tokenizer: Tokenizer) -> list[int]:
+    """Of how many spaces there are tokens of nothing but spaces: what an indentation costs."""
+    return sorted(len(token) for token in tokenizer.get_vocab() if set(token) == {SPACE})
+
+
 def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path) -> Manifest:
     """Learn from a seeded sample of the clean documents and write the tokenizer. Raises DataError when there is too
     little text for the vocabulary.
     """
     inputs = [artifact.read(source), artifact.read(report)]
-    events = Events("vocabulary")
-    documents = pl.scan_parquet(source / "part-*.parquet")
-    rows = documents.select("id", "bytes").collect()
-    chosen = rows.filter(sample(rows["id"], rows["bytes"], config.sample_bytes, config.seed))
-    texts = documents.filter(pl.col("id").is_in(chosen["id"].implode())).sort("id").select("text").collect()["text"]
-    events.note(f"learning {config.vocabulary_size} tokens from {len(texts)} of {len(rows)} documents")
-    tokenizer = learn(texts.to_list(), config.vocabulary_size)
+    documents = read_sample(source, config.sample_bytes, config.seed)
+    num_bytes = int(documents["bytes"].sum())
+    Events("vocabulary").note(f"learning {config.vocabulary_size} tokens from {num_bytes} bytes")
+    tokenizer = learn(documents["text"].to_list(), config.vocabulary_size)
     found = tokenizer.get_vocab_size()
     if found != config.vocabulary_size:
         raise DataError(
-            f"{source}: {texts.str.len_bytes().sum()} bytes of text give {found} tokens, needed "
+            f"{source}: {num_bytes} bytes of text give {found} tokens, needed "
             f"{config.vocabulary_size}; add documents or set vocabulary.vocabulary_size to at most {found}"
         )
+    by_language = documents.group_by(pl.col("language").fill_null("unknown")).agg(pl.sum("bytes"))
     with artifact.create(out, stage="vocabulary", config=config, inputs=inputs, code=Path(__file__)) as draft:
         write(tokenizer, draft.path)
         draft.statistics = {
             "vocabulary_size": found,
-            "sample_documents": len(texts),
-            "sample_bytes": int(texts.str.len_bytes().sum()),
+            "sample_documents": len(documents),
+            "sample_bytes": num_bytes,
+            "sample_bytes_by_language": dict(sorted(by_language.iter_rows())),
+            "space_runs": space_runs(tokenizer),
         }
     assert draft.manifest is not None
     return draft.manifest

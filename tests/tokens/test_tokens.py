@@ -146,6 +146,7 @@ def test_same_bytes_at_any_number_of_threads(clean: Path, tokenizer_dir: Path, t
 
 def test_too_little_text_for_the_vocabulary(tmp_path: Path) -> None:
     rows = pl.DataFrame({"id": ["a", "b"], "text": ["x = 1\n", "y = 2\n"], "bytes": [6, 6]})
+    rows = rows.with_columns(source=pl.lit("s"), language=pl.lit("python"))
     source = write_clean(tmp_path / "clean", rows)
     with pytest.raises(DataError, match=r"12 bytes of text give \d+ tokens, needed 4096; .*vocabulary_size to at most"):
         vocabulary.run(VocabularyConfig(), source=source, report=source, out=tmp_path / "out")
@@ -153,12 +154,29 @@ def test_too_little_text_for_the_vocabulary(tmp_path: Path) -> None:
 
 
 def test_sample_is_whole_documents_up_to_its_size() -> None:
-    ids = pl.Series([f"{number}" for number in range(1000)])
-    sizes = pl.Series([10] * 1000)
-    chosen = vocabulary.sample(ids, sizes, 2_000, seed=0)
-    assert sizes.filter(chosen).sum() == 2_000
-    assert (vocabulary.sample(ids, sizes, 2_000, seed=1) != chosen).any()
-    assert vocabulary.sample(ids, sizes, 10**9, seed=0).all()
+    rows = pl.DataFrame({"id": [f"{number}" for number in range(1000)], "bytes": 10, "source": "s", "language": "go"})
+    chosen = vocabulary.sample(rows, 2_000, seed=0)
+    assert rows["bytes"].filter(chosen).sum() == 2_000
+    assert (vocabulary.sample(rows, 2_000, seed=1) != chosen).any()
+    assert vocabulary.sample(rows, 10**9, seed=0).all()
+
+
+def test_sample_takes_from_every_language_of_every_source_its_share() -> None:
+    rows = pl.DataFrame({"id": [f"{number}" for number in range(1000)], "bytes": 10}).with_columns(
+        source=pl.when(pl.int_range(1000) < 700).then(pl.lit("a")).otherwise(pl.lit("b")),
+        language=pl.when(pl.int_range(1000) % 100 == 7).then(None).otherwise(pl.lit("go")),
+    )
+    rows = pl.concat([rows, pl.DataFrame([["one", 3, "c", "sql"]], schema=rows.schema, orient="row")])
+    taken = rows.filter(vocabulary.sample(rows, 2_000, seed=0)).group_by("source", "language").agg(pl.len())
+    shares = {("a", "go"): 139, ("a", None): 2, ("b", "go"): 60, ("b", None): 1, ("c", "sql"): 1}
+    assert {row[:2]: row[2] for row in taken.iter_rows()} == shares
+
+
+def test_indentations_are_one_token(tokenizer_dir: Path, codec: TextCodec) -> None:
+    runs = artifact.read(tokenizer_dir).statistics["space_runs"]
+    assert {4, 8, 12, 16} <= set(runs)
+    for spaces in runs:
+        assert len(codec.encode("\n" + " " * spaces + "x")) == 3
 
 
 @pytest.fixture(scope="session")

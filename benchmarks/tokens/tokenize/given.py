@@ -16,7 +16,7 @@ def prepare(folder: Path) -> None:
     """Write clean/, tokenizer/ and held_out.json."""
     frame = documents(CORPUS_BYTES, {".py": "python"})
     write_clean(frame, folder / "clean")
-    chosen = frame.filter(sample(frame["id"], frame["bytes"], SAMPLE_BYTES, seed=0))
+    chosen = frame.filter(sample(frame, SAMPLE_BYTES, seed=0))
     (folder / "tokenizer").mkdir()
     write(learn(chosen["text"].to_list(), VocabularyConfig().vocabulary_size), folder / "tokenizer")
     config = TokenizeConfig()
