@@ -26,6 +26,8 @@ from components.data.sources.still import Still
 from components.data.sources.table import ColumnError, columns_of, documents_of, needed
 
 _ROWS = 2_000
+# A row that is a text of its own takes more than a byte; of fewer rows than these nothing can be said.
+_FREE_ROWS = 10_000
 _UNREADABLE = (OSError, pa.ArrowException, ValueError)
 
 
@@ -58,6 +60,8 @@ def read_table(location: Path, config: TableSource, name: str) -> Iterator[Batch
             raise ColumnError("extension_type", f"declares the Arrow extension type {named}")
         with Still(location) as still, pq.ParquetFile(still.file, page_checksum_verification=True) as table:
             names = needed(config, table.schema_arrow.names)
+            if table.metadata.num_rows > max(_FREE_ROWS, still.size_bytes):
+                raise ColumnError("zip_bomb", f"{table.metadata.num_rows} rows in {still.size_bytes} bytes")
             strings = [each for each in names if _is_text(table.schema_arrow.field(each).type)]
             table = pq.ParquetFile(
                 still.file, metadata=table.metadata, read_dictionary=strings, page_checksum_verification=True
@@ -81,6 +85,7 @@ def _read_group(
     """The rows of a row group; from the first that cannot be decoded on they are left, as one line."""
     text = columns_of(config, table.schema_arrow.names).get("text", "")
     done = 0
+    too_large: list[tuple[str, str, str]] = []
     try:
         for batch in table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names):
             for start, frame in _frames(batch, text, config.max_document_bytes):
@@ -88,10 +93,13 @@ def _read_group(
                     return
                 if isinstance(frame, int):
                     detail = f"{frame} bytes, allowed {config.max_document_bytes}"
-                    yield Batch(left=left_rows([(f"{name}:{row + done + start}", "too_large", detail)]))
+                    too_large.append((f"{name}:{row + done + start}", "too_large", detail))
                 else:
                     yield documents_of(frame, config, name=name, first_row=row + done + start)
             done += batch.num_rows
+            if too_large:
+                yield Batch(left=left_rows(too_large))
+                too_large = []
     except _UNREADABLE as error:
         detail = f"rows {row + done} to {row + table.metadata.row_group(group).num_rows - 1}: {one_line(error)}"
         yield Batch(left=left_rows([(f"{name}#{group}", "corrupt_row_group", detail)]))
