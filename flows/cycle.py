@@ -22,6 +22,7 @@ from pydantic import Field
 from components.core import cluster, services
 from components.core.config import Settings, read_settings
 from components.core.events import Events
+from components.data.sources import fingerprint
 from components.release.status import read_status
 from components.training import hardware
 from flows import contracts, graph, params, report, stage
@@ -37,6 +38,7 @@ Profile = Literal["smoke", "cpu-hour", "h200-day", "h100x8-day"]
 Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours from now")]
 MODEL, BASE = Path("models/aligned"), Path("models/base")
 HARDWARE = Path(".overnight/hardware.json")
+SOURCES = Path(".overnight/sources.json")
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
 UNPLANNED_TIMEOUT_SECONDS = 6 * 3600.0
 UI_PERIOD_SECONDS = 5.0
@@ -256,18 +258,22 @@ def cycle(
     """
     settings = read_settings()
     with exclusive(settings, "a cycle"):
-        configure(profile, hours, overrides)
+        notes = configure(profile, hours, overrides)
         stages = graph.read_graph()
         graph.require_dependencies(stages, "clean", params.read_params().clean.decontaminate.suites)
         chosen = graph.stages_until(stages, until)
         current = Cycle(settings, profile)
+        for each in notes:
+            current.note(each)
         return _run(current, chosen, release and len(chosen) == len(stages))
 
 
-def configure(profile: str | None, hours: float | None, overrides: Sequence[str]) -> None:
-    """Write what was asked into params.yaml, and what this machine is, so that DVC sees both."""
+def configure(profile: str | None, hours: float | None, overrides: Sequence[str]) -> list[str]:
+    """Write what was asked into params.yaml, what this machine is, and what the sources hold now, so that DVC sees all
+    three. Returns what a person should know of it."""
     params.write_params(params.requested(profile, hours, overrides))
     hardware.write(HARDWARE)
+    return fingerprint.write(params.read_params().ingest.sources, SOURCES)
 
 
 def _run(current: Cycle, stages: Sequence[graph.Stage], release: bool) -> dict[str, Any]:

@@ -40,6 +40,15 @@ def read(config: GitSource) -> Iterator[Batch]:
         yield from _read_commit(repository, commit, config, wanted)
 
 
+def standing(config: GitSource) -> str:
+    """The refs that the revision names and the commits they stand at now, as the remote says. Raises DataError when it
+    does not answer."""
+    if re.fullmatch(r"[0-9a-f]{40}", config.revision):
+        return config.revision
+    with _repository() as repository:
+        return _git(repository, "ls-remote", _address(config), config.revision, timeout_seconds=60)
+
+
 @contextmanager
 def _repository() -> Iterator[Path]:
     """An empty bare repository that goes away afterwards; what killed runs left of theirs goes first."""
@@ -99,8 +108,7 @@ def _environment() -> dict[str, str]:
 
 def _fetch(repository: Path, config: GitSource) -> str:
     """Fetch the one revision, without history; returns its commit."""
-    local = Path(config.url)
-    url = local.resolve().as_uri() if local.exists() else config.url
+    url = _address(config)
     options = ("--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
     reference = "refs/overnight/source"
     try:
@@ -120,6 +128,12 @@ def _fetch(repository: Path, config: GitSource) -> str:
             f"ingest.sources: {shown} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, and "
             "a branch, a tag or a commit of 40 digits"
         ) from error
+
+
+def _address(config: GitSource) -> str:
+    """The URL of the repository; a path of this machine as one."""
+    local = Path(config.url)
+    return local.resolve().as_uri() if local.exists() else config.url
 
 
 @dataclass(frozen=True, slots=True)

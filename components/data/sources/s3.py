@@ -65,6 +65,12 @@ def read(config: S3Source) -> Iterator[Batch]:
     yield gathering.batch()
 
 
+def listing(config: S3Source) -> str:
+    """Every object below the prefix with its ETag, a line each. Raises DataError when they cannot be listed."""
+    bucket = Bucket(client=s3_client(config.bucket, connections=config.threads), name=config.bucket)
+    return "\n".join(f"{each.key}\0{each.etag}\0{each.bytes}" for each in bucket.objects(config.prefix))
+
+
 def forget(config: S3Source) -> None:
     """Remove what was kept for a rerun."""
     shutil.rmtree(_folder(config), ignore_errors=True)
