@@ -199,8 +199,11 @@ def report() -> None:
 def explain(paths: list[Path], as_json: AsJson = False) -> None:
     """Why each document would be kept, dropped or redacted."""
     config = _load("flows.params").read_params()
-    rows = _load("components.data.explain").explain(paths, config.check_raw, config.clean)
-    _print(rows, as_json)
+    found = _load("components.data.explain").explain(paths, config.check_raw, config.clean)
+    if as_json:
+        _print([each.row() for each in found], as_json)
+    else:
+        print("\n".join(line for each in found for line in each.told()))
 
 
 @app.command()
