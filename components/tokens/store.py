@@ -98,9 +98,11 @@ class TokenWriter:
         assert self._file is not None
         name = Path(self._file.name).name
         self.rows[name] = self.num_tokens - self._shard_tokens * (len(self.rows) - 1)
-        self._file.seek(0)
-        self._write_header(self.rows[name])
-        self._file.close()
+        try:
+            self._file.seek(0)
+            self._write_header(self.rows[name])
+        finally:
+            self._file.close()
 
     def _write_header(self, num_tokens: int) -> None:
         assert self._file is not None

@@ -35,9 +35,11 @@ class TableWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if len(self._waiting) or not self.num_rows:
-            self._writer.write_table(self._table(self._waiting))
-        self._writer.close()
+        try:
+            if len(self._waiting) or not self.num_rows:
+                self._writer.write_table(self._table(self._waiting))
+        finally:
+            self._writer.close()
 
     @staticmethod
     def _table(rows: pl.DataFrame) -> "pq.Table":

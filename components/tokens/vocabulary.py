@@ -103,7 +103,8 @@ def write(tokenizer: Tokenizer, directory: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
-    tokenizer.save(str(directory / TOKENIZER))
+    # Its own save() tells a full disk by a bare Exception.
+    (directory / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     for name, content in (
         ("tokenizer_config.json", tokenizer_config),
         ("special_tokens_map.json", {**named, "additional_special_tokens": extra}),
