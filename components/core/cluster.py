@@ -129,7 +129,7 @@ def _result(reference: Any, describe: Callable[[Any], str], item: Any) -> Any:
     except RayError as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise OvernightError(
-            f"every worker died, {_MAX_RETRIES + 1} in all, on {describe(item)} ({reason}); look at that input, "
+            f"every worker died, {_MAX_RETRIES + 1} in all, on {describe(item)[:200]} ({reason}); look at that input, "
             "give the machine more memory, or make the tasks smaller"
         ) from error
 

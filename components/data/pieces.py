@@ -250,8 +250,8 @@ def by_piece(numbers: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64
     """(piece, rows in it) of sorted numbers, piece by piece."""
     pieces, starts = np.unique(numbers >> _ROW_BITS, return_index=True)
     rows = numbers & ((1 << _ROW_BITS) - 1)
-    for piece, own in zip(pieces, np.split(rows, starts[1:]), strict=True):
-        yield int(piece), own
+    for piece, start, stop in zip(pieces, starts, [*starts[1:], len(rows)][: len(starts)], strict=True):
+        yield int(piece), rows[start:stop]
 
 
 def piece_path(folder: Path, number: int) -> Path:

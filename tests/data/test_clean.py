@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from components.core import artifact
+from components.core import artifact, cluster
 from components.core.cluster import run_tasks
-from components.core.errors import ArtifactError, DataError
+from components.core.errors import ArtifactError, DataError, OvernightError
 from components.core.events import read_events
 from components.data import clean as clean_module
 from components.data import ingest
@@ -370,3 +370,22 @@ def test_documents_that_hold_evaluation_items_go_and_are_listed(tmp_path: Path) 
         "documents_dropped": 2,
     }
     assert not {"one.py", "two.py"} & set(read_parts(tmp_path / "clean")["path"])
+
+
+# The two functions are local, so that a worker gets them by value and does not import the tests.
+def test_an_exception_in_a_task_arrives_as_it_is() -> None:
+    def refuse(item: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", f"file {item}")
+
+    with pytest.raises(OSError) as caught:
+        list(run_tasks(refuse, [5, 5]))
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "file 5")
+
+
+def test_a_task_that_no_worker_survives_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(item: int) -> None:
+        os._exit(item)
+
+    monkeypatch.setattr(cluster, "_MAX_RETRIES", 1)
+    with pytest.raises(OvernightError, match=r"every worker died, 2 in all, on item 1 \(WorkerCrashedError"):
+        list(run_tasks(die, [1], describe=lambda item: f"item {item}"))
