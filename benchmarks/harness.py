@@ -24,9 +24,9 @@ PEERS = ROOT / ".venv" / "peers" / "bin" / "python"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """What is compared. `unit` is of the figure that a side reports: larger is better where it ends in /s, smaller
-    is better in s. `peers` are modules beside ours.py, each with the ratio aimed at. `limit` is what the machine could
-    give at most, in the same unit, where that is known."""
+    """What is compared. `unit` is of the figure that a side reports: larger is better where it ends in /s or /token,
+    smaller is better in s. `peers` are modules beside ours.py, each with the ratio aimed at. `limit` is what the
+    machine could give at most, in the same unit, where that is known."""
 
     name: str
     unit: str
@@ -36,8 +36,8 @@ class Comparison:
 
     @property
     def larger_is_better(self) -> bool:
-        """Whether the figure is a rate."""
-        return self.unit.endswith("/s")
+        """Whether the figure is a rate, or what a token stands for."""
+        return self.unit.endswith(("/s", "/token"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
