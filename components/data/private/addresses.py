@@ -27,29 +27,31 @@ _GENERIC_DOMAINS = (
     "media|group|team|work|world|life|live|space|science|academy|institute|university|software|engineering|network|"
     "zone|codes|tools|eco|earth|foundation|consulting|example|test|invalid|local|internal|lan|corp"
 )
-_TOP_LEVEL = f"{_COUNTRY_DOMAINS}|{_GENERIC_DOMAINS}|{_COUNTRY_DOMAINS.upper()}|{_GENERIC_DOMAINS.upper()}"
+_TOP_LEVEL = f"[A-Z][a-z]|{_COUNTRY_DOMAINS}|{_GENERIC_DOMAINS}|{_COUNTRY_DOMAINS.upper()}|{_GENERIC_DOMAINS.upper()}"
 _EMAIL = re.compile(
     r"(?:(?<=\\[nrt])|(?<=\\)(?![nrt])|(?<![A-Za-z0-9._%+\-@\\]))"  # \n in a string's source is no part of an address
     r"[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?\.){1,8}"
     rf"(?:{_TOP_LEVEL})"
-    r"(?![A-Za-z0-9\-_(\[@]|\.[A-Za-z0-9])"
+    r"(?:(?=E<gt>)|(?![A-Za-z0-9\-_(\[@]|\.[A-Za-z0-9]))"  # E<gt> is > in Perl's documentation
 )
 # Accounts of services in SSH addresses, not of persons.
 _SERVICE_ACCOUNTS = frozenset({"git", "hg", "svn"})
+# Names of algorithms end in the domain of who made them: chacha20-poly1305@openssh.com.
+_ALGORITHM = re.compile(r"@openssh\.com$|-[^@]*@(?:ssh\.com|libssh\.org|putty\.projects\.tartarus\.org)$")
 _IN_URL = re.compile(r"://[^\s/?#\"'<>]*$")
 
 
 def _is_mailbox(match: re.Match[str]) -> bool:
-    """Neither a service's account nor the user part of a URL, as `pass@host` in `https://user:pass@host`."""
-    if _IN_URL.search(line_before(match.string, match.start(), 128)):
+    """Neither a service's account, nor an algorithm's name, nor the user part of a URL, as `pass@host` in `https://user:pass@host`."""
+    if _IN_URL.search(line_before(match.string, match.start(), 128)) or _ALGORITHM.search(match.group()):
         return False
     return match.group().partition("@")[0].lower() not in _SERVICE_ACCOUNTS
 
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
-_IPV4 = re.compile(rf"(?<![\w.])(?<![A-Za-z_]-){_OCTET}(?:\.{_OCTET}){{3}}(?!\w|-[A-Za-z_]|\.\w)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)")
+_IPV4 = re.compile(rf"(?<![\w.])(?<![A-Za-z_]-){_OCTET}(?:\.{_OCTET}){{3}}(?!\w|-\w*[A-Za-z_]|\.\w)")
+_IPV6 = re.compile(r"(?<![\w:.%\-])(?:[0-9A-Fa-f]{1,4}|:)(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]|\.\d)")
 _IPV6_HINT = (
     r"[0-9A-Fa-f]::[0-9A-Fa-f]|::[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}::"
     r"|(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]"
@@ -57,8 +59,9 @@ _IPV6_HINT = (
 # What stands before four numbers that are a release, an object identifier or a section, not an address.
 _NUMBERING_BEFORE = re.compile(
     r"(?:(?:\b(?:release|revision|ver|rev|build|v|firmware|driver|since|section|sec|chapter|clause|figure|table|oid|rfc"
-    r"|tag|checkout)|versions?(?:added|changed)?|identifier|deprecated)s?(?:_\w{0,12})?|§)"
+    r"|tag|checkout|spec|standard|802\.1\w+(?:-\d{4})?|ecma-\d+|c\d\d)|versions?(?:added|changed)?|identifier|deprecated)s?(?:_\w{0,12})?|§)"
     r"[\"'>]{0,3}\s*(?::=|::|[:=,(]{0,2})\s*[\"'(\[]{0,2}$"
+    r"|\b(?:upgrade|update|bump|patch|downgrade)\w*\b.{0,40}\b(?:to|from)\s$"
     r"|(?:==|>=|<=|~=|!=|\^|~)\s?$|\brfc ?\d{3,4},?\s(?:section )?$",
     re.IGNORECASE,
 )
@@ -68,12 +71,16 @@ _PORT_AFTER = re.compile(r":\d{2,5}\b(?!\.)")
 _NETWORK_WORD = re.compile(
     r"(?<![A-Za-z])i[pP](?:[vV]?[46])?(?![A-Za-z])|IP(?![a-z])|Ip(?:[A-Z_]|$)|(?<=[a-z])Ip\b|(?i:"
     r"ipv[46]|ipaddr|addr|host|gateway|inet|subnet|netmask|nameserver|resolver|forwarded|socket|iptables|traceroute|"
-    r"network|remote|listen|router|whois|\bserver|\bclient|\bpeer|\bping|\bport\b|\bbind\b|\bproxy|\bdns|\bssh\b|"
+    r"network|remote|listen|router|whois|\bserver|\bclient|\bpeer|\bping|\bbind\b|\bproxy|\bdns|\bssh\b|"
     r"\bcurl\b|\ballow\b|\bdeny\b|\bvia\b)"
 )
 _OBJECT_IDENTIFIERS = ("1.3.6.1", "1.3.14.", "1.3.101.", "1.3.132.", "2.5.4.", "2.5.8.", "2.5.29.", "2.16.")
 _RESOLVERS = ("8.8.8.8", "8.8.4.4", "1.1.1.1", "9.9.9.9", "4.2.2.2")
-_PREFIX = re.compile(r"/(3[0-1]|[12]?\d)(?!\d)")
+_PREFIX = re.compile(r"/(\d{1,3})(?!\d)")
+# A heading of a document: the number, a dot, a word with a capital letter.
+_HEADING_BEFORE, _HEADING_AFTER = re.compile(r"(?:^|>)[\s*#/]*$"), re.compile(r"^\.?\s+[A-Z]")
+# Numbers around a letter are the path of a drawing (SVG), whose dots may fall as in an address.
+_DRAWING = re.compile(r"\d[a-zA-Z]-?\d*\.\d|-?\d*\.\d+[ ,-]-?\d*\.\d+[ ,-]")
 _PRIVATE_IPV4 = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 _NOBODYS_IPV4 = tuple(
     ipaddress.IPv4Network(each)
@@ -99,17 +106,30 @@ def _is_ipv4(match: re.Match[str]) -> bool:
     address = ipaddress.IPv4Address(match.group())
     if any(address in network for network in _NOBODYS_IPV4):
         return False
-    prefix = _PREFIX.match(text, end)
-    if prefix and int(address) & ((1 << (32 - int(prefix[1]))) - 1) == 0:
-        return False  # a whole network, such as 10.0.0.0/8, is nobody's address
-    before = line_before(text, start, _CONTEXT_CHARACTERS)
+    if address.packed.endswith(b"\0\0") or _is_network(address, text, end):
+        return False
+    before, after = line_before(text, start, _CONTEXT_CHARACTERS), line_after(text, end, _CONTEXT_CHARACTERS)
+    if _DRAWING.search(before[-40:]) or _DRAWING.search(after[:40]):
+        return False
     if _PLACE_BEFORE.search(before):
         return True
     if before.endswith("/") or _NUMBERING_BEFORE.search(before):
         return False  # `Chrome/91.0.4.7` and `/opt/oracle/12.1.0.2` too
+    if _HEADING_BEFORE.search(before) and _HEADING_AFTER.search(after) and max(address.packed) < _SMALL:
+        return False
     if _PORT_AFTER.match(text, end) or not _looks_like_version(address):
         return True
-    return bool(_NETWORK_WORD.search(before) or _NETWORK_WORD.search(line_after(text, end, _CONTEXT_CHARACTERS)))
+    return bool(_NETWORK_WORD.search(before) or _NETWORK_WORD.search(after))
+
+
+def _is_network(address: ipaddress.IPv4Address | ipaddress.IPv6Address, text: str, end: int) -> bool:
+    """A whole network, such as 10.0.0.0/8, which is nobody's address."""
+    prefix = _PREFIX.match(text, end)
+    if prefix is None or int(prefix[1]) >= address.max_prefixlen:
+        return False
+    if int(prefix[1]) < 8:
+        return True  # a share of something: no network is that large
+    return int(address) & ((1 << (address.max_prefixlen - int(prefix[1]))) - 1) == 0
 
 
 def _looks_like_version(address: ipaddress.IPv4Address) -> bool:
@@ -136,7 +156,11 @@ def _is_ipv6(match: re.Match[str]) -> bool:
         address = ipaddress.IPv6Address(found)
     except ValueError:
         return False
-    return bool(re.search(r"\d", found)) and not any(address in network for network in _NOBODYS_IPV6)
+    if "::" in found and not any(len(group) == 4 or re.search("[A-Fa-f]", group) for group in groups):
+        return False  # numbers alone: a position, a colour, a sense of a word
+    if not re.search(r"\d", found) or _is_network(address, match.string, match.end()):
+        return False
+    return not any(address in network for network in _NOBODYS_IPV6)
 
 
 EMAIL = Rule(name="email", kind="email", hint=r"[A-Za-z0-9._%+\-]@[A-Za-z0-9]", pattern=_EMAIL, accept=_is_mailbox)

@@ -24,6 +24,7 @@ from detect_secrets.plugins.stripe import StripeDetector
 from detect_secrets.plugins.twilio import TwilioKeyDetector
 
 from components.data.private.rule import Accept, Rule, always, stands_alone, words
+from components.data.private.stand_ins import is_stand_in
 
 # Forms that detect-secrets 1.5 does not know, or knows with more around them.
 _FORMS = {
@@ -68,9 +69,8 @@ _PRIVATE_KEY = re.compile(
 )
 # The first dot comes after the header, so a run without dots is read once.
 _JWT = re.compile(r"(?<![A-Za-z0-9_\-.])eyJ[A-Za-z0-9_\-]{10,}={0,2}\.[A-Za-z0-9_\-]{4,}={0,2}(?:\.[A-Za-z0-9_\-]+)?")
-_URL_PASSWORD = re.compile(r"://[^\s/:@\"'<>{}$]{0,64}:([^\s/@\"'<>{}`]{3,128})@(?=[A-Za-z0-9\[])")
-_TEMPLATE = re.compile(r"[{}<>*\\]|%[^0-9A-F]|^\$|^\.+$|^x+$|^\d{1,5}$", re.IGNORECASE)
-_STAND_INS = words("password passwd pass pwd pw passw0rd secret token key port redacted tiger guest mypassword mypass")
+_URL_PASSWORD = re.compile(r"://[^\s/:@\"'<>{}$]{0,64}:([^\s/@\"'<>{}`,]{3,128})@(?=[A-Za-z0-9\[])")
+_STAND_INS = words("tiger guest redacted port")
 
 
 def _has_digit(match: re.Match[str]) -> bool:
@@ -82,17 +82,19 @@ def _is_jwt(match: re.Match[str]) -> bool:
 
 
 def _is_key_block(match: re.Match[str]) -> bool:
-    """With the key's own base64 in it: programs that read keys name the header alone."""
-    return re.search(r"[A-Za-z0-9+/=]{40}", match.group()) is not None
+    """With the key's own base64 in it: programs that read keys name the header alone, and texts leave it out (...)."""
+    return "..." not in match.group() and re.search(r"[A-Za-z0-9+/=]{40}", match.group()) is not None
 
 
 def _is_password(match: re.Match[str]) -> bool:
     """Not a place where a password would be put in, as in `://user:{password}@host` and `://user:password@host`, and
     not a default that everybody knows, as in `://guest:guest@host` and `://scott:tiger@host`."""
     found = match[1]
-    if match.string[: match.start(1) - 1].endswith(f"/{found}"):
+    if match.string[: match.start(1) - 1].endswith(f"/{found}") or found.lower() in _STAND_INS:
         return False
-    return found.lower() not in _STAND_INS and not _TEMPLATE.search(found)
+    if re.fullmatch(r"[A-Za-z_.\-]*|\d{1,5}|[$%\[].*", found):
+        return False  # words, a port, or what a program puts in
+    return not is_stand_in(found) and not re.search(r"[{}<>*\\]|%[^0-9A-F]", found)
 
 
 def _rule(name: str, pattern: str | re.Pattern[str], accept: Accept, *, hint: str = "", group: int = 0) -> Rule:

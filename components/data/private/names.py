@@ -12,7 +12,7 @@ from components.data.private.rule import Accept, Rule, line_after, line_before, 
 
 _CAPITAL = r"[A-ZÀ-ÖØ-ÞĀ-Ž](?:[\w'’\-]*\w)?"
 _PARTICLE = r"(?:de|da|di|del|van|von|der|den|la|le|bin|al|of) "
-_NAME = rf"{_CAPITAL}(?:\.? (?:{_PARTICLE}){{0,2}}{_CAPITAL}){{1,3}}"
+_NAME = rf"{_CAPITAL}(?:(?:(?<=\b[A-Z])\.)? (?:{_PARTICLE}){{0,2}}{_CAPITAL}){{1,3}}"
 _ORGANISATIONS = words(
     "the inc corp corporation ltd limited llc llp gmbh ag sa bv co company foundation team authors author developers "
     "contributors university institute college school regents project group software authority community lab labs "
