@@ -13,8 +13,8 @@ Not covered: a corpus whose ids are not in order.
 
 Tasks judge pieces of the input (pieces.py), join the near duplicates among them (near_duplicates.py) and write the
 shards. Between them lie files, not objects: the driver sees counts, pairs of near duplicates and drops go by, and the
-object store nothing of weight. A worker needs about ten times `task_bytes`, or what a shard's row group needs. The disk
-needs, in the state directory and until the end, the text once more (compressed by half) and 0.9 kB a document.
+object store nothing of weight. A worker needs 250 MB and about five times `task_bytes`. The disk needs, in the state
+directory and until the end, the text once more (compressed by half) and 0.9 kB a document.
 """
 
 import time

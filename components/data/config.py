@@ -317,6 +317,6 @@ class CleanConfig(StepConfig):
         8_000_000,
         ge=100_000,
         le=256_000_000,
-        description="text bytes per Ray task; a worker needs about 60 times as much",
+        description="text bytes per Ray task; a worker needs about five times as much, and 250 MB",
     )
     shard_bytes: int = Field(128_000_000, ge=1_000_000, le=1_000_000_000, description="text bytes of one Parquet file")
