@@ -93,7 +93,8 @@ def explain(
 ) -> list[Explanation]:
     """The fate of each file, and of each file below each directory, in the given order, by path within a directory.
 
-    A file that is given twice is told once. Raises DataError for a path that cannot be read, and for a directory without files.
+    A file that is given twice is told once. Raises DataError for a path that cannot be read, and for a directory
+    without files.
     """
     check = check or CheckRawConfig.model_validate({})
     clean = clean or CleanConfig.model_validate({})

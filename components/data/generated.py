@@ -11,7 +11,7 @@ import polars as pl
 
 _HEAD_CHARACTERS = 4_096
 # Comments, blank lines and what may stand between them, from the first character on.
-_OPENING = (
+OPENING = (
     r"\A\x{feff}?((?:\s+|//[^\n]*|#[^\n]*|--[^\n]*|;[^\n]*|<\?php\b|['\"]use strict['\"];?"
     r"|(?s:/\*.*?(?:\*/|\z))|(?s:<!--.*?(?:-->|\z))|(?s:\{-.*?(?:-\}|\z)))*"
     r"(?:(?:\"\"\"|''')[^\n]*\n?[^\n]*)?)"
@@ -53,7 +53,7 @@ _SAYINGS = (
     r"(?:meta|resource) object code (?:from|for) ",
     r"auto-generated>",
 )
-_MARKER = rf"(?im){_COMMENT}(?:{'|'.join(_SAYINGS)})"
+MARKER = rf"(?im){_COMMENT}(?:{'|'.join(_SAYINGS)})"
 # An annotation of Java and Kotlin, which comes after the imports.
 _ANNOTATION = r"(?m)^@(?:javax\.annotation\.|jakarta\.annotation\.|javax\.annotation\.processing\.)?Generated\([^\n]*"
 _LINE = r"^\s*([^\n]{1,120})"
@@ -62,7 +62,7 @@ _LINE = r"^\s*([^\n]{1,120})"
 def generated_marker(lines: int) -> pl.Expr:
     """The line of a text by which it says that it is generated, looked for in its first `lines`; null without one."""
     head = pl.col("text").str.head(_HEAD_CHARACTERS).str.extract(rf"\A((?:[^\n]*\n){{0,{lines - 1}}}[^\n]*)")
-    said = head.str.extract(_OPENING).str.extract(f"({_MARKER}[^\n]*)")
+    said = head.str.extract(OPENING).str.extract(f"({MARKER}[^\n]*)")
     annotated = pl.when(pl.col("language") == "java").then(
         pl.col("text").str.head(_HEAD_CHARACTERS).str.extract(f"({_ANNOTATION})")
     )
