@@ -77,7 +77,7 @@ def forget(config: S3Source) -> None:
 
 
 def _folder(config: S3Source) -> Path:
-    return read_settings().state / "objects" / config.label
+    return read_settings().state / "objects" / f"s3-{config.label}"  # a name may be two dots
 
 
 def _path(each: Object, config: S3Source) -> str:

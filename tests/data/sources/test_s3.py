@@ -264,3 +264,11 @@ def test_files_of_other_runs_are_told_apart(tmp_path: Path) -> None:
     for place_, wanted, path, content in made:
         assert again.get(place_, wanted) == path and path.read_bytes() == content
     assert os.listdir(tmp_path) == ["files"]  # noqa: PTH208
+
+
+def test_forgetting_stays_in_its_folder(state: Path) -> None:
+    (state / "objects").mkdir(parents=True)
+    (state / "mlflow.db").write_bytes(b"not ours")
+    for name in ("..", ".", ""):
+        s3.forget(S3Source(name=name, bucket=BUCKET))
+    assert (state / "mlflow.db").exists() and (state / "objects").exists()
