@@ -247,7 +247,10 @@ class RedactConfig(StepConfig):
         3.3, ge=0, le=8, description="smallest entropy of such a value, bits per character; random base64 has 4 to 6"
     )
     min_hex_entropy_bits: float = Field(
-        2.8, ge=0, le=4, description="smallest entropy of such a value of hex digits, bits per character"
+        2.8,
+        ge=2.6,
+        le=4,
+        description="smallest entropy of such a value of hex digits, bits per character; letters alone reach 2.58",
     )
 
 

@@ -80,8 +80,8 @@ def entropy_bits(value: str) -> float:
 
 def names_secret(name: str) -> bool:
     """Whether an identifier ends in a word for a secret: apiKey, DB_PASSWORD, token_2, not token_url or cache_key."""
-    if "::" in name:
-        return False  # a type of a resource, as in AWS::AppSync::ApiKey
+    if name.count(":") >= 2:
+        return False  # a type or a path of a resource: AWS::AppSync::ApiKey, arn:aws:secretsmanager:...:secret
     parts = [word.lower() for word in _CAMEL.findall(name)]
     while len(parts) > 1 and (parts[-1].isdigit() or parts[-1] in _TAILS):
         parts.pop()
@@ -137,7 +137,7 @@ def _judge(config: RedactConfig, *, bare: bool) -> Accept:
         value = match["value"]
         if not bare and "sign" in match.re.groupindex and match["sign"] is None and not full.isupper():
             return False  # `value` right after a word of prose; API_KEY "value" is C's and SQL's way
-        if bare and (_CODE.search(value) and not text[:start].endswith("--")):
+        if bare and (_CODE.search(value) and not text.endswith("--", 0, start)):
             return False
         if bare and _VARIABLE.search(text[match.end("name") : match.end() + 2]):
             return False
