@@ -178,7 +178,7 @@ def test_hostile_texts_are_judged(text: str, path: str) -> None:
 
 def test_rows_keep_their_order_and_their_columns() -> None:
     rows = [document(CODE, "a.py"), document("x", "b.py"), document(CODE, "vendor/c.py"), document(CODE + "(", "d.py")]
-    rows += [document(CODE, "e.py", language="unknown"), document(CODE, "vendor/f.py")]
+    rows += [document(CODE, "e.py", language="unknown"), document("(", "vendor/f.py")]
     frame = pl.DataFrame(rows, schema=SCHEMA)
     judged = apply_filters(frame, FilterConfig())
     assert judged.columns == [*frame.columns, "reason", "detail"] and judged.drop("reason", "detail").equals(frame)

@@ -181,16 +181,25 @@ def test_python_is_what_this_interpreter_parses(process: ParserProcess, text: st
 
 
 @pytest.mark.parametrize(
-    ("grammar", "text"),
+    ("grammar", "text", "ends_the_process"),
     [
-        ("cpp", "?&" * 20_000),  # steps by the square of the length
-        ("java", ",+" * 20_000),
-        ("java", "a<" * 60_000),  # memory by the square, in one step
+        ("cpp", "?&" * 20_000, False),  # steps by the square of the length, which are counted
+        ("java", ",+" * 20_000, False),
+        ("java", "a<" * 60_000, True),  # memory by the square, in one step
     ],
 )
-def test_a_text_made_to_break_a_parser_is_no_program(process: ParserProcess, grammar: str, text: str) -> None:
-    assert process.judge(text, [grammar]).share == 1
-    assert process.judge("int x;\n", ["c"]).share == 0
+def test_a_text_made_to_break_a_parser_is_no_program(grammar: str, text: str, ends_the_process: bool) -> None:
+    with ParserProcess() as process:
+        assert process.judge("int x;\n", ["c"]).share == 0
+        before = process._process
+        assert process.judge(text, [grammar]).share == 1
+        assert process.judge("int x;\n", ["c"]).share == 0
+        assert (process._process is not before) is ends_the_process
+
+
+def test_comments_within_an_error_do_not_count(process: ParserProcess) -> None:
+    text = "int f( {\n" + "// a comment that is as long as a line of a comment is\n" * 50
+    assert 0 < process.judge(text, ["c"]).share < 0.01
 
 
 @pytest.mark.parametrize("grammar", sorted(LANGUAGES | {"tsx"}))
