@@ -213,7 +213,7 @@ class FilterConfig(StepConfig):
     )
     check_language: bool = Field(True, description="drop documents whose first lines are of another language")
     max_encoded_share: float = Field(
-        0.2, ge=0, le=1, description="drop documents with a larger share in runs of base64, escapes or byte lists"
+        0.5, ge=0, le=1, description="drop documents with a larger share in runs of base64, escapes or byte lists"
     )
     min_alphanumeric_share: float = Field(0.25, ge=0, le=1, description="drop documents with fewer letters and digits")
     max_high_entropy_share: float = Field(

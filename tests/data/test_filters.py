@@ -127,6 +127,7 @@ def test_every_filter_is_seen_to_drop_and_has_one_reason() -> None:
         (f'page = """<!DOCTYPE html>\n<html></html>"""\n{CODE}', "a.py"),
         (f"#!/usr/bin/env python3\n{CODE}", "a.py"),
         (f'{CODE * 9}KEY = "{base64.b64encode(RANDOM[:90]).decode()}"\n', "a.py"),  # one key in much code
+        (f"{C * 12}static const uint32_t table[] = {{\n{HEXADECIMAL[:600]}}};\n", "crc.c"),
         (f"{CODE * 3}# {'=' * 76}\n# {'/' * 76}\n# {'-' * 76}\n", "a.py"),
         (f"// {'/' * 76}\n{C}// {'/' * 76}\n", "a.c"),
         (CODE * 3 + "# https://example.org/" + "/".join(["long"] * 20) + "\n", "a.py"),

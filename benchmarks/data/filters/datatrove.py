@@ -63,7 +63,7 @@ def has_no_long_line(document: Any) -> bool:
 
 def is_not_encoded(document: Any) -> bool:
     runs = (match.group() for match in _ENCODED.finditer(document.text))
-    return sum(len(run) for run in runs if _DIGIT.search(run)) / len(document.text) <= 0.2
+    return sum(len(run) for run in runs if _DIGIT.search(run)) / len(document.text) <= 0.5
 
 
 def is_not_random(document: Any) -> bool:
