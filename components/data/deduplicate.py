@@ -257,7 +257,8 @@ def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _word_hashes(texts: Sequence[str]) -> tuple[Hashes, Rows]:
-    content = "\n".join([*texts, ""]).encode()
+    encoded = [text.encode() for text in texts]
+    content = b"\n".join([*encoded, b""])
     joined = np.frombuffer(content, np.uint8)
     inside = np.frombuffer(content.translate(_WORD_BYTES), np.bool_)
     edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
@@ -269,8 +270,8 @@ def _word_hashes(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     np.multiply(joined, powers, out=total[1:])
     np.cumsum(total[1:], out=total[1:])
     hashes = (total[ends] - total[starts]) * inverses[starts]
-    sizes = [(len(text) if text.isascii() else len(text.encode())) + 1 for text in texts]
-    return _mix(hashes), np.searchsorted(starts, np.cumsum([0, *sizes]))
+    limits = np.cumsum([0, *map(len, encoded)]) + np.arange(len(texts) + 1)
+    return _mix(hashes), np.searchsorted(starts, limits)
 
 
 def _shingles(words: Hashes, offsets: Rows, shingle_tokens: int) -> tuple[Hashes, Rows]:
