@@ -15,6 +15,7 @@ tokenizers. If any differ, everything is written again by tokenizers, and events
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -40,6 +41,10 @@ from components.tokens.text import TextCodec
 FIRST_VERIFIED_SHARE = 0.02
 
 
+Item = TypeVar("Item")
+Encoded = tuple[pl.DataFrame, NDArray[np.uint32], NDArray[np.int64]]
+
+
 class DifferentIdsError(Exception):
     """fastokens and tokenizers disagree about a document; its message is the document's id."""
 
@@ -52,13 +57,19 @@ def chunks(source: Path, chunk_bytes: int) -> Iterator[pl.DataFrame]:
             yield rows[piece]
 
 
-def ahead(frames: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The same frames; the next one is read in a thread while this one is worked on."""
+def encoded(frames: Iterator[pl.DataFrame], encoder: Encoder) -> Iterator[Encoded]:
+    """Each frame with the tokens of all its texts one after another, and the number of each text's."""
+    for rows in frames:
+        yield rows, *encoder.encode(rows["text"].to_list())
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; the next one is made in a thread while this one is worked on."""
     with ThreadPoolExecutor(max_workers=1) as pool:
-        upcoming = pool.submit(next, frames, None)
-        while (frame := upcoming.result()) is not None:
-            upcoming = pool.submit(next, frames, None)
-            yield frame
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
+            yield item
 
 
 def with_ends(tokens: NDArray[np.uint32], lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -94,8 +105,7 @@ def encode_all(config: TokenizeConfig, source: Path, encoder: Encoder, output: O
     """Write every document. Returns how many were compared with tokenizers. Raises DifferentIdsError."""
     total = sum(int(sizes["bytes"].sum()) for _, _, sizes in row_groups(source, ["bytes"]))
     done = num_verified = 0
-    for rows in ahead(chunks(source, config.chunk_bytes)):
-        tokens, lengths = encoder.encode(rows["text"].to_list())
+    for rows, tokens, lengths in ahead(encoded(ahead(chunks(source, config.chunk_bytes)), encoder)):
         if encoder.engine != "tokenizers":
             share = config.verified_share if done else max(config.verified_share, FIRST_VERIFIED_SHARE)
             chosen = choose_to_verify(rows, share, config.seed)
