@@ -1,9 +1,9 @@
 """The filters over real files, in memory: from a table of documents to the reason for each that goes.
 
-Both sides have the same ten rules, in the same order, with the bounds that clean has by default: vendored paths, size,
+Both sides have the same nine rules, in the same order, with the bounds that clean has by default: vendored paths, size,
 the markers of generated code, mean and longest line, encoded runs, words that look random, share of letters and
 digits, and whether Python parses. datatrove has no filter class for code: its own classes are for prose (words, stop
-words, sentences), so its side writes these rules as its users do, with its RegexFilter and LambdaFilter.
+words, sentences), so its side writes these rules as its users do, with its LambdaFilter.
 Seconds are of the processor, so that threads and other programs on the machine count for nothing.
 Not the same: ours takes what only Python 3.12 parses, and also refuses what fails after parsing (`nonlocal` outside a
 function).
