@@ -46,11 +46,6 @@ _MAX_LEADERS = 64
 _PAIRS_AT_ONCE = 16_384
 
 
-def first_occurrences(ids: pl.Series) -> pl.Series:
-    """True where an id appears for the first time, shape (rows,)."""
-    return ids.is_first_distinct()
-
-
 def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     """Hashes of the words of every text, shape (W,), and where each text's words start, shape (rows + 1,).
 

@@ -20,7 +20,6 @@ from components.data.deduplicate import (
     candidate_probability,
     connected_components,
     estimate_bound,
-    first_occurrences,
     jaccard,
     licence_rank,
     near_pairs,
@@ -308,7 +307,3 @@ def test_components_agree_with_a_plain_search(pairs: list[tuple[int, int]]) -> N
         wanted.append(min(reached))
     found = connected_components(np.array(pairs, np.int64).reshape(-1, 2), 30)
     assert found.tolist() == wanted
-
-
-def test_first_occurrences() -> None:
-    assert first_occurrences(pl.Series(["b", "a", "b", "a", "c"])).to_list() == [True, True, False, False, True]
