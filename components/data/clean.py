@@ -36,7 +36,7 @@ from components.data.config import CleanConfig, DuplicateConfig
 from components.data.decontaminate import CONTAMINATED_SCHEMA, Items, listed, mark, read_items, suite_statistics
 from components.data.deduplicate import band_hashes, candidate_probability, preference, signatures
 from components.data.documents import SCHEMA, ShardWriter, concat, shard_cuts, stream_table, write_table
-from components.data.filters import apply_filters
+from components.data.filters import apply_filters, refused_by_path
 from components.data.near_duplicates import NOBODY, Fate, find_near_duplicates
 from components.data.pieces import (
     DROPS_SCHEMA,
@@ -83,14 +83,17 @@ def redacted(judged: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
     ).with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
 
 
-def distinct(index: pl.DataFrame, config: DuplicateConfig) -> tuple[pl.Series, pl.DataFrame]:
-    """Which of some rows (id, path, licence, source, bytes) stay, one for each id, and the others as drops.
+def distinct(index: pl.DataFrame, config: CleanConfig) -> tuple[pl.Series, pl.DataFrame]:
+    """Which of some rows (id, path, licence, source, bytes) are judged further, and the others as drops.
 
-    The detail of a drop is the path of the one that stays in its place.
+    Of the rows with one id one stays, whose path is the detail of the drops of the others. Rows that the filters refuse
+    for their path are judged further too: none of them may take the place of a copy that would stay.
     """
-    best = index.with_columns(pl.Series("rank", preference(index, config))).with_row_index("row")
-    best = best.select("id", "row", pl.col("path").alias("detail"), "rank").sort("rank").unique("id", keep="first")
-    stays = pl.int_range(index.height, eager=True).is_in(best["row"].implode())
+    refused = refused_by_path(index, config.filters)
+    best = index.with_columns(pl.Series("rank", preference(index, config.duplicates))).with_row_index("row")
+    best = best.select("id", "row", pl.col("path").alias("detail"), "rank").filter(~refused)
+    best = best.sort("rank").unique("id", keep="first")
+    stays = pl.int_range(index.height, eager=True).is_in(best["row"].implode()) | refused
     drops = index.filter(~stays).join(best, on="id", maintain_order="left")
     return stays, drops.select("id", "path", pl.lit("exact_duplicate").alias("reason"), "detail")
 
@@ -103,7 +106,7 @@ def judge_piece(piece: Piece, folder: Path, config: CleanConfig, items: Items) -
         if documents is not None:
             readable.append(rows)
             index.append(documents.drop("text"))
-    stays, copies = distinct(concat(index, _INDEX_SCHEMA), config.duplicates)
+    stays, copies = distinct(concat(index, _INDEX_SCHEMA), config)
     drops.append(copies)
     judged = []
     for _, documents, _ in read_piece(Piece(number=piece.number, rows=tuple(readable))):

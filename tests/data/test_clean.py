@@ -228,7 +228,7 @@ def test_a_corpus_of_which_nothing_stays_is_an_empty_table(tmp_path: Path) -> No
     assert read_parts(tmp_path / "clean").schema == CLEAN_SCHEMA
 
 
-def test_of_equal_texts_from_several_sources_the_better_licence_and_source_stays(tmp_path: Path) -> None:
+def test_of_equal_texts_the_better_licence_and_source_stays_and_none_that_its_path_refuses(tmp_path: Path) -> None:
     write_raw(
         tmp_path / "checked",
         [
@@ -236,15 +236,18 @@ def test_of_equal_texts_from_several_sources_the_better_licence_and_source_stays
             document(ORIGINAL, "b/2.py", licence="MIT", source="web"),
             document(ORIGINAL, "c/3.py", licence="MIT", source="own"),
             document(NEAR, "near.py", licence="Apache-2.0", source="own"),
+            document(program(1), "src/library/mine.py", source="own"),
+            document(program(1), "vendor/x.py", source="own"),
         ],
     )
     clean(tmp_path, "clean", CleanConfig(duplicates=DuplicateConfig(sources=("own", "web"))))
-    assert read_parts(tmp_path / "clean")["path"].to_list() == ["c/3.py"]
+    assert read_parts(tmp_path / "clean")["path"].sort().to_list() == ["c/3.py", "src/library/mine.py"]
     drops = pl.read_parquet(tmp_path / "clean" / "drops.parquet")
     assert {(row["path"], row["reason"], row["detail"]) for row in drops.iter_rows(named=True)} == {
         ("a/1.py", "exact_duplicate", "c/3.py"),
         ("b/2.py", "exact_duplicate", "c/3.py"),
         ("near.py", "near_duplicate", document_id(ORIGINAL)),
+        ("vendor/x.py", "vendored", "vendor/"),
     }
 
 
