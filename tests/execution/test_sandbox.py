@@ -65,14 +65,14 @@ def test_a_hostile_program_fails_and_leaves_nothing_behind(jail: sandbox._Jail, 
     source, causes = HOSTILE[name]
     if name == "kills whatever it may" and jail.backend == "limits" and os.getuid() != 0:
         pytest.skip("without walls and without a uid of its own it would kill this test")
-    before = _processes()
+    before, own = _processes(), jail.root.name
     started = time.monotonic()
     outcome = jail.run(source, 1.0, MEMORY_BYTES)
     assert not outcome.passed
     assert outcome.cause in causes, outcome
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < 30.0, "whatever it does, it is ended"
     assert len(outcome.output) <= sandbox.OUTPUT_BYTES
-    assert [line for line in _processes() - before if "jail.py" in line[1]] == []
+    assert [line for line in _processes() - before if own in line[1]] == []
     assert jail.run("x = 1", 5.0, MEMORY_BYTES).passed, "the jail goes on after it"
 
 

@@ -95,4 +95,4 @@ def test_mlflow_down_fails_closed_and_soon(settings: Settings, make_model: MakeM
         started = time.monotonic()
         with pytest.raises(OvernightError, match="nothing was registered or promoted; start MLflow"):
             registry.register(away, make_model("one"), tags=TAGS, metrics=METRICS)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60, "its own retries would take four minutes"
