@@ -22,6 +22,7 @@ from components.evaluation.likelihood import bits_per_byte, xz_bits_per_byte
 from components.evaluation.places import FunctionPlace, LinePlace, function_places, line_places
 from components.inference.engine import Engine
 from components.inference.open import EngineName, open_engine
+from components.tokens.split import sample_of
 from components.tokens.text import TextCodec
 
 LIKELIHOOD = "likelihood"
@@ -70,7 +71,8 @@ def questions(validation: pl.DataFrame, suites: Sequence[Suite], config: Evaluat
     if not len(validation):
         raise DataError("no held-out document to evaluate on; raise tokenize.validation_fraction")
     validation = validation.sort("id")
-    documents = draw_documents(validation, config.likelihood.max_bytes, config.seed)
+    sizes = validation["text"].str.len_bytes().cast(pl.Int64).to_numpy()
+    documents = validation[sample_of(sizes, config.likelihood.max_bytes, config.seed)]
     ids, texts = validation["id"].to_list(), validation["text"].to_list()
     completion, seed = config.completion, config.seed
     drawn = documents["text"]
@@ -82,14 +84,6 @@ def questions(validation: pl.DataFrame, suites: Sequence[Suite], config: Evaluat
         suites=tuple(suites),
         xz_bits_per_byte=xz_bits_per_byte(drawn.to_list(), drawn.str.len_bytes().to_numpy().astype(np.float64)),
     )
-
-
-def draw_documents(validation: pl.DataFrame, max_bytes: int, seed: int) -> pl.DataFrame:
-    """Documents drawn by the seed until they hold `max_bytes` of text, in their own order."""
-    order = np.random.default_rng(seed).permutation(len(validation))
-    sizes = validation["text"].str.len_bytes().to_numpy()[order]
-    count = int(np.searchsorted(np.cumsum(sizes), max_bytes)) + 1
-    return validation[np.sort(order[:count])]
 
 
 def measure(

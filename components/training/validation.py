@@ -19,13 +19,6 @@ BATCH_TOKENS = 16_384
 LOGIT_ROWS = 1024  # bounds the memory of logits
 
 
-def sample_of(num_bytes: NDArray[np.int64], limit_bytes: int, seed: int) -> NDArray[np.int64]:
-    """Indices of documents drawn by the seed until they hold `limit_bytes`, sorted; all when they do not."""
-    order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(num_bytes))
-    count = int(np.searchsorted(np.cumsum(num_bytes[order]), limit_bytes)) + 1
-    return np.sort(order[:count])
-
-
 def windows_of(length: int, context: int) -> Iterator[tuple[int, int, int]]:
     """(first input, first scored, end) of each window over `length` predictions; every prediction scored once."""
     end = min(context, length)

@@ -22,6 +22,7 @@ from transformers.modeling_utils import PreTrainedModel
 from components.core.artifact import write_file
 from components.tokens.order import places_of_step, samples_at
 from components.tokens.special import END_OF_TEXT_ID, FIM_MIDDLE_ID, FIM_PAD_ID, FIM_PREFIX_ID, FIM_SUFFIX_ID
+from components.tokens.split import sample_of
 from components.tokens.store import TokenStore
 from components.training import checkpoint
 from components.training.engine import Outcome, Recipe, Report, Trainer, World, train
@@ -30,7 +31,7 @@ from components.training.objectives import FillTokens, window_with_fills
 from components.training.optimizer import Rates
 from components.training.pace import Pace
 from components.training.schedule import Schedule, fixed
-from components.training.validation import bits_per_byte, nats, sample_of
+from components.training.validation import bits_per_byte, nats
 from components.training.work import Work
 
 FILL = FillTokens(prefix=FIM_PREFIX_ID, suffix=FIM_SUFFIX_ID, middle=FIM_MIDDLE_ID, end=END_OF_TEXT_ID)
