@@ -19,15 +19,21 @@ LAYERS = (
 )
 # The same loop runs under Ray and alone on a bare GPU box: the engine and all that it imports.
 PLAIN_TORCH = (
+    "batch",
     "checkpoint",
     "engine",
+    "figures",
+    "forward",
+    "loss",
     "model",
     "objectives",
     "optimizer",
     "pace",
+    "position",
     "probe",
     "schedule",
     "shape",
+    "trainer",
     "validation",
 )
 PLAIN_TORCH_IMPORTS = {"torch", "transformers", "numpy", "safetensors"}  # transformers brings safetensors

@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
+from components.training.groups.rates import RatesConfig
+from components.training.groups.reserves import StageReserves
 from components.training.shape import Architecture, Shape
 
 Precision = Literal["float32", "bfloat16"]
@@ -33,28 +35,6 @@ class FixedRun(StepConfig):
     )
     precision: Precision = Field(default="float32", description="what the model computes in; masters are float32")
     compiled: bool = Field(default=False, description="compile the model")
-
-
-class StageReserves(StepConfig):
-    """Seconds set aside for each stage but pretrain, start-up included. Those before `plan` count when no cycle says
-    when it began."""
-
-    ingest: float = Field(default=15, gt=0)
-    check_raw: float = Field(default=20, gt=0)
-    clean: float = Field(default=40, gt=0)
-    check_clean: float = Field(default=15, gt=0)
-    vocabulary: float = Field(default=10, gt=0)
-    tokenize: float = Field(default=10, gt=0)
-    plan: float = Field(default=35, gt=0)
-    sft: float = Field(default=45, gt=0)
-    preferences: float = Field(default=40, gt=0)
-    align: float = Field(default=45, gt=0)
-    evaluate: float = Field(default=60, gt=0)
-    release: float = Field(default=40, gt=0, description="registration, gate, deployment and the first answer")
-
-
-BEFORE_PLAN = ("ingest", "check_raw", "clean", "check_clean", "vocabulary", "tokenize")
-AFTER_PRETRAIN = ("sft", "preferences", "align", "evaluate", "release")
 
 
 class PlanConfig(StepConfig):
@@ -94,21 +74,6 @@ class PlanConfig(StepConfig):
     compile_from_seconds: float = Field(120, ge=0, description="compile when at least this much is left for training")
     compiled_speedup: float = Field(1.8, ge=1, description="tokens per second compiled over eager, measured")
     fixed: FixedRun = Field(default_factory=FixedRun, description="the run of fixed mode")
-
-
-class RatesConfig(StepConfig):
-    """Peak learning rates by role and the update rule: Muon for matrices, AdamW for the rest."""
-
-    matrix: float = Field(default=0.04, gt=0, description="hidden matrices (Muon)")
-    embedding: float = Field(default=0.3, gt=0, description="input embedding (AdamW); about 0.01 when it is tied")
-    output: float = Field(default=0.01, gt=0, description="output embedding (AdamW)")
-    norm: float = Field(default=0.01, gt=0, description="RMSNorm weights (AdamW)")
-    momentum: float = Field(default=0.95, gt=0, lt=1, description="Muon's, after its warm-up from 0.1 less")
-    momentum_warmup_steps: int = Field(default=300, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0, description="of hidden matrices")
-    betas: tuple[float, float] = Field(default=(0.8, 0.95), description="AdamW")
-    epsilon: float = Field(default=1e-10, gt=0, description="AdamW")
-    clip_norm: float = Field(default=1.0, gt=0, description="global gradient norm")
 
 
 class PretrainConfig(StepConfig):

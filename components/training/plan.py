@@ -9,7 +9,6 @@ Not covered: prices, memory, correction during the cycle (pretrain alone correct
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +20,11 @@ from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
-from components.training.config import AFTER_PRETRAIN, BEFORE_PLAN, Alternative, Plan, PlanConfig, Precision, Size
+from components.training.budget import SECONDS_PER_HOUR, divide, elapsed_seconds
+from components.training.config import Alternative, Plan, PlanConfig, Precision, Size
 from components.training.laws import BESIROGLU, HOFFMANN
 from components.training.shape import Shape, shape_of
 
-SECONDS_PER_HOUR = 3600
 # A shape is probed for at most this share of probe_seconds; the compiler's check takes the rest.
 SHARE_PER_SIZE = 0.15
 
@@ -46,33 +45,6 @@ def shape_for(config: PlanConfig, size: Size, vocabulary_size: int) -> Shape:
         )
     except ValueError as error:
         raise ConfigError(f"plan: {error}; change plan.ladder, plan.fixed.size or plan.head_width") from error
-
-
-def divide(config: PlanConfig, elapsed_seconds: float) -> dict[str, float]:
-    """Seconds for every stage when `elapsed_seconds` of the deadline are gone and pretrain is next.
-
-    Raises ConfigError, with the shortest possible deadline, when pretrain would get too little.
-    """
-    reserves = config.reserves.model_dump()
-    later = sum(reserves[name] for name in AFTER_PRETRAIN)
-    around = config.startup_seconds + config.finish_seconds
-    left = config.hours * SECONDS_PER_HOUR - elapsed_seconds - later
-    if left - around < config.minimum_training_seconds:
-        shortest = (elapsed_seconds + later + around + config.minimum_training_seconds) / SECONDS_PER_HOUR
-        raise ConfigError(
-            f"plan.hours is {config.hours:g}; {elapsed_seconds:.0f} s are gone, later stages need {later:.0f} s and "
-            f"pretrain at least {config.minimum_training_seconds + around:.0f} s: "
-            f"the shortest possible is {math.ceil(shortest * 1000) / 1000:.3f}"
-        )
-    return {**reserves, "pretrain": left}
-
-
-def elapsed_seconds(config: PlanConfig, settings: Settings, now: float) -> float:
-    """Seconds of the deadline that are gone: since the cycle began, else what earlier stages and this one reserve."""
-    if settings.cycle_started_at is not None:
-        return now - settings.cycle_started_at
-    reserves = config.reserves.model_dump()
-    return float(sum(reserves[name] for name in (*BEFORE_PLAN, "plan")))
 
 
 def choose(alternatives: Mapping[Size, Alternative], minimum_tokens_per_parameter: float) -> Size:

@@ -69,7 +69,7 @@ class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
 def train_on_ray(content: str) -> dict[str, Any]:
     """What each Ray Train worker runs. `content` is the JSON of a Work."""
     from components.training import process_group, worker  # noqa: PLC0415 - torch: in the workers, not in the driver
-    from components.training.engine import NonFiniteLossError, World  # noqa: PLC0415 - as above
+    from components.training.trainer import NonFiniteLossError, World  # noqa: PLC0415 - as above
 
     work = Work.model_validate_json(content)
     context = get_context()

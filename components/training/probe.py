@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from components.training.engine import DTYPES, Precision, Recipe, Trainer, World
+from components.training.batch import Batch, next_token_batch
 from components.training.model import build
 from components.training.optimizer import Rates
 from components.training.shape import Shape
+from components.training.trainer import DTYPES, Precision, Recipe, Trainer, World
 
 # Rates do not change the speed of a step; these keep random tokens from giving infinities.
 RATES = Rates(
@@ -43,17 +44,17 @@ def step_seconds(
     )
     trainer = Trainer(build(shape, 0, 0), recipe, World(device=device), lambda _: None)
     windows = np.random.default_rng(0).integers(0, shape.vocabulary_size, size=(samples, sequence_length + 1))
-    trainer.warm_up(windows)
-    return min(_timed_steps(trainer, windows, limit_seconds))
+    batch = next_token_batch(windows)
+    trainer.warm_up(batch)
+    return min(_timed_steps(trainer, batch, limit_seconds))
 
 
-def _timed_steps(
-    trainer: Trainer, windows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], limit: float
-) -> Iterator[float]:
+def _timed_steps(trainer: Trainer, batch: Batch, limit: float) -> Iterator[float]:
     until = time.monotonic() + limit
     for step in itertools.count():
         started = time.monotonic()
-        trainer.step(step, windows, 1.0)
+        trainer.accumulate(step, batch)
+        trainer.update(step, 1.0)
         yield time.monotonic() - started
         if step + 1 >= MINIMUM_STEPS and time.monotonic() > until:
             return

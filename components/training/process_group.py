@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import torch
 
-from components.training.engine import World
+from components.training.trainer import World
 
 
 @contextmanager

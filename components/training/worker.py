@@ -12,53 +12,28 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from components.core.artifact import write_file
-from components.tokens.order import places_of_step, samples_at
-from components.tokens.special import END_OF_TEXT_ID, FIM_MIDDLE_ID, FIM_PAD_ID, FIM_PREFIX_ID, FIM_SUFFIX_ID
+from components.tokens.special import END_OF_TEXT_ID, FIM_PAD_ID
 from components.tokens.split import sample_of
 from components.tokens.store import TokenStore
 from components.training import checkpoint
-from components.training.engine import Outcome, Recipe, Report, Trainer, World, train
+from components.training.engine import Outcome, train
+from components.training.figures import Report
 from components.training.model import build
-from components.training.objectives import FillTokens, window_with_fills
 from components.training.optimizer import Rates
 from components.training.pace import Pace
+from components.training.samples import Samples
 from components.training.schedule import Schedule, fixed
+from components.training.trainer import Recipe, Trainer, World
 from components.training.validation import bits_per_byte, nats
 from components.training.work import Work
 
-FILL = FillTokens(prefix=FIM_PREFIX_ID, suffix=FIM_SUFFIX_ID, middle=FIM_MIDDLE_ID, end=END_OF_TEXT_ID)
 HISTORY_COLUMNS = ("step", "tokens", "loss", "learning_rate", "validation_bits_per_byte")
-
-
-class Windows:
-    """This worker's training windows of each step."""
-
-    def __init__(self, work: Work, world: World) -> None:
-        self.store = TokenStore(work.tokens, "train")
-        self.work = work
-        self.world = world
-        self.length = work.plan.sequence_length
-        self.num_samples = (self.store.num_tokens - 1) // self.length
-
-    def __call__(self, step: int) -> NDArray[np.int64]:
-        """Shape (samples of this worker, T + 1). A pure function of the step."""
-        config, plan = self.work.config, self.work.plan
-        places = places_of_step(step, plan.batch_samples, self.world.rank, self.world.size)
-        epochs, samples = samples_at(places, self.num_samples, config.seed)
-        rows = []
-        for epoch, sample in zip(epochs.tolist(), samples.tolist(), strict=True):
-            start = sample * self.length
-            window = self.store.read(start, start + self.length + 1).astype(np.int64)
-            rows.append(window_with_fills(window, config.fim_rate, FILL, config.seed, epoch, sample))
-        return np.stack(rows)
 
 
 class Validation:
@@ -129,11 +104,11 @@ def train_worker(
     if work.plan.mode == "fixed":
         torch.use_deterministic_algorithms(True)
     notes: list[str] = []
-    windows = Windows(work, world)
+    samples = Samples(work, world.rank, world.size)
     model = build(work.plan.shape, work.config.seed, END_OF_TEXT_ID)
     trainer = Trainer(model, recipe_of(work), world, notes.append)
     warmed = time.monotonic()
-    trainer.warm_up(windows(0))
+    trainer.warm_up(samples(0))
     warm_up_seconds = time.monotonic() - warmed
     pace = pace_of(work, world, agree)
     validation = Validation(work, work.config.validation_bytes, world.device)
@@ -145,7 +120,7 @@ def train_worker(
     schedule = schedule_of(work)
     with checkpoint.held(work.run) if world.rank == 0 else nullcontext():
         outcome = train(
-            trainer, windows=windows, schedule=schedule, pace=pace, run=work.run, report=tell, validate=validation
+            trainer, batches=samples, schedule=schedule, pace=pace, run=work.run, report=tell, validate=validation
         )
         if world.rank != 0:
             return {}

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from components.tokens.order import places_of_step, samples_at
-from components.training.engine import Outcome, Recipe, Report, Trainer, World, train
+from components.training.batch import Batch, next_token_batch
+from components.training.engine import Outcome, train
+from components.training.figures import Report
 from components.training.model import build
 from components.training.optimizer import Rates
 from components.training.schedule import fixed
 from components.training.shape import shape_of
+from components.training.trainer import Recipe, Trainer, World
 
 RATES = Rates(
     matrix=0.02,
@@ -43,14 +45,14 @@ torch.set_num_threads(1)
 TOKENS = np.cumsum(np.random.default_rng(0).integers(1, 4, size=4097)) % 128
 
 
-def windows_for(world: World, batch: int = 8) -> Callable[[int], NDArray[np.int64]]:
-    """This worker's windows of a step."""
+def batches_for(world: World, batch: int = 8) -> Callable[[int], Batch]:
+    """This worker's samples of a step."""
 
-    def windows(step: int) -> NDArray[np.int64]:
+    def batches(step: int) -> Batch:
         _, samples = samples_at(places_of_step(step, batch, world.rank, world.size), 128, 0)
-        return np.stack([TOKENS[sample * 32 : sample * 32 + 33] for sample in samples])
+        return next_token_batch(np.stack([TOKENS[sample * 32 : sample * 32 + 33] for sample in samples]))
 
-    return windows
+    return batches
 
 
 def recipe(
@@ -74,7 +76,7 @@ def run_small(
     steps: int = 20,
     how: Recipe | None = None,
     world: World | None = None,
-    windows: Callable[[int], NDArray[np.int64]] | None = None,
+    batches: Callable[[int], Batch] | None = None,
     report: Callable[[Report], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Outcome, dict[str, torch.Tensor]]:
@@ -83,7 +85,7 @@ def run_small(
     trainer = Trainer(build(SHAPE, 0, 0), how or recipe(), world, note)
     outcome = train(
         trainer,
-        windows=windows or windows_for(world),
+        batches=batches or batches_for(world),
         schedule=fixed(3, 0.1, [(10, steps)]),
         pace=None,
         run=run,

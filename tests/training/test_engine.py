@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from components.training import checkpoint
-from components.training.engine import NonFiniteLossError, Report, Trainer, World, train
+from components.training.engine import train
+from components.training.figures import Report
 from components.training.model import build
 from components.training.optimizer import orthogonalise
 from components.training.schedule import fixed
+from components.training.trainer import NonFiniteLossError, Trainer, World
 from components.training.validation import windows_of
-from tests.training.runs import SHAPE, recipe, run_small, same, windows_for
+from tests.training.runs import SHAPE, batches_for, recipe, run_small, same
 
 
 class BrokenError(Exception):
@@ -99,7 +101,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint
     with pytest.raises(NonFiniteLossError, match="step 10: the loss is nan; lower the learning rates"):
         train(
             trainer,
-            windows=windows_for(World()),
+            batches=batches_for(World()),
             schedule=fixed(3, 0.1, [(10, 20)]),
             pace=None,
             run=tmp_path,

@@ -11,9 +11,11 @@ from components.core import artifact
 from components.core.config import Settings, StepConfig
 from components.core.errors import ConfigError
 from components.training import hardware, plan
-from components.training.config import AFTER_PRETRAIN, Alternative, Plan, PlanConfig, Size
+from components.training.budget import divide, elapsed_seconds
+from components.training.config import Alternative, Plan, PlanConfig, Size
+from components.training.groups.reserves import AFTER_PRETRAIN
 from components.training.laws import BESIROGLU, HOFFMANN
-from components.training.plan import alternative, choose, divide, elapsed_seconds, shape_for
+from components.training.plan import alternative, choose, shape_for
 
 
 @given(st.floats(0.2, 48), st.floats(0, 200))

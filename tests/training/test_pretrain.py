@@ -19,7 +19,7 @@ from components.core.errors import DataError
 from components.tokens.store import SPLITS, TokenWriter
 from components.training import plan, pretrain
 from components.training.config import PlanConfig, PretrainConfig
-from components.training.engine import World
+from components.training.trainer import World
 from components.training.work import Work
 from components.training.worker import train_worker
 from tests.training.runs import TOKENS

@@ -15,7 +15,7 @@ from tests.training.runs import run_small
 WORKER = """
 import sys, torch
 from pathlib import Path
-from components.training.engine import World
+from components.training.trainer import World
 from tests.training.runs import recipe, run_small
 rank, size, place, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 torch.set_num_threads(1)

@@ -1,0 +1,65 @@
+"""What one step reads, as arrays. Only numpy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORED = -100  # a label that is not scored: what torch's cross-entropy leaves out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples of one step, one row each. B samples, T positions, S positions of an encoder that a decoder reads.
+
+    inputs              (B, T)  tokens that the model reads (an encoder-decoder's decoder)
+    labels              (B, T)  what each position is to say, not shifted any more; IGNORED where nothing is scored
+    positions           (B, T)  place in its piece: a 0 begins a piece, and no piece attends to another
+    sources             (B,)    number of the source that a sample was drawn from
+    encoder_inputs      (B, S)  tokens that the encoder reads; None without one
+    encoder_positions   (B, S)  as positions
+    """
+
+    inputs: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    encoder_inputs: NDArray[np.int64] | None = None
+    encoder_positions: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self.inputs)
+
+    @property
+    def num_tokens(self) -> int:
+        """Positions that the model reads: what speed and the size of a run are counted in."""
+        return self.inputs.size + (0 if self.encoder_inputs is None else self.encoder_inputs.size)
+
+    @property
+    def num_labels(self) -> int:
+        """Positions that are scored: what a mean loss is over."""
+        return int((self.labels != IGNORED).sum())
+
+    def rows(self, start: int, stop: int) -> "Batch":
+        """Samples [start, stop)."""
+        encoder = self.encoder_inputs is not None and self.encoder_positions is not None
+        return Batch(
+            inputs=self.inputs[start:stop],
+            labels=self.labels[start:stop],
+            positions=self.positions[start:stop],
+            sources=self.sources[start:stop],
+            encoder_inputs=self.encoder_inputs[start:stop] if encoder else None,  # type: ignore[index]
+            encoder_positions=self.encoder_positions[start:stop] if encoder else None,  # type: ignore[index]
+        )
+
+
+def next_token_batch(windows: NDArray[np.int64]) -> Batch:
+    """Windows of T + 1 tokens, shape (B, T + 1), each read as one piece: every position says the token after it."""
+    num_samples, length = windows.shape
+    return Batch(
+        inputs=windows[:, :-1],
+        labels=windows[:, 1:],
+        positions=np.broadcast_to(np.arange(length - 1), (num_samples, length - 1)),
+        sources=np.zeros(num_samples, dtype=np.int64),
+    )

@@ -1,0 +1,1 @@
+"""Groups of parameters of planning and pretraining, one module each. Light: no torch."""
