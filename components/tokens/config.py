@@ -1,8 +1,8 @@
 """Parameters of the stages that turn documents into tokens."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.core.config import StepConfig
 from components.tokens.special import SPECIAL_TOKENS
@@ -24,7 +24,23 @@ class VocabularyConfig(StepConfig):
         ge=100_000,
         description="bytes of text to learn from; each language of each source gives its share, in whole documents",
     )
+    span_tokens: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="special tokens that name the spans of pretrain.objectives.denoise; T5 has 100, others need none",
+    )
     seed: int = Field(0, description="draws the sample")
+
+    @model_validator(mode="after")
+    def _holds_its_special_tokens(self) -> Self:
+        needed = NUM_BYTE_TOKENS + len(SPECIAL_TOKENS) + self.span_tokens
+        if self.vocabulary_size < needed:
+            raise ValueError(
+                f"vocabulary_size is {self.vocabulary_size}; needed at least {needed} for the bytes and the special "
+                f"tokens ({self.span_tokens} of them span_tokens)"
+            )
+        return self
 
 
 class TokensContract(StepConfig):

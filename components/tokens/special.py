@@ -1,11 +1,18 @@
-"""The special tokens: their names, their fixed ids, and the two forms that are built from them.
+"""The special tokens: their names, their fixed ids, the forms that are built from them, and those of any tokenizer.
 
 Fill in the middle   <|fim_prefix|>prefix<|fim_suffix|>suffix<|fim_middle|>middle<|endoftext|>
 Chat                 <|system|>text<|end|> (optional) <|user|>text<|end|><|assistant|>text<|end|>
 A document           text<|endoftext|>
+Denoising            <|mode_r|>a<|span_0|>c<|span_1|> and <|span_0|>b<|span_1|>d<|endoftext|>
+Masked LM            a<|mask|>c
 """
 
-from typing import Final
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from components.core.errors import ArtifactError
 
 END_OF_TEXT: Final = "<|endoftext|>"
 FIM_PREFIX: Final = "<|fim_prefix|>"
@@ -16,12 +23,18 @@ SYSTEM: Final = "<|system|>"
 USER: Final = "<|user|>"
 ASSISTANT: Final = "<|assistant|>"
 END: Final = "<|end|>"
+MASK: Final = "<|mask|>"
+MODE_R: Final = "<|mode_r|>"
+MODE_S: Final = "<|mode_s|>"
+MODE_X: Final = "<|mode_x|>"
 
 SPECIAL_TOKENS: Final = (
     *(END_OF_TEXT, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, FIM_PAD, SYSTEM, USER, ASSISTANT, END),
-    *(f"<|reserved_{number}|>" for number in range(7)),
+    *(MASK, MODE_R, MODE_S, MODE_X),
+    *(f"<|reserved_{number}|>" for number in range(3)),
 )
-"""Every special token, at the index that is its id."""
+"""Every special token that each of our vocabularies has, at the index that is its id. The tokens that name spans
+follow, as many as `vocabulary.span_tokens` says."""
 
 END_OF_TEXT_ID: Final = 0
 FIM_PREFIX_ID: Final = 1
@@ -40,3 +53,97 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 """The chat form for libraries that render it as text (transformers, TRL)."""
+
+# What each token is called: by us and Qwen, StarCoder, Code Llama, DeepSeek, T5, BERT. The first that is there counts.
+NAMES: Final = {
+    "end_of_text": (END_OF_TEXT,),
+    "fim_prefix": (FIM_PREFIX, "<fim_prefix>", "▁<PRE>", "<｜fim▁begin｜>"),
+    "fim_middle": (FIM_MIDDLE, "<fim_middle>", "▁<MID>", "<｜fim▁end｜>"),
+    "fim_suffix": (FIM_SUFFIX, "<fim_suffix>", "▁<SUF>", "<｜fim▁hole｜>"),
+    "pad": (FIM_PAD, "<fim_pad>", "<pad>", "[PAD]"),
+    "system": (SYSTEM,),
+    "user": (USER,),
+    "assistant": (ASSISTANT,),
+    "end": (END,),
+    "mask": (MASK, "[MASK]", "<mask>"),
+    "mode_r": (MODE_R,),
+    "mode_s": (MODE_S,),
+    "mode_x": (MODE_X,),
+}
+SPAN_NAMES: Final = ("<|span_{}|>", "<extra_id_{}>")
+# A tokenizer without <|endoftext|> ends a text with what its tokenizer_config.json names, in this order.
+ENDS: Final = ("eos_token", "sep_token")
+
+
+def special_tokens(span_tokens: int) -> tuple[str, ...]:
+    """Every special token of a vocabulary that names so many spans of denoised texts, at the index that is its id."""
+    return (*SPECIAL_TOKENS, *(SPAN_NAMES[0].format(number) for number in range(span_tokens)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecialTokens:
+    """Ids of the special tokens of one tokenizer, None for those that it lacks.
+
+    spans   ids of the tokens that name the spans of a denoised text, first span first; empty when it has none
+    """
+
+    end_of_text: int
+    fim_prefix: int | None = None
+    fim_middle: int | None = None
+    fim_suffix: int | None = None
+    pad: int | None = None
+    system: int | None = None
+    user: int | None = None
+    assistant: int | None = None
+    end: int | None = None
+    mask: int | None = None
+    mode_r: int | None = None
+    mode_s: int | None = None
+    mode_x: int | None = None
+    spans: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Those of a tokenizer's or model's directory (tokenizer.json, tokenizer_config.json).
+
+        Raises ArtifactError when a file cannot be read, or when the tokenizer has no token that ends a text.
+        """
+        added = {
+            str(each["content"]): int(each["id"])
+            for each in _read_json(directory, "tokenizer.json").get("added_tokens", ())
+        }
+        found = {field: next((added[name] for name in names if name in added), None) for field, names in NAMES.items()}
+        end_of_text = found.pop("end_of_text")
+        if end_of_text is None:
+            config = _read_json(directory, "tokenizer_config.json")
+            named = (_content(config.get(key)) for key in ENDS)
+            end_of_text = next((added[name] for name in named if name in added), None)
+        if end_of_text is None:
+            raise ArtifactError(
+                f"{directory}: no token ends a text; needed {END_OF_TEXT}, or an eos_token in tokenizer_config.json "
+                "that is among the added_tokens of tokenizer.json"
+            )
+        return cls(end_of_text=end_of_text, spans=_spans(added), **found)
+
+
+def _spans(added: dict[str, int]) -> tuple[int, ...]:
+    for form in SPAN_NAMES:
+        ids: list[int] = []
+        while (name := form.format(len(ids))) in added:
+            ids.append(added[name])
+        if ids:
+            return tuple(ids)
+    return ()
+
+
+def _content(token: Any) -> str:
+    """tokenizer_config.json names a token by its text or by a mapping with it; "" for neither."""
+    return str(token["content"] if isinstance(token, dict) else token or "")
+
+
+def _read_json(directory: Path, name: str) -> dict[str, Any]:
+    path = directory / name
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read as JSON: {error}; the stage vocabulary writes it") from error

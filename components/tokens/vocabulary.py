@@ -22,7 +22,7 @@ from components.core.events import Events
 from components.core.step import main
 from components.data.documents import row_groups
 from components.tokens.config import VocabularyConfig
-from components.tokens.special import CHAT_TEMPLATE, END_OF_TEXT, FIM_PAD, SPECIAL_TOKENS
+from components.tokens.special import CHAT_TEMPLATE, END_OF_TEXT, FIM_PAD, special_tokens
 from components.tokens.split import draw
 from components.tokens.text import TOKENIZER
 
@@ -77,14 +77,14 @@ def pre_tokenizer(pattern: str) -> pre_tokenizers.Sequence:
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level])
 
 
-def learn(texts: list[str], vocabulary_size: int) -> Tokenizer:
+def learn(texts: list[str], vocabulary_size: int, span_tokens: int = 0) -> Tokenizer:
     """A tokenizer with the special tokens first, then the 256 bytes, then merges learned from the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizer(SPLIT)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in special_tokens(span_tokens)],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -92,10 +92,10 @@ def learn(texts: list[str], vocabulary_size: int) -> Tokenizer:
     return tokenizer
 
 
-def write(tokenizer: Tokenizer, directory: Path) -> None:
+def write(tokenizer: Tokenizer, directory: Path, span_tokens: int = 0) -> None:
     """The three files that transformers' AutoTokenizer reads."""
     named = {"eos_token": END_OF_TEXT, "bos_token": END_OF_TEXT, "pad_token": FIM_PAD}
-    extra = [token for token in SPECIAL_TOKENS if token not in named.values()]
+    extra = [token for token in special_tokens(span_tokens) if token not in named.values()]
     tokenizer_config: dict[str, Any] = {
         **named,
         "additional_special_tokens": extra,
@@ -125,7 +125,7 @@ def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path) -> M
     documents = read_sample(source, config.sample_bytes, config.seed)
     num_bytes = int(documents["bytes"].sum())
     Events("vocabulary").note(f"learning {config.vocabulary_size} tokens from {num_bytes} bytes")
-    tokenizer = learn(documents["text"].to_list(), config.vocabulary_size)
+    tokenizer = learn(documents["text"].to_list(), config.vocabulary_size, config.span_tokens)
     found = tokenizer.get_vocab_size()
     if found != config.vocabulary_size:
         raise DataError(
@@ -134,7 +134,7 @@ def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path) -> M
         )
     by_language = documents.group_by(pl.col("language").fill_null("unknown")).agg(pl.sum("bytes"))
     with artifact.create(out, stage="vocabulary", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        write(tokenizer, draft.path)
+        write(tokenizer, draft.path, config.span_tokens)
         draft.statistics = {
             "vocabulary_size": found,
             "sample_documents": len(documents),
