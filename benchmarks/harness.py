@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RUN = "run.json"  # in the folder of a comparison: the number of the run, from 0, for sides that draw by a seed
 PEERS = ROOT / ".venv" / "peers" / "bin" / "python"
 
 
@@ -26,13 +27,15 @@ PEERS = ROOT / ".venv" / "peers" / "bin" / "python"
 class Comparison:
     """What is compared. `unit` is of the figure that a side reports: larger is better where it ends in /s or /token,
     smaller is better in s. `peers` are modules beside ours.py, each with the ratio aimed at. `limit` is what the
-    machine could give at most, in the same unit, where that is known."""
+    machine could give at most, in the same unit, where that is known; ours may measure it in its run, as "limit" of its
+    answer. Peers have an environment of their own unless what they need is in ours."""
 
     name: str
     unit: str
     peers: dict[str, float]
     limit_name: str | None = None
     limit: float | None = None
+    peers_in_our_environment: bool = False
 
     @property
     def larger_is_better(self) -> bool:
@@ -66,9 +69,11 @@ def compare(package: str, runs: int) -> list[dict[str, Any]]:
         folder = Path(made)
         module.prepare(folder)
         outcomes: dict[str, list[Outcome]] = {side: [] for side in sides}
-        for _ in range(runs):
+        for number in range(runs):
+            (folder / RUN).write_text(json.dumps(number), encoding="utf-8")
             for side in sides:
-                outcomes[side].append(run_side(package, side, folder))
+                ours = side == "ours" or comparison.peers_in_our_environment
+                outcomes[side].append(run_side(package, side, folder, ours=ours))
         return [
             row(comparison, peer, outcomes["ours"], outcomes[peer])
             | {"agreement": module.agree(folder, outcomes["ours"][-1].answer, outcomes[peer][-1].answer)}
@@ -76,9 +81,9 @@ def compare(package: str, runs: int) -> list[dict[str, Any]]:
         ]
 
 
-def run_side(package: str, side: str, folder: Path) -> Outcome:
-    """One side in a process of its own; peers with the interpreter of their environment where that exists."""
-    python = sys.executable if side == "ours" or not PEERS.exists() else str(PEERS)
+def run_side(package: str, side: str, folder: Path, *, ours: bool) -> Outcome:
+    """One side in a process of its own, in our environment or, where there is one, in that of the peers."""
+    python = sys.executable if ours or not PEERS.exists() else str(PEERS)
     answer = folder / "answer.json"
     command = [python, "-m", "benchmarks.side", f"{package}.{side}", str(folder), str(answer)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
@@ -100,11 +105,17 @@ def row(comparison: Comparison, peer: str, ours: Sequence[Outcome], theirs: Sequ
         "peer": other,
         "ratio": mine / other if comparison.larger_is_better else other / mine,
         "limit_name": comparison.limit_name,
-        "limit": comparison.limit,
+        "limit": limit(comparison, ours),
         "goal_ratio": comparison.peers[peer],
         "runs": len(ours),
         "spread": {"ours": spread(ours), "peer": spread(theirs)},
     }
+
+
+def limit(comparison: Comparison, ours: Sequence[Outcome]) -> float | None:
+    """What the comparison says, or the median of what ours measured; None where nobody knows."""
+    measured = [each.answer["limit"] for each in ours if "limit" in each.answer]
+    return statistics.median(measured) if measured else comparison.limit
 
 
 def spread(outcomes: Sequence[Outcome]) -> float:

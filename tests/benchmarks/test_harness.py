@@ -55,7 +55,7 @@ def test_sides_take_turns_and_the_ratio_says_how_much_better_ours_is(package: st
 
 def test_a_side_that_fails_is_named_with_its_last_line(package: str, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"benchmarks\.toys\.adding\.broken failed: no such column: text"):
-        harness.run_side(package, "broken", tmp_path)
+        harness.run_side(package, "broken", tmp_path, ours=True)
 
 
 def test_fewer_seconds_are_better() -> None:

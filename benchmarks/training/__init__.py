@@ -1,0 +1,1 @@
+"""Pretraining against its peers, on the same tokens: how fast a step is, and what is learned in equal time or FLOPs."""

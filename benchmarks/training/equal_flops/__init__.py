@@ -1,0 +1,12 @@
+"""Held-out bits per byte after the same number of floating-point operations; every run is another seed."""
+
+from benchmarks.harness import Comparison
+from benchmarks.training.learning import agree, prepare
+
+COMPARISON = Comparison(
+    name="bits per byte after 1.5e13 FLOPs",
+    unit="bits/byte",
+    peers={"hf_defaults": 1.0, "muon_loop": 1.0, "nanochat": 1.0},
+    peers_in_our_environment=True,
+)
+__all__ = ["COMPARISON", "agree", "prepare"]

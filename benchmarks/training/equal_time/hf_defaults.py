@@ -1,0 +1,13 @@
+"""transformers' Trainer with its defaults."""
+
+from pathlib import Path
+
+from benchmarks.harness import Outcome
+from benchmarks.training import hf_trainer
+from benchmarks.training.budget import Budget
+from benchmarks.training.learning import SECONDS
+
+
+def run(folder: Path) -> Outcome:
+    """Bits per byte."""
+    return hf_trainer.train(folder, Budget(seconds=SECONDS))

@@ -1,0 +1,59 @@
+"""The stage's own worker, from its defaults, on the next token alone: the peers learn nothing else."""
+
+import json
+import time
+from pathlib import Path
+
+from benchmarks.harness import Outcome
+from benchmarks.training.budget import Budget
+from benchmarks.training.corpus import HELD_OUT_BYTES, run_number
+from components.training.config import Plan, PlanConfig, PretrainConfig
+from components.training.plan import shape_for
+from components.training.trainer import World
+from components.training.work import Work
+from components.training.worker import train_worker
+
+THREADS = 2
+
+
+def train(folder: Path, budget: Budget) -> Outcome:
+    """Bits per byte on the held-out documents, as the stage measures them."""
+    seed = run_number(folder)
+    config = PlanConfig()
+    shape = shape_for(config, config.fixed.size, 4096)
+    batch_tokens = config.batch_samples * config.sequence_length
+    steps = None
+    if budget.flops is not None:
+        steps = round(budget.flops / shape.training_flops_per_token(config.sequence_length) / batch_tokens)
+    plan = Plan(
+        mode="deadline" if steps is None else "fixed",
+        deadline_hours=1.0,
+        stage_seconds={"pretrain": 3600.0},
+        shape=shape,
+        sequence_length=config.sequence_length,
+        batch_samples=config.batch_samples,
+        micro_batch_samples=config.micro_batch_samples,
+        num_workers=1,
+        device="cpu",
+        precision="bfloat16",
+        compiled=True,
+        training_seconds=budget.seconds,
+        steps=steps,
+    )
+    run = folder / f"run-{time.monotonic_ns()}"
+    run.mkdir()
+    if budget.seconds is not None:  # what a first attempt writes down: the clock starts behind the compiler
+        (run / "budget.json").write_text(json.dumps({"training_seconds": budget.seconds}), encoding="utf-8")
+    work = Work(
+        config=PretrainConfig(seed=seed, fim_rate=0.0, final_validation_bytes=HELD_OUT_BYTES),
+        plan=plan,
+        tokens=folder / "tokens",
+        run=run,
+        training_ends_at=time.time() + (budget.seconds or 0.0),
+        threads=THREADS,
+    )
+    figures = train_worker(work, World(), report=lambda _: None, agree=lambda value: value)
+    return Outcome(
+        figure=figures["validation_bits_per_byte"],
+        answer={"tokens": figures["tokens"], "steps": figures["steps"], "parameters": shape.parameters},
+    )

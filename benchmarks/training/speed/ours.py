@@ -1,0 +1,52 @@
+"""The engine's trainer, as the stage sets it up on these cores."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as every stage runs; before torch is imported
+
+import numpy as np
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+from benchmarks.harness import Outcome
+from benchmarks.training.speed.given import UNTIMED_STEPS, shape
+from components.training.batch import next_token_batch
+from components.training.config import PretrainConfig
+from components.training.optimizer import Rates
+from components.training.probe import multiplication_flops
+from components.training.trainer import Recipe, Trainer, World
+
+
+def run(folder: Path) -> Outcome:
+    """Tokens per second."""
+    windows = np.load(folder / "windows.npy")
+    model = Qwen3ForCausalLM.from_pretrained(folder / "model", dtype="float32")
+    peak = multiplication_flops("bfloat16", shape(), 2048, "cpu", 5.0)
+    recipe = Recipe(
+        precision="bfloat16",
+        compiled=True,
+        micro_batch_samples=windows.shape[1],
+        rates=Rates(**PretrainConfig().rates.model_dump()),
+        report_every_steps=1,
+        validate_every_steps=1,
+        checkpoint_seconds=1e9,
+    )
+    trainer = Trainer(model, recipe, World(), print)
+    trainer.warm_up(next_token_batch(windows[0]))
+    losses, seconds = [], []
+    for step, each in enumerate(windows):
+        started = time.perf_counter()
+        losses.append(trainer.accumulate(step, next_token_batch(each)).loss)
+        trainer.update(step, 1.0)
+        seconds.append(time.perf_counter() - started)
+    per_second = windows[0, :, 1:].size / statistics.median(seconds[UNTIMED_STEPS:])
+    limit = peak / shape().training_flops_per_token(windows.shape[2] - 1)
+    answer = {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "limit": limit,
+        "share_of_limit": per_second / limit,
+    }
+    return Outcome(figure=per_second, answer=answer)
