@@ -1,37 +1,160 @@
-"""Divide a deadline among the stages. Light: no torch."""
+"""Divide a deadline among the stages, and divide what is left of it again whenever one ends. Light: no torch.
+
+Every stage has a need: what it takes at least, what it would like, and from where on more does not help. Checks,
+evaluation and release need what they need; pretraining, which takes all that is left, and the stages of alignment
+shrink and grow. The needs are those of `plan.reserves`, or what the stage took in earlier cycles of this workspace,
+times the pace of this machine: how much slower than those figures it is now.
+"""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 
 from components.core.config import Settings
 from components.core.errors import ConfigError
 from components.training.config import PlanConfig
-from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN
+from components.training.durations import Duration
+from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, StageReserve, TimedReserve
 
 SECONDS_PER_HOUR = 3600
+# To be early by this share costs little; to be late is to miss the deadline.
+MARGIN_SHARE = 0.01
+# The pace is that of the last stages of this cycle: what else the machine does comes and goes.
+PACE_STAGES = 6
+PACE_LIMITS = (0.5, 8.0)
+# An earlier run is an expectation only where there are some, one may have been slow for reasons of its own.
+RECORDS = 3
+# A stage that ended this much before its time had no use for more.
+EXHAUSTED_SHARE = 0.9
 
 
-def divide(config: PlanConfig, elapsed_seconds: float) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """Seconds of one stage, start-up included."""
+
+    minimum: float
+    wanted: float
+    maximum: float
+
+
+class Needs:
+    """What every stage needs on this machine now, as far as this cycle and earlier ones tell."""
+
+    def __init__(self, config: PlanConfig, durations: Sequence[Duration] = (), cycle: str | None = None) -> None:
+        self.config = config
+        self.reserves: dict[str, StageReserve] = dict(config.reserves)
+        self._earlier = [each for each in durations if each.cycle != cycle]
+        self.pace = self._pace([each for each in durations if each.cycle == cycle] if cycle else [])
+
+    def of(self, stage: str) -> Need:
+        """The need of one stage of the graph, or of `release`."""
+        config = self.config
+        if stage == "pretrain":
+            least = self.around_training + config.minimum_training_seconds
+            return Need(minimum=least, wanted=least, maximum=math.inf)
+        reserve = self.reserves[stage]
+        if not isinstance(reserve, TimedReserve):
+            seconds = self.pace * self._usual(stage)
+            return Need(minimum=seconds, wanted=seconds, maximum=seconds)
+        least = self.pace * reserve.seconds
+        most = max(least, self.pace * min(reserve.maximum, self._useful(stage)))
+        wanted = min(most, max(least, reserve.share * config.hours * SECONDS_PER_HOUR))
+        return Need(minimum=least, wanted=wanted, maximum=most)
+
+    @property
+    def startup(self) -> float:
+        """Seconds of pretrain before its first step, compilation aside."""
+        return self.pace * self.config.startup_seconds
+
+    @property
+    def finish(self) -> float:
+        """Seconds of pretrain after its last step."""
+        return self.pace * self.config.finish_seconds
+
+    @property
+    def around_training(self) -> float:
+        """Both."""
+        return self.startup + self.finish
+
+    def _recorded(self, stage: str) -> list[Duration]:
+        return [each for each in self._earlier if each.stage == stage][-RECORDS:]
+
+    def _usual(self, stage: str) -> float:
+        """Seconds at a pace of 1: the median of the last runs, else the reserve."""
+        runs = [each.seconds / each.pace for each in self._recorded(stage)]
+        return median(runs) if runs else self.reserves[stage].seconds
+
+    def _useful(self, stage: str) -> float:
+        """Seconds at a pace of 1 that a stage by the clock had use for in its last run."""
+        for each in self._recorded(stage)[-1:]:
+            if each.given_seconds is not None and each.seconds < EXHAUSTED_SHARE * each.given_seconds:
+                return each.seconds / each.pace
+        return math.inf
+
+    def _pace(self, ran: Sequence[Duration]) -> float:
+        """Measured over expected seconds of this cycle's last stages: all of a stage that earlier cycles ran too, else
+        its start-up, which does not grow with the data. 1 while none ran."""
+        measured = expected = 0.0
+        for each in [one for one in ran if one.stage in self.reserves][-PACE_STAGES:]:
+            if self._recorded(each.stage) and not isinstance(self.reserves[each.stage], TimedReserve):
+                measured, expected = measured + each.seconds, expected + self._usual(each.stage)
+            else:
+                measured, expected = measured + each.startup_seconds, expected + self.reserves[each.stage].startup
+        low, high = PACE_LIMITS
+        return min(high, max(low, measured / expected)) if expected else 1.0
+
+
+def share_out(seconds: float, needs: Mapping[str, Need]) -> dict[str, float]:
+    """Seconds for each stage: what it wants, and of the rest or the lack its part.
+
+    The sum is `seconds` whenever they lie between the sum of the minima and that of the maxima.
+    """
+    spare = seconds - sum(each.wanted for each in needs.values())
+    if spare < 0:
+        room = sum(each.wanted - each.minimum for each in needs.values())
+        share = min(1.0, -spare / room) if room else 0.0
+        return {name: each.wanted - share * (each.wanted - each.minimum) for name, each in needs.items()}
+    endless = [name for name, each in needs.items() if math.isinf(each.maximum)]
+    if endless:
+        return {name: each.wanted + (spare / len(endless) if name in endless else 0.0) for name, each in needs.items()}
+    room = sum(each.maximum - each.wanted for each in needs.values())
+    share = min(1.0, spare / room) if room else 0.0
+    return {name: each.wanted + share * (each.maximum - each.wanted) for name, each in needs.items()}
+
+
+def deadline_seconds(config: PlanConfig) -> float:
+    """What the cycle aims at: the deadline less a small margin."""
+    return (1 - MARGIN_SHARE) * config.hours * SECONDS_PER_HOUR
+
+
+def shortest_hours(needs: Needs, elapsed_seconds: float, stages: Iterable[str]) -> float:
+    """The shortest deadline that leaves every one of the stages its minimum, rounded up to a thousandth of an hour."""
+    least = elapsed_seconds + sum(needs.of(each).minimum for each in stages)
+    return math.ceil(1000 * least / SECONDS_PER_HOUR / (1 - MARGIN_SHARE)) / 1000
+
+
+def divide(needs: Needs, elapsed_seconds: float) -> dict[str, float]:
     """Seconds for every stage when `elapsed_seconds` of the deadline are gone and pretrain is next.
 
     Raises ConfigError, with the shortest possible deadline, when pretrain would get too little.
     """
-    reserves = config.reserves.model_dump()
-    later = sum(reserves[name] for name in AFTER_PRETRAIN)
-    around = config.startup_seconds + config.finish_seconds
-    left = config.hours * SECONDS_PER_HOUR - elapsed_seconds - later
-    if left - around < config.minimum_training_seconds:
-        shortest = (elapsed_seconds + later + around + config.minimum_training_seconds) / SECONDS_PER_HOUR
+    config = needs.config
+    following = {name: needs.of(name) for name in ("pretrain", *AFTER_PRETRAIN)}
+    left = deadline_seconds(config) - elapsed_seconds
+    shortest = shortest_hours(needs, elapsed_seconds, following)
+    if config.hours < shortest:
+        later = sum(following[name].minimum for name in AFTER_PRETRAIN)
         raise ConfigError(
             f"plan.hours is {config.hours:g}; {elapsed_seconds:.0f} s are gone, later stages need {later:.0f} s and "
-            f"pretrain at least {config.minimum_training_seconds + around:.0f} s: "
-            f"the shortest possible is {math.ceil(shortest * 1000) / 1000:.3f}"
+            f"pretrain at least {following['pretrain'].minimum:.0f} s: the shortest possible is {shortest:.3f}"
         )
-    return {**reserves, "pretrain": left}
+    before = {name: needs.of(name).wanted for name in (*BEFORE_PLAN, "plan")}
+    return {**before, **share_out(left, following)}
 
 
-def elapsed_seconds(config: PlanConfig, settings: Settings, now: float) -> float:
+def elapsed_seconds(needs: Needs, settings: Settings, now: float) -> float:
     """Seconds of the deadline that are gone: since the cycle began, else what earlier stages and this one reserve."""
     if settings.cycle_started_at is not None:
         return now - settings.cycle_started_at
-    reserves = config.reserves.model_dump()
-    return float(sum(reserves[name] for name in (*BEFORE_PLAN, "plan")))
+    return sum(needs.of(name).wanted for name in (*BEFORE_PLAN, "plan"))

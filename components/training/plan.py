@@ -20,7 +20,8 @@ from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
-from components.training.budget import SECONDS_PER_HOUR, divide, elapsed_seconds
+from components.training import durations
+from components.training.budget import Needs, deadline_seconds, divide, elapsed_seconds
 from components.training.config import Alternative, Plan, PlanConfig, Precision, Size
 from components.training.laws import BESIROGLU, HOFFMANN
 from components.training.shape import Shape, shape_of
@@ -71,12 +72,12 @@ def alternative(shape: Shape, tokens_per_second: float, training_seconds: float)
 
 def plan_fixed(config: PlanConfig, vocabulary_size: int) -> Plan:
     """Sizes and steps of params.yaml. A pure function: the same file on every machine."""
-    reserves = config.reserves.model_dump()
-    spent = sum(reserves.values())
+    needs = Needs(config)
+    reserves = {name: needs.of(name).wanted for name in needs.reserves}
     return Plan(
         mode="fixed",
         deadline_hours=config.hours,
-        stage_seconds={**reserves, "pretrain": max(1.0, config.hours * SECONDS_PER_HOUR - spent)},
+        stage_seconds={**reserves, "pretrain": max(1.0, deadline_seconds(config) - sum(reserves.values()))},
         shape=shape_for(config, config.fixed.size, vocabulary_size),
         sequence_length=config.sequence_length,
         batch_samples=config.batch_samples,
@@ -92,8 +93,9 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int) -> Plan:
 
 def plan_deadline(config: PlanConfig, vocabulary_size: int, settings: Settings) -> Plan:
     """Measure, then choose. Raises ConfigError when the deadline cannot be met."""
-    seconds = divide(config, elapsed_seconds(config, settings, time.time()))  # refuse before measuring
-    around = config.startup_seconds + config.finish_seconds
+    needs = Needs(config, durations.read(settings.state), settings.cycle)
+    seconds = divide(needs, elapsed_seconds(needs, settings, time.time()))  # refuse before measuring
+    around = needs.around_training
     compiled, notes = _compiles(config, seconds["pretrain"] - around)
     around += config.compile_seconds if compiled else 0.0
     precision, measured = _precision(config, shape_for(config, config.ladder[0], vocabulary_size), compiled)
@@ -105,7 +107,7 @@ def plan_deadline(config: PlanConfig, vocabulary_size: int, settings: Settings) 
         if alternatives[size].tokens_per_parameter < config.minimum_tokens_per_parameter:
             break
     size = choose(alternatives, config.minimum_tokens_per_parameter)
-    seconds = divide(config, elapsed_seconds(config, settings, time.time()))
+    seconds = divide(needs, elapsed_seconds(needs, settings, time.time()))
     return Plan(
         mode="deadline",
         deadline_hours=config.hours,
@@ -119,11 +121,11 @@ def plan_deadline(config: PlanConfig, vocabulary_size: int, settings: Settings) 
         precision=precision,
         compiled=compiled,
         training_seconds=seconds["pretrain"] - around,
-        finish_seconds=config.finish_seconds,
+        finish_seconds=needs.finish,
         expected_tokens=alternatives[size].tokens,
         alternatives=tuple(alternatives.values()),
-        measured=measured,
-        notes=notes,
+        measured=measured | {"pace": needs.pace},
+        notes=(f"this machine takes {needs.pace:.2f} times the reserved seconds", *notes),
     )
 
 

@@ -8,38 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core import artifact
-from components.core.config import Settings, StepConfig
+from components.core.config import StepConfig
 from components.core.errors import ConfigError
 from components.training import hardware, plan
-from components.training.budget import divide, elapsed_seconds
 from components.training.config import Alternative, Plan, PlanConfig, Size
-from components.training.groups.reserves import AFTER_PRETRAIN
 from components.training.laws import BESIROGLU, HOFFMANN
 from components.training.plan import alternative, choose, shape_for
-
-
-@given(st.floats(0.2, 48), st.floats(0, 200))
-def test_the_stages_fill_the_deadline_exactly(hours: float, elapsed: float) -> None:
-    config = PlanConfig(hours=hours)
-    seconds = divide(config, elapsed)
-    assert elapsed + seconds["pretrain"] + sum(seconds[name] for name in AFTER_PRETRAIN) == pytest.approx(hours * 3600)
-
-
-def test_too_short_a_deadline_names_the_shortest_and_that_one_is_accepted() -> None:
-    config = PlanConfig(hours=0.05)
-    with pytest.raises(ConfigError, match=r"plan\.hours is 0\.05; 100 s are gone") as caught:
-        divide(config, 100.0)
-    shortest = float(str(caught.value).rsplit(" ", 1)[1])
-    around = config.startup_seconds + config.finish_seconds
-    assert divide(config.model_copy(update={"hours": shortest}), 100.0)["pretrain"] - around >= 180
-    with pytest.raises(ConfigError):
-        divide(config.model_copy(update={"hours": shortest - 0.002}), 100.0)
-
-
-def test_the_time_that_is_gone_comes_from_the_cycle_or_from_the_reserves() -> None:
-    config = PlanConfig()
-    assert elapsed_seconds(config, Settings(cycle_started_at=1000.0), 1100.0) == 100.0
-    assert elapsed_seconds(config, Settings(), 0.0) == 145.0
 
 
 def alternatives_at(config: PlanConfig, flops: float, seconds: float) -> dict[Size, Alternative]:
