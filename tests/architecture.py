@@ -21,6 +21,7 @@ LAYERS = (
 PLAIN_TORCH = (
     "batch",
     "checkpoint",
+    "checkpoint_writer",
     "engine",
     "figures",
     "forward",
@@ -29,8 +30,10 @@ PLAIN_TORCH = (
     "objectives",
     "optimizer",
     "pace",
+    "parallel",
     "position",
     "probe",
+    "roles",
     "schedule",
     "shape",
     "trainer",

@@ -4,11 +4,13 @@ Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon). Matrices of one sh
 batched multiplication; torch.optim.Muon takes them one by one.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import PreTrainedModel
+
+from components.training.roles import roles_of
 
 # Quintic Newton-Schulz coefficients of the reference implementation, chosen for slope at zero, not for convergence.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -33,13 +35,21 @@ class Rates:
 
 
 class Stack:
-    """Matrices of one shape: masters and momentum, shape (matrices, rows, columns)."""
+    """Matrices of one shape: masters and momentum, shape (matrices, rows, columns).
+
+    A parameter is one matrix or, of three dimensions, one for each expert.
+    """
 
     def __init__(self, names: list[str], parameters: list[nn.Parameter]) -> None:
         self.names = names
         self.parameters = parameters
-        self.masters = torch.stack([each.detach().float() for each in parameters])
+        self.masters = _matrices([each.detach().float() for each in parameters])
         self.momentum = torch.zeros_like(self.masters)
+
+    def views(self, stacked: Tensor) -> list[Tensor]:
+        """What belongs to each parameter, in its shape, of a tensor of the masters' shape."""
+        parts = stacked.split([each.shape[:-2].numel() for each in self.parameters])
+        return [part.view(each.shape) for part, each in zip(parts, self.parameters, strict=True)]
 
     def step(self, gradients: Tensor, rate: float, momentum: float, weight_decay: float) -> None:
         """One Muon update from gradients of the masters' shape, Nesterov momentum, decoupled weight decay."""
@@ -67,15 +77,17 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 class Optimizer:
     """The update of a whole model. Gradients are read from the parameters; masters are written back to them."""
 
-    def __init__(self, model: nn.Module, rates: Rates) -> None:
+    def __init__(self, model: PreTrainedModel, rates: Rates) -> None:
         self.rates = rates
         named = dict(model.named_parameters())
-        hidden = {name: each for name, each in named.items() if role_of(name, each) == "matrix"}
+        roles = roles_of(model)
+        hidden = {name: each for name, each in named.items() if roles[name] == "matrix"}
         self.stacks = [
             Stack(
-                [name for name, each in hidden.items() if each.shape == shape], list(_of_shape(hidden.values(), shape))
+                [name for name, each in hidden.items() if each.shape[-2:] == shape],
+                [each for each in hidden.values() if each.shape[-2:] == shape],
             )
-            for shape in sorted({each.shape for each in hidden.values()})
+            for shape in sorted({each.shape[-2:] for each in hidden.values()})
         ]
         self.rest = {name: each for name, each in named.items() if name not in hidden}
         self.rest_masters = {name: nn.Parameter(each.detach().float().clone()) for name, each in self.rest.items()}
@@ -84,10 +96,10 @@ class Optimizer:
             [
                 {
                     "params": [self.rest_masters[name]],
-                    "lr": peak[role_of(name, each)],
-                    "peak": peak[role_of(name, each)],
+                    "lr": peak[roles[name]],
+                    "peak": peak[roles[name]],
                 }
-                for name, each in self.rest.items()
+                for name in self.rest
             ],
             betas=rates.betas,
             eps=rates.epsilon,
@@ -98,7 +110,7 @@ class Optimizer:
     @torch.no_grad()
     def step(self, step: int, share: float) -> float:
         """Apply the gradients at a share of the peak rates, clear them, and return their norm before clipping."""
-        stacked = [torch.stack([_gradient(each) for each in stack.parameters]).float() for stack in self.stacks]
+        stacked = [_matrices([_gradient(each) for each in stack.parameters]).float() for stack in self.stacks]
         rest = {name: _gradient(each).float() for name, each in self.rest.items()}
         every = [*stacked, *rest.values()]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(every)))
@@ -120,7 +132,7 @@ class Optimizer:
     def write_back(self) -> None:
         """Copy the masters into the parameters, in the parameters' precision, and clear the gradients."""
         for stack in self.stacks:
-            torch._foreach_copy_([each.detach() for each in stack.parameters], list(stack.masters.unbind()))
+            torch._foreach_copy_([each.detach() for each in stack.parameters], stack.views(stack.masters))
         torch._foreach_copy_([each.detach() for each in self.rest.values()], list(self.rest_masters.values()))
         for each in (*self.rest.values(), *(each for stack in self.stacks for each in stack.parameters)):
             each.grad = None
@@ -129,14 +141,14 @@ class Optimizer:
         """The weights in float32 by name: views, not copies."""
         found = {name: each.detach() for name, each in self.rest_masters.items()}
         for stack in self.stacks:
-            found.update(zip(stack.names, stack.masters.unbind(), strict=True))
+            found.update(zip(stack.names, stack.views(stack.masters), strict=True))
         return found
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on beside the masters, by name; all there from the first step on."""
         found: dict[str, Tensor] = {}
         for stack in self.stacks:
-            for name, momentum in zip(stack.names, stack.momentum.unbind(), strict=True):
+            for name, momentum in zip(stack.names, stack.views(stack.momentum), strict=True):
                 found[f"momentum.{name}"] = momentum
         for name, master in self.rest_masters.items():
             for key, value in self.adamw.state[master].items():
@@ -149,7 +161,7 @@ class Optimizer:
         for name, master in self.masters().items():
             master.copy_(masters[name])
         for stack in self.stacks:
-            for name, momentum in zip(stack.names, stack.momentum.unbind(), strict=True):
+            for name, momentum in zip(stack.names, stack.views(stack.momentum), strict=True):
                 momentum.copy_(state[f"momentum.{name}"])
         for name, master in self.rest_masters.items():
             self.adamw.state[master] = {
@@ -158,17 +170,9 @@ class Optimizer:
         self.write_back()
 
 
-def role_of(name: str, parameter: Tensor) -> str:
-    """Which rate a parameter learns with: embedding, output, norm or matrix."""
-    if name.endswith("embed_tokens.weight"):
-        return "embedding"
-    if name.endswith("lm_head.weight"):
-        return "output"
-    return "matrix" if parameter.ndim == 2 else "norm"
-
-
-def _of_shape(parameters: Iterable[nn.Parameter], shape: torch.Size) -> Iterable[nn.Parameter]:
-    return (each for each in parameters if each.shape == shape)
+def _matrices(tensors: list[Tensor]) -> Tensor:
+    """Tensors of matrices of one shape as one, shape (matrices, rows, columns)."""
+    return torch.cat([each.reshape(-1, *each.shape[-2:]) for each in tensors])
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
