@@ -1,12 +1,17 @@
 """Checkpoints of a run: directories of safetensors and JSON with a manifest written last, verified when read.
 
-    <run>/step-00000120/weights.safetensors     float32 masters
-                        optimizer.safetensors   momenta
-                        state.json              step, order position, seconds spent, decisions, history
-                        checkpoint.json         bytes and sha256 of the above, written last
+    <run>/step-00000120/pieces-00000-of-00002.safetensors   what worker 0 of 2 holds: rows of masters, momenta, RNG
+                        pieces-00001-of-00002.safetensors
+                        state.json        step, order position, seconds spent, decisions, history
+                        checkpoint.json   bytes and sha256 of the above, which rows of which tensor lie where, and its
+                                          own sha256; written last
 
-A directory is written aside and renamed, so a kill at any moment leaves the last good one. A damaged one is named and
-passed over for the one before. No pickle. Not covered: several writers, sharded state.
+A directory is written aside and renamed (checkpoint_writer.py), so a kill at any moment leaves the last good one. A
+damaged one is named, removed and passed over for the one before; with none left the run starts from its beginning,
+which gives the same weights later, where a refusal would waste the night. Pieces are read by rows: any number of
+workers, in either mode, goes on from what any other number wrote.
+No pickle: torch.distributed.checkpoint, which does the same, pickles its metadata, so a checkpoint would be a program.
+Not covered: workers that share no file system; loss of power is met by fsync, which no test here can prove.
 """
 
 import fcntl
@@ -17,57 +22,128 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 MANIFEST = "checkpoint.json"
-WEIGHTS = "weights.safetensors"
-OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 PREFIX = "step-"
 ASIDE = ".writing-"
+WEIGHT = "weight."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """What a run goes on from."""
+class Piece:
+    """Rows [start, start + len(tensor)) of a tensor of `shape`, along dim 0: what one worker holds of it.
 
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
-    state: dict[str, Any]
+    `tensor` is the live one, so that a piece says where to save from and where to load to. Several workers may hold
+    the same rows; together they hold all.
+    """
+
+    name: str
+    tensor: Tensor
+    shape: tuple[int, ...]
+    start: int = 0
 
 
 class DamagedCheckpointError(Exception):
     """A checkpoint that is not what its manifest says: file, found, wanted."""
 
 
-def save(run: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write the checkpoint of a step as a whole, then drop all but the newest `keep`."""
-    run.mkdir(parents=True, exist_ok=True)
-    out = run / f"{PREFIX}{step:08d}"
-    aside = run / f"{ASIDE}{uuid.uuid4().hex[:8]}"
-    aside.mkdir()
-    save_file({name: each.contiguous() for name, each in checkpoint.weights.items()}, aside / WEIGHTS)
-    save_file({name: each.contiguous() for name, each in checkpoint.optimizer.items()}, aside / OPTIMIZER)
-    (aside / STATE).write_text(json.dumps(checkpoint.state))
-    listing = {}
-    for name in (WEIGHTS, OPTIMIZER, STATE):
-        _sync(aside / name)
-        listing[name] = {"bytes": (aside / name).stat().st_size, "sha256": _sha256(aside / name)}
-    (aside / MANIFEST).write_text(json.dumps(listing, indent=1))
-    _sync(aside / MANIFEST)
-    if out.exists():
-        shutil.rmtree(out)
-    aside.rename(out)
-    _sync(run)
-    for old in steps(run)[keep:]:
-        shutil.rmtree(run / f"{PREFIX}{old:08d}")
-    return out
+class Checkpoint:
+    """What a run goes on from. Opening it reads the manifest alone; `verify` reads every byte."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open: dict[str, Any] = {}
+        try:
+            content = json.loads((path / MANIFEST).read_bytes())
+            wanted = content.pop("sha256")
+            if (found := digest(content)) != wanted:
+                raise DamagedCheckpointError(f"{path / MANIFEST}: found sha256 {found}, wanted {wanted}")
+            self.step: int = content["step"]
+            self.num_workers: int = content["num_workers"]
+            self.files: dict[str, dict[str, Any]] = content["files"]
+            self.tensors: dict[str, dict[str, Any]] = content["tensors"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedCheckpointError(f"{path / MANIFEST}: cannot be read: {_one_line(error)}") from error
+        if path.name != name_of(self.step):
+            raise DamagedCheckpointError(f"{path}: holds step {self.step}, its name says another")
+
+    def verify(self) -> None:
+        """Read every file, several at once. Raises DamagedCheckpointError that names the first one that differs."""
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            list(pool.map(self._check, self.files))
+
+    def _check(self, name: str) -> None:
+        path, wanted = self.path / name, self.files[name]
+        try:
+            with path.open("rb") as source:
+                found_bytes = os.fstat(source.fileno()).st_size
+                if found_bytes != wanted["bytes"]:
+                    raise DamagedCheckpointError(f"{path}: found {found_bytes} bytes, wanted {wanted['bytes']}")
+                found = hashlib.file_digest(source, "sha256").hexdigest()
+            if found != wanted["sha256"]:
+                raise DamagedCheckpointError(f"{path}: found sha256 {found}, wanted {wanted['sha256']}")
+            if name != STATE:
+                self._pieces(name)
+        except (OSError, SafetensorError) as error:
+            raise DamagedCheckpointError(f"{path}: cannot be read: {_one_line(error)}") from error
+
+    def state(self) -> dict[str, Any]:
+        """What is no tensor."""
+        return dict(json.loads((self.path / STATE).read_bytes()))
+
+    def read(self, name: str, start: int = 0, rows: int | None = None) -> Tensor:
+        """Rows [start, start + rows) of a tensor, on the host, from whichever files hold them.
+
+        Raises DamagedCheckpointError when no file does.
+        """
+        entry = self.tensors.get(name)
+        if entry is None:
+            raise DamagedCheckpointError(f"{self.path}: holds no {name}; it is of another model or optimizer")
+        end = entry["shape"][0] if rows is None else start + rows
+        found = []
+        while start < end:
+            holder = next((each for each in entry["pieces"] if each[1] <= start < each[1] + each[2]), None)
+            if holder is None:
+                raise DamagedCheckpointError(f"{self.path}: row {start} of {name} is in none of its files")
+            file, first, held = holder
+            stop = min(end, first + held)
+            found.append(self._pieces(file).get_slice(name)[start - first : stop - first])
+            start = stop
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def load(self, pieces: list[Piece]) -> None:
+        """Fill the pieces' tensors, each with its rows. Raises DamagedCheckpointError before any is changed."""
+        for piece in pieces:
+            shape = self.tensors.get(piece.name, {}).get("shape")
+            if shape != list(piece.shape):
+                raise DamagedCheckpointError(f"{self.path}: {piece.name} has shape {shape}, wanted {piece.shape}")
+        for piece in pieces:
+            if len(piece.tensor):
+                piece.tensor.copy_(self.read(piece.name, piece.start, len(piece.tensor)))
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole float32 masters by name of parameter."""
+        return {name.removeprefix(WEIGHT): self.read(name) for name in self.tensors if name.startswith(WEIGHT)}
+
+    def _pieces(self, file: str) -> Any:
+        if file not in self._open:
+            self._open[file] = safe_open(self.path / file, framework="pt")
+        return self._open[file]
+
+
+def name_of(step: int) -> str:
+    """The directory of a step's checkpoint."""
+    return f"{PREFIX}{step:08d}"
 
 
 def steps(run: Path) -> list[int]:
@@ -75,39 +151,47 @@ def steps(run: Path) -> list[int]:
     return sorted((int(path.name.removeprefix(PREFIX)) for path in run.glob(f"{PREFIX}*")), reverse=True)
 
 
-def load(path: Path) -> Checkpoint:
-    """Read one checkpoint after checking every file against its manifest. Raises DamagedCheckpointError."""
-    try:
-        listing = json.loads((path / MANIFEST).read_text())
-        for name, wanted in listing.items():
-            found = _sha256(path / name)
-            if found != wanted["sha256"]:
-                raise DamagedCheckpointError(f"{path / name}: found sha256 {found}, wanted {wanted['sha256']}")
-        state = json.loads((path / STATE).read_text())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from error
-    return Checkpoint(weights=load_file(path / WEIGHTS), optimizer=load_file(path / OPTIMIZER), state=state)
-
-
 def load_last_good(run: Path, note: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that verifies; None when there is none. Each one passed over is noted and removed."""
+    """The newest checkpoint that verifies; None when there is none, with a note when there was one.
+
+    Each one passed over is noted and removed, and so are the leftovers of killed writers: for the only worker, or
+    worker 0 while no other writes.
+    """
     for leftover in run.glob(f"{ASIDE}*"):
         shutil.rmtree(leftover)
-    for step in steps(run):
-        path = run / f"{PREFIX}{step:08d}"
+    refused = steps(run)
+    for step in refused:
+        path = run / name_of(step)
         try:
-            return load(path)
+            found = Checkpoint(path)
+            found.verify()
+            return found
         except DamagedCheckpointError as error:
             note(f"checkpoint refused: {error}; using the one before")
-            shutil.rmtree(path)
+            remove(path)
+    if refused:
+        note(f"no checkpoint of {len(refused)} is good: starting from the beginning")
     return None
+
+
+def remove(path: Path) -> None:
+    """Take a checkpoint away: out of sight in one step, then file by file."""
+    aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex[:8]}")
+    path.rename(aside)
+    shutil.rmtree(aside)
+
+
+def digest(content: dict[str, Any]) -> str:
+    """sha256 of a manifest's content, hex."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
 def held(run: Path, patience_seconds: float = 60.0) -> Iterator[None]:
-    """Be the only writer of a run: a worker whose driver was killed may live on for a moment.
+    """Be the only run that writes here: a worker whose driver was killed may live on for a moment.
 
-    The kernel frees the lock when its holder dies. Raises TimeoutError when somebody keeps it.
+    Worker 0 holds it for all. The kernel frees the lock when its holder dies. Raises TimeoutError when somebody keeps
+    it.
     """
     run.mkdir(parents=True, exist_ok=True)
     with (run / "lock").open("w") as file:
@@ -123,14 +207,5 @@ def held(run: Path, patience_seconds: float = 60.0) -> Iterator[None]:
         yield
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

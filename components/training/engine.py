@@ -9,24 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers.modeling_utils import PreTrainedModel
 
 from components.training.batch import Batch
+from components.training.checkpoint_writer import opened
 from components.training.figures import Gathered, Report
 from components.training.pace import Pace
+from components.training.parallel import agreed
 from components.training.position import resume, save
 from components.training.schedule import Schedule
-from components.training.trainer import Trainer, World
+from components.training.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A finished run."""
+    """A finished run. `checkpoint_stall_seconds` of this attempt's loop stood still for checkpoints."""
 
     steps: int
     tokens: int
     seconds: float
+    checkpoint_stall_seconds: float
     history: list[dict[str, float | int | None]]
 
 
@@ -40,7 +42,8 @@ def train(
     report: Callable[[Report], None],
     validate: Callable[[PreTrainedModel], float] | None,
 ) -> Outcome:
-    """Train to the schedule's end, going on from the last good checkpoint below `run`.
+    """Train to the schedule's end, going on from the last good checkpoint below `run`; the last one is complete when
+    this returns.
 
     batches     this worker's samples of a step: a pure function of the step
     schedule    with decisions taken in advance, or empty beside a `pace` that takes them by the clock
@@ -48,35 +51,33 @@ def train(
     validate    bits per byte of a model, on worker 0 every `validate_every_steps`
     """
     recipe, world = trainer.recipe, trainer.world
-    state = resume(trainer, run, schedule)
-    trainer.warm_up(batches(state.step))
-    started, saved = time.monotonic() - state.seconds, time.monotonic()
-    gathered = Gathered(state)
-    while schedule.total_steps is None or state.step < schedule.total_steps:
-        batch = batches(state.step)
-        share = schedule.share(state.step)
-        found = trainer.accumulate(state.step, batch)
-        gathered.add(found.loss, trainer.update(state.step, share), share * recipe.rates.matrix)
-        state.step += 1
-        state.tokens += batch.num_tokens * world.size
-        state.seconds = _agreed(time.monotonic() - started, world)
-        if pace:
-            pace.decide(schedule, state.step, state.seconds)
-        ended = state.step == schedule.total_steps
-        if state.step % recipe.report_every_steps == 0 or ended:
-            due = validate is not None and world.rank == 0 and (state.step % recipe.validate_every_steps == 0)
-            bits = validate(trainer.model) if due and validate else None
-            report(gathered.report(state, schedule, bits))
-        if world.rank == 0 and (time.monotonic() - saved > recipe.checkpoint_seconds or ended):
-            save(trainer, run, state, schedule)
-            saved = time.monotonic()
-    return Outcome(steps=state.step, tokens=state.tokens, seconds=state.seconds, history=state.history)
-
-
-def _agreed(seconds: float, world: World) -> float:
-    """Worker 0's clock on every worker, so that all take the same decisions."""
-    if world.size == 1:
-        return seconds
-    shared = torch.tensor([seconds], dtype=torch.float64, device=world.device)
-    torch.distributed.broadcast(shared, src=0)
-    return float(shared)
+    with opened(run, world, recipe.checkpoints_kept) as writer:
+        state = resume(trainer, writer, schedule)
+        trainer.warm_up(batches(state.step))
+        started, saved = time.monotonic() - state.seconds, state.seconds
+        gathered = Gathered(state)
+        while schedule.total_steps is None or state.step < schedule.total_steps:
+            batch = batches(state.step)
+            share = schedule.share(state.step)
+            found = trainer.accumulate(state.step, batch)
+            gathered.add(found.loss, trainer.update(state.step, share), share * recipe.rates.matrix)
+            state.step += 1
+            state.tokens += batch.num_tokens * world.size
+            state.seconds = agreed(time.monotonic() - started, world)
+            if pace:
+                pace.decide(schedule, state.step, state.seconds)
+            ended = state.step == schedule.total_steps
+            if state.step % recipe.report_every_steps == 0 or ended:
+                due = validate is not None and world.rank == 0 and (state.step % recipe.validate_every_steps == 0)
+                bits = validate(trainer.model) if due and validate else None
+                report(gathered.report(state, schedule, bits))
+            if state.seconds - saved > recipe.checkpoint_seconds or ended:
+                save(trainer, writer, state, schedule)
+                saved = state.seconds
+    return Outcome(
+        steps=state.step,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        checkpoint_stall_seconds=writer.stalled_seconds,
+        history=state.history,
+    )

@@ -1,16 +1,18 @@
 """How far a run has come, and how it goes on from a checkpoint. Plain torch."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 
 from components.training import checkpoint
+from components.training.checkpoint import Piece
+from components.training.checkpoint_writer import Writer
+from components.training.parallel import agreed
 from components.training.schedule import Schedule
 from components.training.trainer import Trainer
 
 SAVED = ("step", "tokens", "seconds", "history", "losses", "norms", "skipped")
+RANDOM = "rng."
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,26 +29,55 @@ class Position:
     skipped: list[int] = field(default_factory=list)
 
 
-def resume(trainer: Trainer, run: Path, schedule: Schedule) -> Position:
-    """Take over the last good checkpoint, if there is one: weights, momenta, decisions, position."""
-    found = checkpoint.load_last_good(run, trainer.note)
-    if found is None:
+def resume(trainer: Trainer, writer: Writer, schedule: Schedule) -> Position:
+    """Take over the last good checkpoint, if there is one: weights, momenta, decisions, position. All workers together,
+    at the start of a run or in the middle of it; without one nothing is changed, and the position is step 0's.
+
+    Worker 0 verifies and says which; the others read only the rows that they hold. Any number of workers and either
+    way of dividing them may have written it.
+    """
+    writer.wait()
+    world = trainer.world
+    found = checkpoint.load_last_good(writer.run, trainer.note) if world.rank == 0 else None
+    # One more than its step: 0 says that there is none.
+    number = int(agreed(found.step + 1 if found else 0, world))
+    if number == 0:
         return Position()
-    trainer.optimizer.load(found.weights, found.optimizer)
-    state: dict[str, Any] = found.state
-    schedule.decisions[:] = [(start, end) for start, end in state["decisions"]]
-    torch.set_rng_state(torch.tensor(state["rng"], dtype=torch.uint8))
-    trainer.note(f"resumed at step {state['step']} after {state['seconds']:.1f} s of training")
-    return Position(**{name: state[name] for name in SAVED})
+    found = found or checkpoint.Checkpoint(writer.run / checkpoint.name_of(number - 1))
+    state = {name: found.read(name) for name in found.tensors if not name.startswith((checkpoint.WEIGHT, RANDOM))}
+    scalars = {name: each.reshape(()) if each.shape == (1,) else each for name, each in state.items()}
+    trainer.optimizer.load(found.weights(), scalars)
+    _set_random(found, world.rank)
+    saved = found.state()
+    schedule.decisions[:] = [(start, end) for start, end in saved["decisions"]]
+    trainer.note(f"resumed at step {saved['step']} after {saved['seconds']:.1f} s of training")
+    return Position(**{name: saved[name] for name in SAVED})
 
 
-def save(trainer: Trainer, run: Path, position: Position, schedule: Schedule) -> None:
-    """Write a checkpoint of this position."""
-    state = {
-        **{name: getattr(position, name) for name in SAVED},
-        "decisions": schedule.decisions,
-        "rng": torch.get_rng_state().tolist(),
-    }
-    weights, optimizer = trainer.optimizer.masters(), trainer.optimizer.state()
-    saved = checkpoint.Checkpoint(weights=weights, optimizer=optimizer, state=state)
-    checkpoint.save(run, position.step, saved, trainer.recipe.checkpoints_kept)
+def save(trainer: Trainer, writer: Writer, position: Position, schedule: Schedule) -> None:
+    """Begin a checkpoint of this position: all workers together, each with what it holds."""
+    state = {**{name: getattr(position, name) for name in SAVED}, "decisions": schedule.decisions}
+    writer.save(position.step, [*_pieces(trainer), *_random(trainer.world.rank)], state)
+
+
+def _pieces(trainer: Trainer) -> list[Piece]:
+    weights = {f"{checkpoint.WEIGHT}{name}": each for name, each in trainer.optimizer.masters().items()}
+    every = {name: each.reshape(1) if each.ndim == 0 else each for name, each in trainer.optimizer.state().items()}
+    return [Piece(name=name, tensor=each, shape=tuple(each.shape)) for name, each in (weights | every).items()]
+
+
+def _random(rank: int) -> list[Piece]:
+    """The states of a worker's generators."""
+    states = {f"{RANDOM}{rank}": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[f"{RANDOM}cuda.{rank}"] = torch.cuda.get_rng_state()
+    return [Piece(name=name, tensor=each, shape=tuple(each.shape)) for name, each in states.items()]
+
+
+def _set_random(found: checkpoint.Checkpoint, rank: int) -> None:
+    """A worker's own generators, or with more workers than then those of another: samples are drawn by their place,
+    so no two workers read the same whatever these say."""
+    holder = rank % found.num_workers
+    torch.set_rng_state(found.read(f"{RANDOM}{holder}"))
+    if torch.cuda.is_available() and f"{RANDOM}cuda.{holder}" in found.tensors:
+        torch.cuda.set_rng_state(found.read(f"{RANDOM}cuda.{holder}"))

@@ -20,6 +20,7 @@ from transformers.modeling_utils import PreTrainedModel
 from components.training.batch import Batch
 from components.training.loss import Loss
 from components.training.optimizer import Optimizer, Rates
+from components.training.parallel import World as World
 
 Precision = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,15 +28,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 class NonFiniteLossError(Exception):
     """The loss of a step is not a number: training cannot go on, the last checkpoint is still good."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """Which of how many workers this is, and where it computes."""
-
-    rank: int = 0
-    size: int = 1
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

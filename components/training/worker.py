@@ -134,7 +134,9 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
     export = work.run / "export"
     export.mkdir(parents=True, exist_ok=True)
     model = build(work.plan.shape, work.config.seed, END_OF_TEXT_ID)
-    model.load_state_dict(trainer.optimizer.masters(), strict=not work.plan.shape.tied)
+    last = checkpoint.Checkpoint(work.run / checkpoint.name_of(outcome.steps))
+    last.verify()  # of sharded weights no worker holds all: they are gathered by reading them
+    model.load_state_dict(last.weights(), strict=not work.plan.shape.tied)
     model.to(trainer.world.device).eval()
     started = time.monotonic()
     validation = Validation(work, work.config.final_validation_bytes, trainer.world.device)

@@ -62,12 +62,12 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_used(tmp_path: Pa
     with pytest.raises(BrokenError):
         run_small(tmp_path / "run", how=every, report=break_at(15, []))  # type: ignore[arg-type]
     assert checkpoint.steps(tmp_path / "run") == [14, 13]
-    damaged = tmp_path / "run" / "step-00000014" / checkpoint.WEIGHTS
+    damaged = tmp_path / "run" / "step-00000014" / "pieces-00000-of-00001.safetensors"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
-    with pytest.raises(checkpoint.DamagedCheckpointError, match=r"weights\.safetensors: found sha256 \w+, wanted \w+"):
-        checkpoint.load(damaged.parent)
+    with pytest.raises(checkpoint.DamagedCheckpointError, match=r"00001\.safetensors: found sha256 \w+, wanted \w+"):
+        checkpoint.Checkpoint(damaged.parent).verify()
     notes: list[str] = []
     resumed = run_small(tmp_path / "run", how=every, note=notes.append)
     assert "checkpoint refused" in notes[0]
@@ -80,7 +80,7 @@ def test_a_checkpoint_without_its_manifest_does_not_exist(tmp_path: Path) -> Non
     (tmp_path / "step-00000020" / checkpoint.MANIFEST).unlink()
     found = checkpoint.load_last_good(tmp_path, lambda _: None)
     assert found is not None
-    assert found.state["step"] == 19
+    assert found.step == 19
     assert json.loads((tmp_path / "step-00000019" / checkpoint.STATE).read_text())["tokens"] == 19 * 8 * 32
 
 
@@ -110,8 +110,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint
         )
     kept = checkpoint.load_last_good(tmp_path, lambda _: None)
     assert kept is not None
-    assert kept.state["step"] == 10
-    assert all(bool(each.isfinite().all()) for each in kept.weights.values())
+    assert kept.step == 10
+    assert all(bool(each.isfinite().all()) for each in kept.weights().values())
 
 
 def test_without_a_compiler_training_goes_on_in_eager_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

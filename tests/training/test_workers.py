@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from components.training import checkpoint
 from tests.training.runs import run_small
@@ -39,7 +38,7 @@ def test_two_workers_read_the_batch_of_one_and_agree(tmp_path: Path) -> None:
     assert [worker.returncode for worker in workers] == [0, 0]
     assert [int(answer) for answer in answers] == [12 * 8 * 32] * 2
     _, one = run_small(tmp_path / "one", steps=12)
-    two = load_file(tmp_path / "two" / "step-00000012" / checkpoint.WEIGHTS)
+    two = checkpoint.Checkpoint(tmp_path / "two" / "step-00000012").weights()
     for name, each in one.items():
         torch.testing.assert_close(two[name], each, rtol=0.05, atol=0.02)
     histories = [
