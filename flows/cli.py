@@ -85,10 +85,11 @@ def _check_request(
 ) -> None:
     """Find mistakes within a second or two, before any server starts. The flow, which forms start too, checks again."""
     with _load("flows.workspace").exclusive(settings, "a cycle's preparation"):
-        _load("flows.params").requested(profile, hours, overrides)
+        before, wanted = _load("flows.params").change(profile, hours, overrides)
     _load("components.core.cluster").check_reachable(settings)
     graph = _load("flows.graph")
-    graph.stages_until(graph.read_graph(), until)
+    stages = graph.stages_until(graph.read_graph(), until)
+    _load("flows.deadline").require_possible(wanted, settings, stages, before)
     if release and until is None:
         _load("flows.ports").require_gateway_port(settings)
 
@@ -104,10 +105,18 @@ def _start_ray_if_needed(settings: Settings) -> None:
         return
 
 
+def _against_deadline(result: dict[str, Any]) -> str:
+    """How far before or after its deadline a cycle ended; nothing where it had little to do or was fixed."""
+    if result["deadline_left_seconds"] is None:
+        return ""
+    left = result["deadline_left_seconds"]
+    return f", {abs(left):.0f} s {'before' if left >= 0 else 'after'} the deadline"
+
+
 def _tell(result: dict[str, Any]) -> None:
     """What a person wants to know when a cycle is over."""
     ran = sum(each["status"] == "ran" for each in result["stages"])
-    print(f"{ran} of {len(result['stages'])} stages ran, {result['seconds']:.0f} s")
+    print(f"{ran} of {len(result['stages'])} stages ran, {result['seconds']:.0f} s{_against_deadline(result)}")
     released, serving = result["release"], result["serving"]
     if released["decision"] != "not_asked":
         print(f"release: {released['decision']}; {'; '.join(released['reasons'])}")

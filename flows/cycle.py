@@ -25,8 +25,10 @@ from components.core.events import Events
 from components.data.sources import fingerprint
 from components.release.status import read_status
 from components.training import hardware
+from components.training.config import Plan
 from flows import contracts, graph, params, report, stage
 from flows.accepted import Accepted, judge
+from flows.deadline import Deadline, Given, began, require_possible
 from flows.page import render
 from flows.ports import require_gateway_port
 from flows.progress import Progress, StageWatch, open_progress
@@ -57,8 +59,8 @@ def stage_timeout_seconds(planned_seconds: float | None) -> float:
 class Cycle:
     """One run of the graph in this workspace: what was asked, what came of it so far."""
 
-    def __init__(self, settings: Settings, profile: str | None) -> None:
-        started_at = time.time()
+    def __init__(self, settings: Settings, profile: str | None, names: Sequence[str]) -> None:
+        started_at = began()
         self.settings = settings.model_copy(
             update={"cycle": settings.cycle or new_cycle_id(started_at), "cycle_started_at": started_at}
         )
@@ -66,6 +68,8 @@ class Cycle:
         self.profile = profile
         self.started_at = started_at
         self.params = params.read_params()
+        self.deadline = Deadline(self.settings, self.params, names)
+        self.given: dict[str, Given] = {}
         self.results: list[tuple[stage.StageResult, float]] = []
         self.notes: list[str] = []
         self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
@@ -85,6 +89,7 @@ class Cycle:
         started_at = time.time()
         plan = report.read_plan()
         planned = plan.stage_seconds.get(each.name) if plan else None
+        self.given.pop(each.name, None)
         self.progress.started(each.name, planned)
         watch = StageWatch(each.name, self.settings, self.progress)
 
@@ -97,7 +102,8 @@ class Cycle:
                 result = stage.cached(each)
             else:
                 cluster.start_head(self.settings)
-                result = stage.run(each, self.settings, timeout_seconds=stage_timeout_seconds(planned), watch=look)
+                settings = self._with_end(each.name, plan)
+                result = stage.run(each, settings, timeout_seconds=stage_timeout_seconds(planned), watch=look)
         except stage.StageFailed as error:
             self.progress.failed(each.name, str(error))
             failed = stage.StageResult(
@@ -111,8 +117,20 @@ class Cycle:
             self._keep(failed, started_at)
             raise
         self._keep(result, started_at)
+        self.deadline.took(result, self.given.get(each.name))
         self.progress.finished(each.name, result)
         return result
+
+    def _with_end(self, name: str, plan: Plan | None) -> Settings:
+        """Settings for a stage that starts now: with the time at which it should end, where the clock ends it."""
+        given = self.deadline.give(name, plan, time.time())
+        if given is None:
+            return self.settings
+        self.given[name] = given
+        self.events.metric(f"given_seconds/{name}", given.seconds)
+        if given.told:
+            self.note(given.told)
+        return self.settings.model_copy(update={"stage_ends_at": given.ends_at})
 
     def judge_drift(self, each: graph.Stage) -> None:
         """Hold the corpus that a stage left, also one from the cache, against the one in production.
@@ -156,22 +174,29 @@ class Cycle:
             peak_memory_bytes=0,
         )
         self._keep(result, started_at)
+        self.deadline.took(result, None)
         self.progress.finished("release", result)
 
     def record(self, run_ids: dict[str, str], error: str | None) -> report.CycleRecord:
         """The report of the cycle as it stands."""
         now = time.time()
         complete = error is None
+        seconds, work_seconds = now - self.started_at, sum(result.work_seconds for result, _ in self.results)
+        by_clock = self.params.plan.mode == "deadline"
         return report.CycleRecord(
             cycle_id=self.cycle_id,
             profile=self.profile,
             started_at=report.iso(self.started_at),
             finished_at=report.iso(now),
             deadline_hours=self.params.plan.hours,
-            seconds=round(now - self.started_at, 3),
-            work_seconds=round(sum(result.work_seconds for result, _ in self.results), 3),
+            deadline_left_seconds=round(self.params.plan.hours * 3600 - seconds, 3) if by_clock else None,
+            seconds=round(seconds, 3),
+            work_seconds=round(work_seconds, 3),
+            goodput=round(work_seconds / seconds, 4),
             peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
-            stages=report.stage_records(self.results, report.read_plan(), run_ids),
+            stages=report.stage_records(
+                self.results, report.read_plan(), run_ids, {name: each.seconds for name, each in self.given.items()}
+            ),
             metrics=report.read_metrics() if complete else {},
             model=report.model_record(MODEL, BASE) if complete else None,
             release=self.released,
@@ -262,10 +287,12 @@ def cycle(
         stages = graph.read_graph()
         graph.require_dependencies(stages, "clean", params.read_params().clean.decontaminate.suites)
         chosen = graph.stages_until(stages, until)
-        current = Cycle(settings, profile)
+        release = release and len(chosen) == len(stages)
+        require_possible(params.read_params(), settings, chosen, params.read_params())
+        current = Cycle(settings, profile, [*(each.name for each in chosen), *(["release"] if release else [])])
         for each in notes:
             current.note(each)
-        return _run(current, chosen, release and len(chosen) == len(stages))
+        return _run(current, chosen, release)
 
 
 def configure(profile: str | None, hours: float | None, overrides: Sequence[str]) -> list[str]:

@@ -162,6 +162,15 @@ def requested(profile: str | None, hours: float | None, assignments: Sequence[st
     return overridden(text, [*assignments, *([f"plan.hours={hours}"] if hours is not None else [])])
 
 
+def change(profile: str | None, hours: float | None, assignments: Sequence[str]) -> tuple[Params | None, Params]:
+    """The parameters on disk (None where they cannot be read and a profile replaces them), and the requested ones."""
+    wanted = checked(YAML(typ="safe").load(requested(profile, hours, assignments)), str(PARAMS))
+    try:
+        return read_params(), wanted
+    except ConfigError:
+        return None, wanted
+
+
 def write_params(text: str) -> None:
     """Replace params.yaml; an equal file is left alone."""
     if not PARAMS.exists() or PARAMS.read_text(encoding="utf-8") != text:

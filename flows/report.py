@@ -1,12 +1,12 @@
 """reports/cycle.json: what a cycle did, for scripts. reports/cycle.html (flows/page.py) says the same to people."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.core import artifact
 from components.core.artifact import write_file
@@ -26,13 +26,15 @@ class Record(BaseModel):
 
 
 class StageRecord(Record):
-    """One stage: `seconds` as the cycle saw it, `work_seconds` without start-up, `planned_seconds` from the plan."""
+    """One stage: `seconds` as the cycle saw it, `work_seconds` without start-up, `planned_seconds` from the plan,
+    `given_seconds` what a stage that ends by the clock got when it started: the plan after its corrections."""
 
     name: str
     status: Status
     seconds: float
     work_seconds: float
     planned_seconds: float | None
+    given_seconds: float | None = None
     digest: str | None
     mlflow_run_id: str | None
     started_at: float
@@ -73,8 +75,12 @@ class CycleRecord(Record):
     started_at: str
     finished_at: str
     deadline_hours: float | None
+    deadline_left_seconds: float | None = Field(
+        default=None, description="negative when it was missed; None when fixed"
+    )
     seconds: float
     work_seconds: float
+    goodput: float | None = Field(default=None, description="share of the time in which stages did their task")
     peak_memory_bytes: int
     stages: tuple[StageRecord, ...]
     metrics: dict[str, Any]
@@ -111,7 +117,10 @@ def model_record(model_dir: Path, base_dir: Path) -> ModelRecord | None:
 
 
 def stage_records(
-    results: Sequence[tuple[StageResult, float]], plan: Plan | None, run_ids: dict[str, str]
+    results: Sequence[tuple[StageResult, float]],
+    plan: Plan | None,
+    run_ids: dict[str, str],
+    given_seconds: Mapping[str, float],
 ) -> tuple[StageRecord, ...]:
     """Each stage's result and start time, beside its plan and its MLflow run."""
     return tuple(
@@ -121,6 +130,7 @@ def stage_records(
             seconds=round(result.seconds, 3),
             work_seconds=round(result.work_seconds, 3),
             planned_seconds=plan.stage_seconds.get(result.name) if plan else None,
+            given_seconds=given_seconds.get(result.name),
             digest=result.digest or None,
             mlflow_run_id=run_ids.get(result.name),
             started_at=started_at,

@@ -106,6 +106,8 @@ def _variables(settings: Settings) -> dict[str, str]:
         variables["OVERNIGHT_CYCLE"] = settings.cycle
     if settings.cycle_started_at:
         variables["OVERNIGHT_CYCLE_STARTED_AT"] = repr(settings.cycle_started_at)
+    if settings.stage_ends_at:
+        variables["OVERNIGHT_STAGE_ENDS_AT"] = repr(settings.stage_ends_at)
     variables.pop("PYTHONDONTWRITEBYTECODE", None)  # it would double the time of every import
     # Threads that spin while they wait lose a factor of ten beside any other busy process (docs/log.md).
     variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -185,7 +185,7 @@ def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: P
     learn, held = (encode(part, codec, config.max_tokens) for part in split(table, config.heldout_fraction))
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.statistics = {"pairs": len(learn), "heldout_pairs": len(held)}
-        draft.run = {"startup_seconds": clock.startup_seconds}
+        draft.run = {**clock.record()}
         if len(learn) < config.min_pairs:
             reason = f"found {len(learn)} pairs to learn from, align.min_pairs needs {config.min_pairs}"
             events.note(f"the model is passed on unchanged: {reason}")
@@ -221,7 +221,7 @@ def _align(
     reporter = optimize(model, learn, config, sft, schedule, events)
     draft.run["training_seconds"] = time.monotonic() - training
     steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
-    figures: dict[str, Any] = {"aligned": steps > 0, "steps": steps}
+    figures: dict[str, Any] = {"aligned": steps > 0, "steps": steps, "decided": schedule.decided()}
     if not steps:
         figures["reason"] = "no time was left to train"
         events.note("the model is passed on unchanged: no time was left to train")

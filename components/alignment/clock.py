@@ -1,4 +1,5 @@
-"""How long a stage of alignment may take: the plan's seconds in deadline mode, its own step counts in fixed mode."""
+"""How long a stage of alignment may take: what the cycle gives it when it starts, else the plan's seconds, in deadline
+mode; its own step counts in fixed mode."""
 
 import time
 from dataclasses import dataclass
@@ -6,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from components.core.config import read_settings
 from components.core.errors import ArtifactError
 from components.training.config import Plan
 
@@ -41,8 +43,13 @@ class Clock:
         if plan.mode == "deadline":
             if stage not in plan.stage_seconds:
                 raise ArtifactError(f"plan: stage_seconds has no {stage}; run plan again")
-            seconds = plan.stage_seconds[stage]
+            ends_at = read_settings().stage_ends_at
+            seconds = plan.stage_seconds[stage] if ends_at is None else ends_at - time.time() + startup_seconds
         return cls(started=time.monotonic() - startup_seconds, startup_seconds=startup_seconds, seconds=seconds)
+
+    def record(self) -> dict[str, float | None]:
+        """For the manifest's `run`."""
+        return {"startup_seconds": self.startup_seconds, "given_seconds": self.seconds}
 
     @property
     def elapsed_seconds(self) -> float:

@@ -12,6 +12,10 @@ PRECISION = (
     " float32 took 16 s of CPU where bfloat16 took 26: the casts cost more than they save"
 )
 MAX_STEPS = "steps in fixed mode; in deadline mode the plan's seconds decide"
+DECISIONS = (
+    "(step, last step) of each decision that a clock took, for fixed mode; `overnight cycle --replay` fills it in"
+)
+Decisions = tuple[tuple[int, int], ...]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,6 +47,7 @@ class SftConfig(StepConfig):
     max_tokens: int = Field(256, ge=16, description="pairs that are longer as chat are left out, not cut")
     batch_size: int = Field(16, ge=1, description="pairs in one step")
     max_steps: int = Field(120, ge=1, description=MAX_STEPS)
+    decisions: Decisions = Field((), description=DECISIONS)
     max_epochs: float = Field(4.0, gt=0, description="passes over the pairs at most, in both modes")
     learning_rate: float = Field(5e-4, gt=0, description="peak; falls linearly to zero after the warmup")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps, or of the time, that warms up")
@@ -64,6 +69,9 @@ class PreferencesConfig(StepConfig):
     max_new_tokens: int = Field(80, ge=1, description="tokens of a candidate at most")
     chunk_prompts: int = Field(
         32, ge=1, description="prompts sampled, verified and judged before the clock is read again"
+    )
+    max_chunks: int | None = Field(
+        None, ge=1, description="chunks at most; all when null; `overnight cycle --replay` fills in what the clock left"
     )
     min_score_gap: float = Field(
         0.05, ge=0, description="difference of judge scores from which on two equally verified candidates make a pair"
@@ -95,6 +103,7 @@ class AlignConfig(StepConfig):
     max_tokens: int = Field(256, ge=16, description="pairs are cut to this many tokens")
     batch_size: int = Field(8, ge=1, description="pairs in one step")
     max_steps: int = Field(60, ge=1, description=MAX_STEPS)
+    decisions: Decisions = Field((), description=DECISIONS)
     max_epochs: float = Field(4.0, gt=0, description="passes over the pairs at most, in both modes")
     learning_rate: float = Field(5e-5, gt=0, description="peak; falls linearly to zero after the warmup")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps, or of the time, that warms up")

@@ -212,10 +212,12 @@ def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dic
     return figures
 
 
-def _chunks(prompts: Sequence[Instruction], size: int, clock: Clock, events: Events) -> Iterator[list[Instruction]]:
+def _chunks(
+    prompts: Sequence[Instruction], config: PreferencesConfig, clock: Clock, events: Events
+) -> Iterator[list[Instruction]]:
     """Prompts in chunks, until the clock leaves no room for another one as slow as the slowest so far."""
-    slowest, last = 0.0, clock.elapsed_seconds
-    for number in range(math.ceil(len(prompts) / size)):
+    slowest, last, size = 0.0, clock.elapsed_seconds, config.chunk_prompts
+    for number in range(math.ceil(len(prompts) / size))[: config.max_chunks]:
         left = clock.seconds_left(FINISH_SECONDS)
         if number and left is not None and left < slowest:
             events.note(f"time is up after {number * size} of {len(prompts)} prompts")
@@ -245,13 +247,15 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
     events.note(f"{len(prompts)} prompts, {sum(bool(each.examples) for each in prompts)} with examples that run")
     candidates: list[Candidate] = []
     endings: Counter[str] = Counter()
+    chunks = 0
     with closing(open_engine(sft, "ctranslate2")) as engine:
         judge = open_judge(constitution, engine, codec, engine.context_tokens)
-        for number, chunk in enumerate(_chunks(prompts, config.chunk_prompts, clock, events)):
+        for number, chunk in enumerate(_chunks(prompts, config, clock, events)):
             answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)
             assessed, ended = assess(answers, judge, constitution, config)
             candidates.extend(assessed)
             endings.update(ended)
+            chunks = number + 1
     pairs = pair_up(candidates, min_score_gap=config.min_score_gap, require_compiling=config.require_compiling)
     events.note(f"{len(pairs)} pairs from {len(prompts)} prompts; the others' answers do not differ enough")
     figures = statistics_of(candidates, pairs)
@@ -264,8 +268,9 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
         verdict = contract.require(preference_statistics(tables["preferences.parquet"]), where=out)
         contract.write_report(verdict, draft.path)
         draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
+        draft.statistics["decided"] = {"max_chunks": chunks or None}
         draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
-        draft.run = {"isolation": isolation(), "startup_seconds": clock.startup_seconds}
+        draft.run = {"isolation": isolation(), **clock.record()}
     assert draft.manifest is not None
     return draft.manifest
 

@@ -148,8 +148,9 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
             "steps": steps,
             "heldout_loss_before": before,
             "heldout_loss_after": after,
+            "decided": schedule.decided(),
         }
-        draft.run = {"startup_seconds": clock.startup_seconds, "training_seconds": training}
+        draft.run = {**clock.record(), "training_seconds": training}
     assert draft.manifest is not None
     return draft.manifest
 

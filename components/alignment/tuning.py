@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,9 @@ from components.core.events import Events
 from components.tokens.special import END, END_OF_TEXT_ID, FIM_PAD, FIM_PAD_ID
 
 REPORT_EVERY_STEPS = 5
+# The clock is read after the first few steps, then once in this share of the time, and moves the end by as much.
+FIRST_STEPS = 3
+DECIDE_SHARE = 0.04
 WEIGHTS = "model.safetensors"
 Row = dict[str, list[int]]
 
@@ -59,25 +62,58 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 @dataclass(slots=True, kw_only=True)
 class Schedule:
-    """How far training is, by steps or by the clock, whichever is further; gives the learning rate and the end."""
+    """How far training is, in steps; gives the learning rate and the end.
+
+    decisions   [(step, last_step), ...]: from `step` on progress runs in a straight line and is whole at `last_step`.
+                By the clock they follow the measured speed; the recorded ones replay the very same rates without it.
+    """
 
     num_steps: int
     warmup_fraction: float
     clock: Clock
     reserve_seconds: float
+    decisions: list[tuple[int, int]] = field(default_factory=list)
     started: float = 0.0
     seconds: float | None = None
+    _mark: tuple[int, float] = (0, 0.0)
+
+    @property
+    def last_step(self) -> int:
+        """Where training ends, as far as it is decided."""
+        return self.decisions[-1][1] if self.decisions else self.num_steps
 
     def begin(self) -> bool:
         """Training starts now. False when the clock leaves no time for it."""
         self.started = time.monotonic()
         self.seconds = self.clock.seconds_left(self.reserve_seconds)
-        return self.seconds is None or self.seconds > 0
+        if self.seconds is not None and self.seconds <= 0:
+            self.decisions.append((0, 0))
+        return self.last_step > 0
+
+    def decide(self, step: int) -> None:
+        """Take the decision that is due after `step` steps, if one is: the end, from the speed of the last steps."""
+        if self.seconds is None or step >= self.last_step:
+            return
+        elapsed = time.monotonic() - self.started
+        left = self.seconds - elapsed
+        marked, at = self._mark
+        if not (step in (1, 1 + FIRST_STEPS) or elapsed - at > DECIDE_SHARE * self.seconds or left <= 0):
+            return
+        self._mark = (step, elapsed)
+        end = min(self.num_steps, step + max(0, int(left * (step - marked) / (elapsed - at))))
+        # The first step is slower than all that follow, so it decides only when nothing is left.
+        if left <= 0 or (step > 1 and abs(end - self.last_step) > max(1.0, DECIDE_SHARE * (self.last_step - step))):
+            self.decisions.append((step, end))
 
     def progress(self, step: int) -> float:
-        """From 0 to 1."""
-        by_clock = 0.0 if self.seconds is None else (time.monotonic() - self.started) / self.seconds
-        return min(1.0, max(step / self.num_steps, by_clock))
+        """From 0 to 1: a pure function of the step and the decisions."""
+        value, at, end = 0.0, 0, self.num_steps
+        for start, last in self.decisions:
+            if step <= start:
+                break
+            value += (1 - value) * (start - at) / (end - at)
+            at, end = start, last
+        return 1.0 if step >= end else value + (1 - value) * (step - at) / (end - at)
 
     def factor(self, step: int) -> float:
         """Share of the peak learning rate at a step: linear warmup, then linear to zero."""
@@ -85,6 +121,10 @@ class Schedule:
         if at < self.warmup_fraction:
             return min(1.0, (at + 1 / self.num_steps) / self.warmup_fraction)
         return (1.0 - at) / (1.0 - self.warmup_fraction)
+
+    def decided(self) -> dict[str, Any]:
+        """What fixed mode replays, key for key of the stage's parameters."""
+        return {"max_steps": self.num_steps, "decisions": self.decisions}
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no stubs
@@ -97,7 +137,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
         self.rows: list[dict[str, float]] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.schedule.progress(state.global_step) >= 1.0:
+        self.schedule.decide(state.global_step)
+        if state.global_step >= self.schedule.last_step:
             control.should_training_stop = True
             control.should_log = True
 
@@ -129,11 +170,13 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
 def plan_steps(config: SftConfig | AlignConfig, num_rows: int, *, clock: Clock, reserve_seconds: float) -> Schedule:
     """Steps by `max_steps` in fixed mode and by the clock in deadline mode; by `max_epochs` in both."""
     by_epochs = max(1, math.ceil(config.max_epochs * math.ceil(num_rows / config.batch_size)))
+    by_clock = clock.seconds is not None
     return Schedule(
-        num_steps=min(config.max_steps, by_epochs) if clock.seconds is None else by_epochs,
+        num_steps=by_epochs if by_clock else min(config.max_steps, by_epochs),
         warmup_fraction=config.warmup_fraction,
         clock=clock,
         reserve_seconds=reserve_seconds,
+        decisions=[] if by_clock else list(config.decisions),
     )
 
 

@@ -58,6 +58,9 @@ class Settings(BaseModel):
     )
     cycle: str | None = Field(None, description="id of the running cycle; set by the flow for its stages")
     cycle_started_at: float | None = Field(None, description="its start, seconds since the epoch; set with its id")
+    stage_ends_at: float | None = Field(
+        None, description="when the stage should end, seconds since the epoch; set by the flow for stages with a clock"
+    )
 
 
 Model = TypeVar("Model", bound=BaseModel)

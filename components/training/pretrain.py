@@ -188,12 +188,14 @@ def _fit(
     config: PretrainConfig, plan: Plan, tokens: Path, run_path: Path, started: float, events: Events
 ) -> dict[str, Any]:
     """Run the workers to the end and return worker 0's figures. Raises OvernightError in one line."""
+    settings = read_settings()
+    ends_at = None
+    if plan.mode == "deadline":
+        ends_at = (settings.stage_ends_at or started + plan.stage_seconds["pretrain"]) - plan.finish_seconds
     with cluster.connect():
         events.note(f"Ray after {time.time() - started:.1f} s")
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // plan.num_workers)
-        ends_at = started + plan.stage_seconds["pretrain"] - plan.finish_seconds if plan.mode == "deadline" else None
         work = Work(config=config, plan=plan, tokens=tokens, run=run_path, training_ends_at=ends_at, threads=cores)
-        settings = read_settings()
         absolute = settings.model_copy(update={"state": settings.state.resolve()})
         trainer = DataParallelTrainer(
             train_on_ray,
