@@ -1,9 +1,10 @@
 """Which sample is read at which place of a run: a pure function of seed and number of samples, in O(1) memory.
 
 Place p of the run (an integer that grows by one per sample, whatever the number of workers) belongs to epoch
-p // num_samples and reads sample permute(p % num_samples, key of that epoch). The permutation is a balanced Feistel
-network on the next even number of bits, walked until it falls inside (Black and Rogaway 2002, "Ciphers with arbitrary
-finite domains", cycle walking), so nothing is shuffled, stored or restored.
+p // num_samples and reads sample permute(p % num_samples, key of that epoch). Where sources are mixed, each is a stream
+of its own, and p the place in it (components.tokens.mixture). The permutation is a balanced Feistel network on the next
+even number of bits, walked until it falls inside (Black and Rogaway 2002, "Ciphers with arbitrary finite domains",
+cycle walking), so nothing is shuffled, stored or restored.
 """
 
 import numpy as np
@@ -12,23 +13,25 @@ from numpy.typing import NDArray
 ROUNDS = 6
 
 
-def samples_at(places: NDArray[np.int64], num_samples: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Epoch and sample index for places of the run, each of shape (places,)."""
+def samples_at(
+    places: NDArray[np.int64], num_samples: int, seed: int, stream: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Epoch and sample index for places of a stream, each of shape (places,). Streams are ordered independently."""
     if num_samples < 1:
         raise ValueError(f"found {num_samples} samples, needed at least one")
     epochs, positions = np.divmod(places, num_samples)
     samples = np.empty_like(positions)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        samples[here] = permute(positions[here], num_samples, _round_keys(seed, int(epoch)))
+        samples[here] = permute(positions[here], num_samples, round_keys(seed, int(epoch), stream))
     return epochs, samples
 
 
 def places_of_samples(
-    samples: NDArray[np.int64], num_samples: int, seed: int, num_places: int
+    samples: NDArray[np.int64], num_samples: int, seed: int, num_places: int, stream: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where samples are read in a run of `num_places` places: the places in their order, and the sample read at each,
-    both of shape (reads,). The inverse of samples_at: an epoch is one look-up, nothing is searched.
+    """Where samples are read in the first `num_places` places of a stream: the places in their order, and the sample
+    read at each, both of shape (reads,). The inverse of samples_at: an epoch is one look-up, nothing is searched.
 
     Raises ValueError for a sample that there is not.
     """
@@ -38,7 +41,7 @@ def places_of_samples(
         raise ValueError(f"found sample {outside[0]} of {num_samples}, needed 0 to {num_samples - 1}")
     found = [np.zeros((2, 0), np.int64)]
     for epoch in range(-(-num_places // num_samples) if distinct.size else 0):
-        positions = inverse(distinct, num_samples, _round_keys(seed, epoch))
+        positions = inverse(distinct, num_samples, round_keys(seed, epoch, stream))
         found.append(np.stack([epoch * num_samples + positions, distinct]))
     places, read = np.concatenate(found, axis=1)
     order = np.argsort(places, kind="stable")
@@ -76,8 +79,10 @@ def inverse(values: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> N
     return result.astype(np.int64)
 
 
-def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
+def round_keys(seed: int, epoch: int, stream: int = 0) -> NDArray[np.uint64]:
+    """The keys of one permutation of one stream, shape (ROUNDS,)."""
+    source = np.random.Philox(key=[seed, epoch], counter=[0, 0, stream, 0])
+    return np.random.Generator(source).integers(0, 2**64, size=ROUNDS, dtype=np.uint64)
 
 
 def _feistel(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

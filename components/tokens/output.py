@@ -17,6 +17,7 @@ DOCUMENTS_SCHEMA = pl.Schema(
     {
         "id": pl.String,
         "path": pl.String,
+        "source": pl.String,
         "language": pl.String,
         "bytes": pl.Int64,
         "tokens": pl.Int64,
@@ -49,19 +50,25 @@ class Output:
             self._documents[split] = self._stack.enter_context(table)
         table = TableWriter(directory / VALIDATION, VALIDATION_SCHEMA, group_rows=_VALIDATION_GROUP_ROWS)
         self._validation = self._stack.enter_context(table)
+        self._by_source: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {f"{split}_{unit}": Counter() for split in SPLITS for unit in _UNITS}
 
     def append(
         self, rows: pl.DataFrame, tokens: NDArray[np.uint32], lengths: NDArray[np.int64], is_held_out: pl.Series
     ) -> None:
-        """Add documents (VALIDATION_SCHEMA) with all their tokens one after another, and the number of each's."""
+        """Add documents of one source (VALIDATION_SCHEMA and source) with all their tokens one after another, and the
+        number of each's."""
+        if rows.is_empty():
+            return
+        source = str(rows["source"][0])
         rows = rows.with_columns(tokens=pl.Series(lengths))
         masks: dict[Split, pl.Series] = {"train": ~is_held_out, "validation": is_held_out}
         for split, mask in masks.items():
             chosen = mask.to_numpy()
-            self._tokens[split].append(tokens[np.repeat(chosen, lengths)], lengths[chosen])
+            self._tokens[split].append(tokens[np.repeat(chosen, lengths)], lengths[chosen], source)
             self._documents[split].append(rows.filter(mask))
             self._count(split, rows.filter(mask))
+            self._by_source[source] += int(lengths[chosen].sum()) * (split == "train")
         self._validation.append(rows.filter(is_held_out))
 
     def statistics(self) -> dict[str, Any]:
@@ -73,6 +80,7 @@ class Output:
             **{name: counts.total() for name, counts in self._counts.items()},
             "bytes_per_token": round(num_bytes.total() / num_tokens.total(), 6),
             "bytes_per_token_by_language": by_language,
+            "train_tokens_by_source": dict(sorted(self._by_source.items())),
         }
 
     def __enter__(self) -> Self:

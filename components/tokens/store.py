@@ -5,13 +5,15 @@ tokens each document has. Written in a stream, read through memory maps.
                                vocabulary that is larger than 65,536
     <split>.offsets.npy        (documents + 1,) int64: document d is tokens offsets[d] to offsets[d + 1]
     <split>.blocks.npy         (blocks + 1,) int64: the document of every 1,024th token, and the last document
-    <split>.documents.parquet  what each document is, in the order of the tokens, which is that of their ids
+    <split>.documents.parquet  what each document is, in the order of the tokens: by source, then by id
+    <split>.sources.json       [[name, tokens], ...] of the sources in the order of their tokens; all one where absent
 
 Shards, so that the files of a large corpus are hashed, copied and fetched in parallel and a broken one costs one shard.
 They are full whatever the documents are, so that the shard of a token is one division: a document or a training window
 may lie across the end of a shard, and is then copied together; all others are views of the memory map.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.core.errors import ArtifactError
+from components.tokens.windows import Source
 
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -49,13 +52,16 @@ class TokenWriter:
         self._dtype = token_dtype(vocabulary_size)
         self._shard_tokens = shard_tokens
         self._lengths: list[NDArray[np.int64]] = []
+        self._sources: dict[str, int] = {}
         self._file: IO[bytes] | None = None
         self._open()
 
-    def append(self, tokens: NDArray[np.integer], lengths: NDArray[np.int64]) -> None:
+    def append(self, tokens: NDArray[np.integer], lengths: NDArray[np.int64], source: str = "") -> None:
         """Add documents in order: their tokens one after another, each with its final <|endoftext|> in place, and the
-        number of tokens of each, at least 1."""
+        number of tokens of each, at least 1. The documents of a source come one after another."""
         assert lengths.sum() == len(tokens) and (lengths > 0).all(), "every document ends with a token"
+        assert source not in list(self._sources)[:-1], "the documents of a source lie together"
+        self._sources[source] = self._sources.get(source, 0) + len(tokens)
         self._lengths.append(lengths.astype(np.int64))
         tokens = tokens.astype(self._dtype, copy=False)
         start = 0
@@ -87,6 +93,9 @@ class TokenWriter:
         ):
             np.save(path, array)
             self.rows[path.name] = len(array)
+        path = sources_path(self._directory, self._split)
+        path.write_text(json.dumps([[name, tokens] for name, tokens in self._sources.items() if tokens]))
+        self.rows[path.name] = sum(tokens > 0 for tokens in self._sources.values())
 
     def _open(self) -> None:
         path = shard_path(self._directory, self._split, len(self.rows))
@@ -132,6 +141,7 @@ class TokenStore:
 
     shards   the tokens in order, each but the last of the same length
     offsets  shape (documents + 1,), int64: document d is tokens offsets[d] to offsets[d + 1]
+    sources  in the order of their tokens
     """
 
     def __init__(self, directory: Path, split: Split) -> None:
@@ -162,6 +172,7 @@ class TokenStore:
             )
         if len(self._blocks) != -(-self.num_tokens // BLOCK_TOKENS) + 1:
             raise ArtifactError(f"{blocks_path(directory, split)}: does not fit the tokens; run tokenize again")
+        self.sources = read_sources(directory, split, self.num_tokens)
 
     def read(self, start: int, stop: int) -> Tokens:
         """Tokens [start, stop) of the split: a view where they lie in one shard, else a copy. O(stop - start)."""
@@ -210,7 +221,7 @@ class TokenStore:
 
     def range_of(self, document_id: str) -> DocumentRange | None:
         """The tokens of the document with this id; None when it is not in this split. The table of documents is sorted
-        by id, so that just the row group that may hold it is looked into."""
+        by id within each source, so that few row groups may hold it, and only these are looked into."""
         documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
         found = documents.filter(pl.col("id") == document_id).collect()
         if found.is_empty():
@@ -223,6 +234,21 @@ def find_document(directory: Path, document_id: str) -> DocumentRange | None:
     """The tokens of a document in whichever split holds it; None when neither does."""
     ranges = (TokenStore(directory, split).range_of(document_id) for split in SPLITS)
     return next((found for found in ranges if found is not None), None)
+
+
+def read_sources(directory: Path, split: Split, num_tokens: int) -> list[Source]:
+    """The sources of a split in the order of their tokens; one without a name where nothing says so.
+
+    Raises ArtifactError when they are not the tokens that there are.
+    """
+    path = sources_path(directory, split)
+    listed: list[tuple[str, int]] = json.loads(path.read_bytes()) if path.exists() else [("", num_tokens)]
+    stops = np.cumsum([tokens for _, tokens in listed], dtype=np.int64).tolist()
+    if (stops[-1] if stops else 0) != num_tokens:
+        raise ArtifactError(f"{path}: lists {stops[-1:]} tokens, {num_tokens} were found; run tokenize again")
+    return [
+        Source(name=name, start=stop - tokens, stop=stop) for (name, tokens), stop in zip(listed, stops, strict=True)
+    ]
 
 
 def shard_path(directory: Path, split: Split, number: int) -> Path:
@@ -238,6 +264,11 @@ def offsets_path(directory: Path, split: Split) -> Path:
 def blocks_path(directory: Path, split: Split) -> Path:
     """Where the documents of every BLOCK_TOKENS-th token lie."""
     return directory / f"{split}.blocks.npy"
+
+
+def sources_path(directory: Path, split: Split) -> Path:
+    """Where the list of sources lies."""
+    return directory / f"{split}.sources.json"
 
 
 def documents_path(directory: Path, split: Split) -> Path:

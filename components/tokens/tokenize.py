@@ -1,11 +1,13 @@
 """Turn clean documents into token files, with whole near-duplicate clusters held out for validation.
 
 Reads   clean documents (`--source`), rows in the order of their ids; the tokenizer (`--tokenizer`)
-Writes  per split: <split>-*.tokens.npy, <split>.offsets.npy, <split>.blocks.npy (components.tokens.store says what they
-        hold), <split>.documents.parquet (id, path, language, bytes, tokens, cluster); validation.parquet, the held-out
-        rows with their text; contract.json, how the files fare by the suite `tokens`
-Covers: every document, in the order of the ids, each followed by <|endoftext|>; text that looks like a special token
-is encoded as ordinary characters; memory of a few row groups and the offsets, whatever the size of the corpus.
+Writes  per split: <split>-*.tokens.npy, <split>.offsets.npy, <split>.blocks.npy, <split>.sources.json
+        (components.tokens.store says what they hold), <split>.documents.parquet (id, path, source, language, bytes,
+        tokens, cluster); validation.parquet, the held-out rows with their text; contract.json, how the files fare by
+        the suite `tokens`
+Covers: every document, source by source and in the order of the ids, each followed by <|endoftext|>; text that looks
+like a special token is encoded as ordinary characters; memory of a few row groups and the offsets, whatever the size of
+the corpus.
 Not covered: the order in which training sees them (components.tokens.order).
 
 fastokens encodes; at the start and in every chunk its ids of some of the documents are compared with those of
@@ -39,6 +41,7 @@ from components.tokens.text import TextCodec
 
 # The first chunk is compared more: a tokenizer that fastokens reads differently shows at once.
 FIRST_VERIFIED_SHARE = 0.02
+DOCUMENTS_READ = [*VALIDATION_SCHEMA.names(), "source"]
 
 
 Item = TypeVar("Item")
@@ -50,11 +53,15 @@ class DifferentIdsError(Exception):
 
 
 def chunks(source: Path, chunk_bytes: int) -> Iterator[pl.DataFrame]:
-    """The rows of all shards in order, in frames of about `chunk_bytes` of text; `bytes` count the clean text."""
-    for _, _, rows in row_groups(source, VALIDATION_SCHEMA.names()):
-        rows = rows.with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
-        for piece in cut(rows["bytes"], chunk_bytes):
-            yield rows[piece]
+    """The rows of all shards, each source's in their order, in frames of about `chunk_bytes` of text from one source;
+    `bytes` count the clean text. The shards are read once for each source, so that nothing is sorted or spooled."""
+    named = [rows["source"].unique() for _, _, rows in row_groups(source, ["source"])]
+    for name in sorted(set().union(*named)):
+        for _, _, rows in row_groups(source, DOCUMENTS_READ):
+            rows = rows.filter(pl.col("source") == name)
+            rows = rows.with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
+            for piece in cut(rows["bytes"], chunk_bytes):
+                yield rows[piece]
 
 
 def encoded(frames: Iterator[pl.DataFrame], encoder: Encoder) -> Iterator[Encoded]:

@@ -63,7 +63,7 @@ def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clean and tokens artifacts of six modules of the standard library."""
     root = tmp_path_factory.mktemp("data")
     rows = pl.DataFrame({"id": IDS, "text": SOURCES, "cluster": IDS}).with_columns(
-        *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "language")),
+        *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "language", "source")),
         bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
     )
     code = Path(__file__)

@@ -107,6 +107,7 @@ def write_clean(out: Path, texts: dict[int, str]) -> Path:
         language=pl.lit("python"),
         bytes=pl.lit(49, pl.Int64),
         cluster="id",
+        source=pl.lit("s"),
     )
     for row, text in texts.items():
         rows[row, "text"] = text

@@ -22,7 +22,7 @@ from components.tokens.config import TokenizeConfig, VocabularyConfig
 from components.tokens.output import VALIDATION_SCHEMA
 from components.tokens.special import END_OF_TEXT, END_OF_TEXT_ID, ROLE_IDS, SPECIAL_TOKENS, USER
 from components.tokens.split import draw, is_validation
-from components.tokens.store import SPLITS, TokenStore
+from components.tokens.store import SPLITS, TokenStore, find_document
 from components.tokens.text import TextCodec
 
 
@@ -142,6 +142,32 @@ def test_same_bytes_at_any_number_of_threads(clean: Path, tokenizer_dir: Path, t
         digests.add((artifact.read(out / "tokenizer").digest, artifact.read(out / "tokens").digest))
     assert len(digests) == 1
     assert digests.pop()[0] == artifact.read(tokenizer_dir).digest
+
+
+def test_documents_of_a_source_lie_together(clean: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    rows = pl.concat([pl.read_parquet(path) for path in sorted(clean.glob("part-*.parquet"))]).head(60)
+    rows = rows.with_columns(source=pl.when(pl.int_range(60) % 3 == 0).then(pl.lit("notes")).otherwise(pl.lit("code")))
+    mixed = write_clean(tmp_path / "clean", rows)
+    config = TokenizeConfig(chunk_bytes=100_000, validation_fraction=0.2)
+    manifest = tokenize.run(config, source=mixed, tokenizer=tokenizer_dir, out=tmp_path / "tokens")
+    codec, num_found = TextCodec(tokenizer_dir), 0
+    for split in SPLITS:
+        store = TokenStore(tmp_path / "tokens", split)
+        table = pl.read_parquet(tmp_path / "tokens" / f"{split}.documents.parquet")
+        assert table.sort("source", "id", maintain_order=True).equals(table)
+        starts = store.offsets[:-1]
+        for source in store.sources:
+            inside = (starts >= source.start) & (starts < source.stop)
+            assert table["source"].filter(inside).unique().to_list() == [source.name]
+        for row, identity in enumerate(table["id"].to_list()):
+            found = find_document(tmp_path / "tokens", identity)
+            assert found is not None and (found.split, found.row) == (split, row)
+            tokens = store.read(found.start, found.stop - 1)
+            assert codec.decode(tokens.tolist()) == rows.filter(pl.col("id") == identity)["text"].item()
+            num_found += 1
+    assert num_found == 60
+    counts = {each.name: each.stop - each.start for each in TokenStore(tmp_path / "tokens", "train").sources}
+    assert manifest.statistics["train_tokens_by_source"] == counts and list(counts) == ["code", "notes"]
 
 
 def test_too_little_text_for_the_vocabulary(tmp_path: Path) -> None:
