@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.core.config import Settings, read_settings
-from components.core.errors import OvernightError
+from components.core.errors import ConfigError, OvernightError
 
 app = typer.Typer(
     help="From raw data to a language model in production in a day.",
@@ -60,10 +60,13 @@ def cycle(
     overrides: Names = [],  # noqa: B006  typer reads it once
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="stop after this stage")] = None,
     release: Annotated[bool, typer.Option("--release/--no-release", help="put the model into production")] = True,
+    replay: Annotated[
+        str | None, typer.Option(metavar="CYCLE_ID", help="run a recorded cycle again, in fixed mode")
+    ] = None,
 ) -> None:
     """Raw data to a model in production: runs what is out of date, releases, reports."""
     settings = read_settings()
-    _check_request(settings, profile, hours, overrides, until, release)
+    _check_request(settings, profile, hours, overrides, until, release, replay)
     with _load("flows.temporary_server").starting(settings) as server:
         ray = threading.Thread(target=_start_ray_if_needed, args=(settings,), daemon=True)
         ray.start()
@@ -73,7 +76,7 @@ def cycle(
         server.wait()
         ray.join()
         try:
-            result = flow.main(profile, hours, overrides, until, release)
+            result = flow.main(profile, hours, overrides, until, release, replay)
         except KeyboardInterrupt as error:
             print("overnight: interrupted; the same command goes on from here", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
@@ -81,11 +84,21 @@ def cycle(
 
 
 def _check_request(
-    settings: Settings, profile: str | None, hours: float | None, overrides: list[str], until: str | None, release: bool
+    settings: Settings,
+    profile: str | None,
+    hours: float | None,
+    overrides: list[str],
+    until: str | None,
+    release: bool,
+    replay: str | None,
 ) -> None:
     """Find mistakes within a second or two, before any server starts. The flow, which forms start too, checks again."""
+    if replay and (profile or hours or overrides):
+        raise ConfigError("--replay takes every parameter from the record; leave out --profile, --hours and --set")
     with _load("flows.workspace").exclusive(settings, "a cycle's preparation"):
-        before, wanted = _load("flows.params").change(profile, hours, overrides)
+        params = _load("flows.params")
+        text = _load("flows.replay").text(replay) if replay else params.requested(profile, hours, overrides)
+        before, wanted = params.change(text)
     _load("components.core.cluster").check_reachable(settings)
     graph = _load("flows.graph")
     stages = graph.stages_until(graph.read_graph(), until)

@@ -3,6 +3,7 @@
 Prefect gives retries, logs, artifacts and the UI; DVC decides what has to run; the stage does the work.
 """
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -20,19 +21,20 @@ from prefect.logging.handlers import APILogHandler
 from pydantic import Field
 
 from components.core import cluster, services
+from components.core.artifact import Manifest
 from components.core.config import Settings, read_settings
 from components.core.events import Events
 from components.data.sources import fingerprint
 from components.release.status import read_status
 from components.training import hardware
 from components.training.config import Plan
-from flows import contracts, graph, params, report, stage
+from flows import contracts, graph, params, replay, report, stage
 from flows.accepted import Accepted, judge
 from flows.deadline import Deadline, Given, began, require_possible
 from flows.page import render
 from flows.ports import require_gateway_port
 from flows.progress import Progress, StageWatch, open_progress
-from flows.release import REFUSALS, put_into_production, require_promotion
+from flows.release import REFUSALS, head_commit, put_into_production, require_promotion
 from flows.tracking import LiveForwarder
 from flows.workspace import exclusive
 
@@ -70,6 +72,7 @@ class Cycle:
         self.params = params.read_params()
         self.deadline = Deadline(self.settings, self.params, names)
         self.given: dict[str, Given] = {}
+        self.recorded: report.CycleRecord | None = None
         self.results: list[tuple[stage.StageResult, float]] = []
         self.notes: list[str] = []
         self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
@@ -183,6 +186,11 @@ class Cycle:
         complete = error is None
         seconds, work_seconds = now - self.started_at, sum(result.work_seconds for result, _ in self.results)
         by_clock = self.params.plan.mode == "deadline"
+        made = self._made()
+        contents = {name: replay.content(manifest) for name, manifest in made.items()}
+        machine, commit = json.loads(HARDWARE.read_bytes()), head_commit()
+        if self.recorded:
+            self.note(replay.compared(self.recorded, contents, machine, commit))
         return report.CycleRecord(
             cycle_id=self.cycle_id,
             profile=self.profile,
@@ -203,7 +211,18 @@ class Cycle:
             serving=self.serving,
             notes=tuple(self.notes),
             error=error,
+            parameters=self.params.model_dump(mode="json"),
+            decided=replay.decided(made),
+            contents=contents,
+            machine=machine,
+            commit=commit,
         )
+
+    def _made(self) -> dict[str, Manifest]:
+        """The artifacts of the stages that this cycle got to, by stage."""
+        digests = {result.name: result.digest for result, _ in self.results}
+        found = replay.outputs({each.name: each.output for each in graph.read_graph() if each.name in digests})
+        return {name: manifest for name, manifest in found.items() if manifest.digest == digests[name]}
 
 
 def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -271,6 +290,7 @@ def cycle(
     overrides: tuple[str, ...] = (),
     until: str | None = None,
     release: bool = True,
+    replayed: str | None = None,
 ) -> dict[str, Any]:
     """Raw data to a model in production.
 
@@ -280,25 +300,34 @@ def cycle(
         overrides: single values of params.yaml, each SECTION.KEY=VALUE
         until: last stage to run; all of them when empty
         release: register the model, ask the gate, commit the environment, serve
+        replayed: id of a recorded cycle, run again in fixed mode with all that time decided in it
     """
     settings = read_settings()
     with exclusive(settings, "a cycle"):
-        notes = configure(profile, hours, overrides)
+        recorded = replay.find(replayed) if replayed else None  # before its record's place may be taken
+        notes = configure(profile, hours, overrides, replayed)
         stages = graph.read_graph()
         graph.require_dependencies(stages, "clean", params.read_params().clean.decontaminate.suites)
         chosen = graph.stages_until(stages, until)
         release = release and len(chosen) == len(stages)
         require_possible(params.read_params(), settings, chosen, params.read_params())
-        current = Cycle(settings, profile, [*(each.name for each in chosen), *(["release"] if release else [])])
+        current = Cycle(
+            settings,
+            recorded.profile if recorded else profile,
+            [*(each.name for each in chosen), *(["release"] if release else [])],
+        )
         for each in notes:
             current.note(each)
+        current.recorded = recorded
         return _run(current, chosen, release)
 
 
-def configure(profile: str | None, hours: float | None, overrides: Sequence[str]) -> list[str]:
+def configure(
+    profile: str | None, hours: float | None, overrides: Sequence[str], replayed: str | None = None
+) -> list[str]:
     """Write what was asked into params.yaml, what this machine is, and what the sources hold now, so that DVC sees all
     three. Returns what a person should know of it."""
-    params.write_params(params.requested(profile, hours, overrides))
+    params.write_params(replay.text(replayed) if replayed else params.requested(profile, hours, overrides))
     hardware.write(HARDWARE)
     return fingerprint.write(params.read_params().ingest.sources, SOURCES)
 
@@ -378,7 +407,12 @@ def _tell_prefect(record: report.CycleRecord) -> None:
 
 
 def main(
-    profile: str | None, hours: float | None, overrides: Sequence[str], until: str | None, release: bool
+    profile: str | None,
+    hours: float | None,
+    overrides: Sequence[str],
+    until: str | None,
+    release: bool,
+    replayed: str | None = None,
 ) -> dict[str, Any]:
     """The flow, called from the command line. Raises what the flow raises."""
     try:
@@ -388,6 +422,7 @@ def main(
             overrides=tuple(overrides),
             until=until,
             release=release,
+            replayed=replayed,
         )
         return result
     finally:

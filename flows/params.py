@@ -29,7 +29,7 @@ PROFILES = Path("profiles")
 SUITES = Path("components/evaluation/suites")
 HEADER = """\
 # What the cycle does, one section per stage; where things live is in OVERNIGHT_* or .overnight/settings.toml.
-# Composed by `overnight cycle --profile {profile}` from the defaults and profiles/{profile}.yaml; edit freely.
+# Composed {origin}; edit freely.
 """
 
 
@@ -80,8 +80,13 @@ def compose(profile: str, folder: Path = PROFILES) -> str:
     source = folder / f"{profile}.yaml"
     if not source.exists():
         raise ConfigError(f"profile {profile!r} does not exist; there are: {', '.join(profile_names(folder))}")
-    params = checked(read_yaml(source), str(source))
-    return HEADER.format(profile=profile) + _sections(params)
+    origin = f"by `overnight cycle --profile {profile}` from the defaults and profiles/{profile}.yaml"
+    return written(checked(read_yaml(source), str(source)), origin)
+
+
+def written(params: "Params", origin: str) -> str:
+    """The text of params.yaml for a checked tree; `origin` says in its head where it came from."""
+    return HEADER.format(origin=origin) + _sections(params)
 
 
 def _sections(params: Params) -> str:
@@ -162,9 +167,9 @@ def requested(profile: str | None, hours: float | None, assignments: Sequence[st
     return overridden(text, [*assignments, *([f"plan.hours={hours}"] if hours is not None else [])])
 
 
-def change(profile: str | None, hours: float | None, assignments: Sequence[str]) -> tuple[Params | None, Params]:
-    """The parameters on disk (None where they cannot be read and a profile replaces them), and the requested ones."""
-    wanted = checked(YAML(typ="safe").load(requested(profile, hours, assignments)), str(PARAMS))
+def change(text: str) -> tuple[Params | None, Params]:
+    """The parameters on disk (None where they cannot be read), and those of a text that is to take their place."""
+    wanted = checked(YAML(typ="safe").load(text), str(PARAMS))
     try:
         return read_params(), wanted
     except ConfigError:

@@ -89,6 +89,11 @@ class CycleRecord(Record):
     serving: ServingRecord | None
     notes: tuple[str, ...]
     error: str | None
+    parameters: dict[str, Any] | None = Field(default=None, description="params.yaml as used, for --replay")
+    decided: dict[str, dict[str, Any]] = Field(default={}, description="what the clock decided, by stage")
+    contents: dict[str, str] = Field(default={}, description="digest of the files of each artifact, by stage")
+    machine: dict[str, Any] = Field(default={}, description="as components.training.hardware describes it")
+    commit: str = Field(default="", description="of the checkout")
 
 
 def iso(seconds: float) -> str:
