@@ -21,13 +21,19 @@ LAYERS = (
 PLAIN_TORCH = (
     "batch",
     "checkpoint",
+    "continued",
     "checkpoint_writer",
     "engine",
     "figures",
     "forward",
     "loss",
+    "masks",
     "model",
-    "objectives",
+    "objectives.denoise",
+    "objectives.infill",
+    "objectives.masked",
+    "objectives.mixture",
+    "objectives.pieces",
     "optimizer",
     "pace",
     "parallel",
@@ -96,7 +102,7 @@ def _broken_in_components(place: Path, name: str, top: str) -> list[str]:
     known = area in LAYERS and top == "components" and len(parts) > 1 and parts[1] in LAYERS
     if known and LAYERS.index(parts[1]) > LAYERS.index(str(area)):
         reasons.append(f"{area} imports {parts[1]}, which lies to its right")
-    if area == "training" and place.stem in PLAIN_TORCH and not _is_plain_torch(name):
+    if area == "training" and ".".join(place.with_suffix("").parts[2:]) in PLAIN_TORCH and not _is_plain_torch(name):
         reasons.append(f"the engine imports {name}; only torch, transformers, numpy and the standard library may")
     return reasons
 

@@ -8,12 +8,14 @@ from benchmarks.harness import Outcome
 from benchmarks.training.budget import Budget
 from benchmarks.training.corpus import HELD_OUT_BYTES, run_number
 from components.training.config import Plan, PlanConfig, PretrainConfig
+from components.training.groups.objectives import Infill, ObjectivesConfig
 from components.training.plan import shape_for
 from components.training.trainer import World
 from components.training.work import Work
 from components.training.worker import train_worker
 
 THREADS = 2
+OBJECTIVES = ObjectivesConfig(infill=Infill(rate=0.0))
 
 
 def train(folder: Path, budget: Budget) -> Outcome:
@@ -45,9 +47,10 @@ def train(folder: Path, budget: Budget) -> Outcome:
     if budget.seconds is not None:  # what a first attempt writes down: the clock starts behind the compiler
         (run / "budget.json").write_text(json.dumps({"training_seconds": budget.seconds}), encoding="utf-8")
     work = Work(
-        config=PretrainConfig(seed=seed, fim_rate=0.0, final_validation_bytes=HELD_OUT_BYTES),
+        config=PretrainConfig(seed=seed, objectives=OBJECTIVES, final_validation_bytes=HELD_OUT_BYTES),
         plan=plan,
         tokens=folder / "tokens",
+        tokenizer=folder / "tokenizer",
         run=run,
         training_ends_at=time.time() + (budget.seconds or 0.0),
         threads=THREADS,

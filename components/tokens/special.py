@@ -102,6 +102,12 @@ class SpecialTokens:
     mode_x: int | None = None
     spans: tuple[int, ...] = ()
 
+    @property
+    def ids(self) -> list[int]:
+        """All of them."""
+        single = [getattr(self, field) for field in NAMES]
+        return [token for token in (*single, *self.spans) if token is not None]
+
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Those of a tokenizer's or model's directory (tokenizer.json, tokenizer_config.json).

@@ -7,6 +7,8 @@ only as ids (components.tokens.special).
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from components.core.errors import ArtifactError
@@ -46,6 +48,10 @@ class TextCodec:
         """Token ids of each text, on all cores."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def decode_batch(self, sequences: Sequence[NDArray[np.int64]]) -> list[str]:
+        """Text of each sequence of token ids, special tokens included; as `decode`."""
+        return list(self._tokenizer.decode_batch([each.tolist() for each in sequences], skip_special_tokens=False))
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Text of token ids; bytes that are not UTF-8 (a cut inside a character) become U+FFFD."""

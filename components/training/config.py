@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
+from components.training.groups.objectives import ObjectivesConfig
 from components.training.groups.rates import RatesConfig
 from components.training.groups.reserves import StageReserves
 from components.training.shape import Architecture, Shape
@@ -88,13 +89,13 @@ class PretrainConfig(StepConfig):
         0.6, gt=0, le=1, description="share of the run (of its time, under a deadline) that decays"
     )
     final_share: float = Field(0.02, ge=0, lt=1, description="learning rate at the end, as a share of the peak")
-    fim_rate: float = Field(0.3, ge=0, le=1, description="chance that a piece of a document is made fill-in-the-middle")
+    objectives: ObjectivesConfig = Field(default_factory=ObjectivesConfig, description="what is asked, by piece")
     report_every_steps: int = Field(25, ge=1, description="rows of history.csv, metrics and progress")
     validate_every_steps: int = Field(500, ge=1, description="a multiple of report_every_steps")
     validation_bytes: int = Field(50_000, ge=1, description="held-out bytes of the validation during training")
     final_validation_bytes: int = Field(600_000, ge=1, description="held-out bytes of the last one; all if fewer")
     checkpoint_seconds: float = Field(20, ge=0, description="between checkpoints")
-    seed: int = Field(0, ge=0, description="weights, order of the samples, fill-in-the-middle, validation sample")
+    seed: int = Field(0, ge=0, description="weights, order of the samples, objectives, validation sample")
 
 
 class Alternative(BaseModel):

@@ -29,10 +29,11 @@ from components.core import artifact, cluster
 from components.core.artifact import Manifest
 from components.core.closure import code_digest
 from components.core.config import Settings, digest_of, read_settings
-from components.core.errors import ArtifactError, DataError, OvernightError
+from components.core.errors import ArtifactError, ConfigError, DataError, OvernightError
 from components.core.events import Events
 from components.core.step import main
 from components.training.config import Plan, PretrainConfig
+from components.training.mixture import require_tokens
 from components.training.work import Work
 
 # Raised by a worker that knows a restart would end the same way; kept apart from failures that are tried again.
@@ -90,6 +91,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     inputs = [artifact.read(tokens), artifact.read(tokenizer), artifact.read(plan)]
     planned = read_plan(plan)
     check_inputs(inputs[0], inputs[1], planned)
+    check_objectives(config, planned, tokenizer)
     settings = read_settings()
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
     run_path = (settings.state / "checkpoints" / key).resolve()
@@ -97,7 +99,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     events = Events("pretrain")
     with ThreadPoolExecutor(max_workers=1) as pool:
         compressed = pool.submit(xz_bytes_of_documents, tokens)
-        figures = _fit(config, planned, tokens.resolve(), run_path, started, events)
+        figures = _fit(config, planned, tokens.resolve(), tokenizer.resolve(), run_path, started, events)
         worked = figures["training_seconds"] + figures["validation_seconds"]
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
         xz_bytes, num_bytes = compressed.result()
@@ -146,6 +148,13 @@ def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan) -> None:
         )
 
 
+def check_objectives(config: PretrainConfig, plan: Plan, tokenizer: Path) -> None:
+    """Raise ConfigError for what the kind of model cannot be asked, DataError for what the tokenizer cannot say."""
+    if refusal := config.objectives.refusal(plan.shape.kind):
+        raise ConfigError(f"{refusal} (the plan's architecture is {plan.shape.architecture})")
+    require_tokens(config.objectives, tokenizer)
+
+
 def xz_bytes_of_documents(tokens: Path) -> tuple[list[int], list[int]]:
     """What `xz -9` makes of each held-out document alone, and its bytes, in the order of the token files.
 
@@ -185,7 +194,13 @@ def split_figures(
 
 
 def _fit(
-    config: PretrainConfig, plan: Plan, tokens: Path, run_path: Path, started: float, events: Events
+    config: PretrainConfig,
+    plan: Plan,
+    tokens: Path,
+    tokenizer: Path,
+    run_path: Path,
+    started: float,
+    events: Events,
 ) -> dict[str, Any]:
     """Run the workers to the end and return worker 0's figures. Raises OvernightError in one line."""
     settings = read_settings()
@@ -195,7 +210,15 @@ def _fit(
     with cluster.connect():
         events.note(f"Ray after {time.time() - started:.1f} s")
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // plan.num_workers)
-        work = Work(config=config, plan=plan, tokens=tokens, run=run_path, training_ends_at=ends_at, threads=cores)
+        work = Work(
+            config=config,
+            plan=plan,
+            tokens=tokens,
+            tokenizer=tokenizer,
+            run=run_path,
+            training_ends_at=ends_at,
+            threads=cores,
+        )
         absolute = settings.model_copy(update={"state": settings.state.resolve()})
         trainer = DataParallelTrainer(
             train_on_ray,

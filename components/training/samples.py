@@ -6,13 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.tokens.order import places_of_step, samples_at
-from components.tokens.special import END_OF_TEXT_ID, FIM_MIDDLE_ID, FIM_PREFIX_ID, FIM_SUFFIX_ID
 from components.tokens.store import TokenStore
-from components.training.batch import Batch, next_token_batch
-from components.training.objectives import FillTokens, window_with_fills
+from components.training.batch import Batch
+from components.training.mixture import mixture_of
 from components.training.work import Work
-
-FILL = FillTokens(prefix=FIM_PREFIX_ID, suffix=FIM_SUFFIX_ID, middle=FIM_MIDDLE_ID, end=END_OF_TEXT_ID)
 
 
 class Samples:
@@ -29,18 +26,17 @@ class Samples:
         self.skipped = skipped
         self.length = work.plan.sequence_length
         self.num_samples = (self.store.num_tokens - 1) // self.length
+        self.mixture = mixture_of(work.config.objectives, work.plan.shape.kind, work.tokenizer, work.config.seed)
 
     def __call__(self, step: int) -> Batch:
         """A pure function of the step and of what is skipped."""
         config, plan = self.work.config, self.work.plan
         places = places_of_step(number_of_batch(step, self.skipped), plan.batch_samples, self.rank, self.world_size)
         epochs, samples = samples_at(places, self.num_samples, config.seed)
-        rows = []
-        for epoch, sample in zip(epochs.tolist(), samples.tolist(), strict=True):
-            start = sample * self.length
-            window: NDArray[np.int64] = self.store.read(start, start + self.length + 1).astype(np.int64)
-            rows.append(window_with_fills(window, config.fim_rate, FILL, config.seed, epoch, sample))
-        return next_token_batch(np.stack(rows))
+        starts = (samples * self.length).tolist()
+        windows: NDArray[np.int64] = np.stack([self.store.read(each, each + self.length + 1) for each in starts])
+        sources = np.zeros(len(windows), dtype=np.int64)
+        return self.mixture.batch(windows.astype(np.int64), epochs.tolist(), samples.tolist(), sources)
 
 
 def number_of_batch(step: int, skipped: Sequence[int]) -> int:

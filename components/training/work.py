@@ -15,6 +15,7 @@ class Work(BaseModel):
     config: PretrainConfig
     plan: Plan
     tokens: Path = Field(description="the token files")
+    tokenizer: Path = Field(description="its special tokens are read from here")
     run: Path = Field(description="checkpoints, export and budget of this run")
     training_ends_at: float | None = Field(description="seconds since the epoch; None in fixed mode")
     threads: int = Field(ge=1, description="for each worker")

@@ -16,6 +16,9 @@ import torch
 from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError
+from components.tokens import vocabulary
+from components.tokens.config import NUM_BYTE_TOKENS
+from components.tokens.special import SPECIAL_TOKENS
 from components.tokens.store import SPLITS, TokenWriter
 from components.training import plan, pretrain
 from components.training.config import PlanConfig, PretrainConfig
@@ -25,21 +28,22 @@ from components.training.worker import train_worker
 from tests.training.runs import TOKENS
 
 STEPS = 200
+VOCABULARY_SIZE = NUM_BYTE_TOKENS + len(SPECIAL_TOKENS)
 PLAN = {"mode": "fixed", "sequence_length": 32, "fixed": {"steps": STEPS, "size": {"layers": 2, "width": 64}}}
-PRETRAIN = {"checkpoint_seconds": 0.2, "report_every_steps": 10, "validate_every_steps": 100, "fim_rate": 0.5}
+PRETRAIN = {"checkpoint_seconds": 0.2, "report_every_steps": 10, "validate_every_steps": 100}
 
 
 def make_inputs(folder: Path) -> None:
     """A tokenizer's directory, token files of a hidden rule in 8 documents a split, and a plan."""
     code = Path(plan.__file__)
     with artifact.create(folder / "tokenizer", stage="vocabulary", config=StepConfig(), inputs=[], code=code) as draft:
-        (draft.path / "tokenizer.json").write_text("{}")
+        vocabulary.write(vocabulary.learn(["def f(): pass\n"] * 100, VOCABULARY_SIZE), draft.path)
     assert draft.manifest is not None
-    statistics = {"vocabulary_size": 128, "train_tokens": 4096, "tokenizer_digest": draft.manifest.digest}
+    statistics = {"vocabulary_size": VOCABULARY_SIZE, "train_tokens": 4096, "tokenizer_digest": draft.manifest.digest}
     with artifact.create(folder / "tokens", stage="tokenize", config=StepConfig(), inputs=[], code=code) as draft:
         for split in SPLITS:
-            with TokenWriter(draft.path, split, vocabulary_size=128, shard_tokens=3000) as writer:
-                writer.append(TOKENS[:4096] % 128, np.full(8, 512))
+            with TokenWriter(draft.path, split, vocabulary_size=VOCABULARY_SIZE, shard_tokens=3000) as writer:
+                writer.append(TOKENS[:4096] % 90 + len(SPECIAL_TOKENS), np.full(8, 512))  # printable characters
             rows = pl.DataFrame({"id": [f"{split}{number}" for number in range(8)], "bytes": [1000] * 8})
             rows.write_parquet(draft.path / f"{split}.documents.parquet")
         rows.with_columns(text=pl.lit("def f(): pass\n" * 71 + "# ...\n")).write_parquet(
@@ -82,6 +86,7 @@ def unbroken(folder: Path) -> Path:
         config=PretrainConfig.model_validate_json(json.dumps(PRETRAIN)),
         plan=pretrain.read_plan(folder / "plan"),
         tokens=folder / "tokens",
+        tokenizer=folder / "tokenizer",
         run=run,
         training_ends_at=None,
         threads=1,
