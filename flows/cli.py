@@ -180,7 +180,7 @@ def _flow_command(module: str, name: str, **arguments: Any) -> None:
 
 @app.command()
 def up() -> None:
-    """Start Prefect, MLflow, Ray, a worker and reconcile on loopback, and print where they are."""
+    """Start Prefect, MLflow, Ray, a worker, reconcile and metrics on loopback, and print where they are."""
     settings = read_settings()
     _with_tools(settings)
     rows = _load("flows.services").up(settings, print)

@@ -93,6 +93,8 @@ class Cycle:
         plan = report.read_plan()
         planned = plan.stage_seconds.get(each.name) if plan else None
         self.given.pop(each.name, None)
+        if planned is not None:
+            self.events.metric(f"planned_seconds/{each.name}", planned)
         self.progress.started(each.name, planned)
         watch = StageWatch(each.name, self.settings, self.progress)
 
@@ -336,7 +338,9 @@ def _run(current: Cycle, stages: Sequence[graph.Stage], release: bool) -> dict[s
     """Run stages and release; whatever happens, leave a report and MLflow's share sent as far as it can be."""
     settings = current.settings
     forwarder = LiveForwarder(settings, current.cycle_id, current.note)
-    current.events.write("started")
+    by_clock = current.params.plan.mode == "deadline"
+    deadline_seconds = 3600 * current.params.plan.hours if by_clock else None
+    current.events.write("started", began_at=current.started_at, deadline_seconds=deadline_seconds)
     current.events.tag("cycle_id", current.cycle_id)
     current.events.tag("profile", current.profile or "params.yaml")
     error: str | None = None

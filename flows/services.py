@@ -20,7 +20,7 @@ from flows.variables import tool_variables
 POOL = "overnight"
 VERSIONS = {name: version(name) for name in ("prefect", "mlflow", "ray")}
 # Later ones need earlier ones; `down` goes the other way.
-ORDER = ("prefect", "mlflow", cluster.SERVICE, "worker", "reconcile")
+ORDER = ("prefect", "mlflow", cluster.SERVICE, "worker", "reconcile", "metrics")
 
 
 def _answers(url: str) -> Callable[[], bool]:
@@ -103,6 +103,13 @@ def start_reconcile(settings: Settings) -> Service:
     )
 
 
+def start_metrics(settings: Settings) -> Service:
+    """The endpoint where Prometheus finds how far a cycle is."""
+    url = f"http://{settings.host}:{settings.metrics_port}/metrics"
+    command = [sys.executable, "-m", "flows.metrics"]
+    return _start(settings, "metrics", command, settings.metrics_port, "the cycle's metrics", url, url)
+
+
 def up(settings: Settings, note: Callable[[str], None]) -> list[Service]:
     """Start everything that is not running yet; safe to repeat. What it started is stopped again if a part fails."""
     before = {name for name in ORDER if services.running(settings, name)}
@@ -113,6 +120,7 @@ def up(settings: Settings, note: Callable[[str], None]) -> list[Service]:
         ("deployments", lambda: deploy(settings)),
         ("worker", lambda: start_worker(settings)),
         ("reconcile", lambda: start_reconcile(settings)),
+        ("metrics", lambda: start_metrics(settings)),
     ]
     try:
         for name, step in steps:
@@ -137,7 +145,7 @@ def down(settings: Settings) -> list[str]:
 
 def status(settings: Settings) -> dict[str, Any]:
     """Each service with its address and whether it answers, and each environment as the last reconcile left it."""
-    health = {"prefect": "/api/health", "mlflow": "/health", "worker": "/health"}
+    health = {"prefect": "/api/health", "mlflow": "/health", "worker": "/health", "metrics": ""}
     rows: list[dict[str, Any]] = []
     for name in ORDER:
         service = services.running(settings, name)

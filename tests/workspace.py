@@ -77,7 +77,7 @@ def make(root: Path) -> Workspace:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
     (root / "dvc.lock").unlink(missing_ok=True)
-    ports = {f"OVERNIGHT_{name}_PORT": str(free_port(HOST)) for name in ("GATEWAY", "PREFECT", "MLFLOW")}
+    ports = {f"OVERNIGHT_{name}_PORT": str(free_port(HOST)) for name in ("GATEWAY", "PREFECT", "MLFLOW", "METRICS")}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OVERNIGHT_", "PREFECT_"))}
     inherited.pop("RAY_ADDRESS", None)
     return Workspace(root, inherited | ports)

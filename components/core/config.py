@@ -52,6 +52,7 @@ class Settings(BaseModel):
     gateway_port: int = Field(8000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
+    metrics_port: int = Field(9464, ge=1, le=65535, description="where Prometheus finds a cycle's gauges")
     ray_port: int | None = Field(None, ge=1, le=65535, description="port of the local Ray head; a free one when absent")
     benchmarks: Path = Field(
         Path("../shared/data"), description="published benchmark files, for tests and commands; no stage reads them"
