@@ -1,26 +1,31 @@
 """From a batch to features: how each kind of model is called. Only torch and transformers.
 
 Covers: any model of transformers whose logits are its features times its output embedding (`features_match` says
-whether they are), experts' balance, T5's division before its output.
+whether they are), experts' balance, T5's division before its output, pieces of documents that do not see each other.
 Not covered: pieces that must not see each other in a model with a recurrent state (bamba): transformers resets that
 state inside a row with CUDA kernels alone, so the planner refuses it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
+from components.training.masks import additive, allowed, bounds_of
+from components.training.shape import kind_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensors:
-    """A Batch on the model's device, without its sources; same names and shapes."""
+    """A Batch on the model's device, without its sources; same names and shapes. Without positions the pieces of a row
+    see each other."""
 
     inputs: Tensor
     labels: Tensor
-    positions: Tensor
+    positions: Tensor | None = None
     encoder_inputs: Tensor | None = None
     encoder_positions: Tensor | None = None
 
@@ -43,6 +48,7 @@ def features(model: PreTrainedModel, batch: Tensors) -> Features:
         return _encoder_decoder(model, batch)
     coefficient = balance_of(model)
     extra = {"output_router_logits": True} if coefficient else {}
+    extra |= {} if batch.positions is None else _apart(model, batch.positions)
     found = model.base_model(input_ids=batch.inputs, **({"use_cache": False} | extra))
     balance = None
     if coefficient:
@@ -55,11 +61,43 @@ def features(model: PreTrainedModel, batch: Tensors) -> Features:
 
 def _encoder_decoder(model: PreTrainedModel, batch: Tensors) -> Features:
     found = model.base_model if hasattr(model.base_model, "encoder") else model
-    encoded = found.encoder(input_ids=batch.encoder_inputs).last_hidden_state
-    hidden = found.decoder(input_ids=batch.inputs, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
+    masks: dict[str, Tensor | None] = {"encoder": None, "decoder": None, "between": None}
+    if batch.positions is not None and batch.encoder_positions is not None:
+        masks = {
+            "encoder": additive(allowed(batch.encoder_positions), model.dtype),
+            "decoder": additive(allowed(batch.positions, causal=True), model.dtype),
+            "between": additive(allowed(batch.positions, batch.encoder_positions), model.dtype),
+        }
+    encoded = found.encoder(input_ids=batch.encoder_inputs, attention_mask=masks["encoder"]).last_hidden_state
+    hidden = found.decoder(
+        input_ids=batch.inputs,
+        attention_mask=masks["decoder"],
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=masks["between"],
+        use_cache=False,
+    ).last_hidden_state
     if getattr(model.config, "scale_decoder_outputs", False):
         hidden = hidden * model.config.d_model**-0.5
     return Features(hidden=hidden)
+
+
+def _apart(model: PreTrainedModel, positions: Tensor) -> dict[str, Any]:
+    """Arguments that keep the pieces of a row from seeing each other.
+
+    From position_ids alone transformers builds the block-diagonal causal mask of a decoder, for eager, sdpa and flex
+    attention; flash attention asks for the bounds when there is more than one row.
+    """
+    if kind_of(model.config.model_type) == "encoder":
+        same = allowed(positions)
+        order = torch.arange(positions.shape[1], device=positions.device)
+        near = (order[:, None] - order[None, :]).abs() <= model.config.sliding_window
+        masks = {"full_attention": same, "sliding_attention": same & near}
+        return {"attention_mask": {name: additive(mask, model.dtype) for name, mask in masks.items()}}
+    if not model.config._attn_implementation.startswith("flash_attention"):
+        return {"position_ids": positions}
+    bounds, longest = bounds_of(positions), positions.shape[1]
+    lengths = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds, "max_length_q": longest, "max_length_k": longest}
+    return {"position_ids": positions, **lengths}
 
 
 def output_weight(model: PreTrainedModel) -> Tensor:

@@ -29,7 +29,7 @@ class Loss(nn.Module):
         self,
         inputs: Tensor,
         labels: Tensor,
-        positions: Tensor,
+        positions: Tensor | None = None,
         encoder_inputs: Tensor | None = None,
         encoder_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:

@@ -42,6 +42,7 @@ class Recipe:
     validate_every_steps: int
     checkpoint_seconds: float
     checkpoints_kept: int = 2
+    isolate_documents: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class Trainer:
         arrays = {
             "inputs": batch.inputs,
             "labels": batch.labels,
-            "positions": batch.positions,
+            "positions": batch.positions if self.recipe.isolate_documents else None,
             "encoder_inputs": batch.encoder_inputs,
             "encoder_positions": batch.encoder_positions,
         }

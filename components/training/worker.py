@@ -65,6 +65,8 @@ def recipe_of(work: Work) -> Recipe:
         report_every_steps=config.report_every_steps,
         validate_every_steps=config.validate_every_steps,
         checkpoint_seconds=config.checkpoint_seconds,
+        # What encoders read of other documents, and an encoder-decoder's padding, is always kept apart.
+        isolate_documents=config.objectives.isolate_documents or plan.shape.kind != "decoder",
     )
 
 
