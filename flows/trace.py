@@ -155,7 +155,7 @@ def _training(held: Mapping[str, Held], identity: str) -> Found:
     if tokens is not None and tokens.split == "train" and base is not None and plan is not None:
         made_from = {each.digest for each in base.manifest.inputs}
         if {held["tokenize"].digest, plan.digest} <= made_from:
-            read = reads(tokens, base, plan)
+            read = reads(tokens, base, plan, held["tokenize"])
             found["training"] = {
                 "windows": [read.first_window, read.last_window],
                 "num_steps": read.num_steps,

@@ -14,6 +14,7 @@ may lie across the end of a shard, and is then copied together; all others are v
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -172,7 +173,7 @@ class TokenStore:
             )
         if len(self._blocks) != -(-self.num_tokens // BLOCK_TOKENS) + 1:
             raise ArtifactError(f"{blocks_path(directory, split)}: does not fit the tokens; run tokenize again")
-        self.sources = read_sources(directory, split, self.num_tokens)
+        self.sources = read_sources(sources_path(directory, split), self.num_tokens)
 
     def read(self, start: int, stop: int) -> Tokens:
         """Tokens [start, stop) of the split: a view where they lie in one shard, else a copy. O(stop - start)."""
@@ -219,6 +220,16 @@ class TokenStore:
             low, high = np.where(begun, middle, low), np.where(begun, high, middle - 1)
         return np.asarray(low)
 
+    def rows_of(self, document_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of the documents with these ids, rising. Raises ArtifactError for one that this split does not have."""
+        if not document_ids:
+            return np.zeros(0, dtype=np.int64)
+        documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
+        found = documents.filter(pl.col("id").is_in(document_ids)).collect()
+        if absent := sorted(set(document_ids) - set(found["id"])):
+            raise ArtifactError(f"{documents_path(self.directory, self.split)}: no document has the id {absent[0]}")
+        return found["row"].to_numpy().astype(np.int64)
+
     def range_of(self, document_id: str) -> DocumentRange | None:
         """The tokens of the document with this id; None when it is not in this split. The table of documents is sorted
         by id within each source, so that few row groups may hold it, and only these are looked into."""
@@ -236,13 +247,14 @@ def find_document(directory: Path, document_id: str) -> DocumentRange | None:
     return next((found for found in ranges if found is not None), None)
 
 
-def read_sources(directory: Path, split: Split, num_tokens: int) -> list[Source]:
-    """The sources of a split in the order of their tokens; one without a name where nothing says so.
+def read_sources(path: Path | None, num_tokens: int) -> list[Source]:
+    """The sources of a split in the order of their tokens; one without a name where no file says so.
 
     Raises ArtifactError when they are not the tokens that there are.
     """
-    path = sources_path(directory, split)
-    listed: list[tuple[str, int]] = json.loads(path.read_bytes()) if path.exists() else [("", num_tokens)]
+    listed: list[tuple[str, int]] = [("", num_tokens)]
+    if path is not None and path.exists():
+        listed = json.loads(path.read_bytes())
     stops = np.cumsum([tokens for _, tokens in listed], dtype=np.int64).tolist()
     if (stops[-1] if stops else 0) != num_tokens:
         raise ArtifactError(f"{path}: lists {stops[-1:]} tokens, {num_tokens} were found; run tokenize again")

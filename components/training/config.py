@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
 from components.training.groups.objectives import ObjectivesConfig
+from components.training.groups.mixture import MixtureConfig
 from components.training.groups.rates import RatesConfig
 from components.training.groups.reserves import StageReserves
+from components.training.groups.skip import SkipConfig
+from components.training.groups.spikes import SpikesConfig
 from components.training.shape import Architecture, Shape
 
 Precision = Literal["float32", "bfloat16"]
@@ -34,6 +37,7 @@ class FixedRun(StepConfig):
         default=(),
         description="(step, last step) of each decision of the decay; empty: pretrain.decay_share of the steps",
     )
+    skipped: tuple[int, ...] = Field(default=(), description="numbers of batches that no step reads, beside pretrain.skip")
     precision: Precision = Field(default="float32", description="what the model computes in; masters are float32")
     compiled: bool = Field(default=False, description="compile the model")
 
@@ -90,6 +94,9 @@ class PretrainConfig(StepConfig):
     )
     final_share: float = Field(0.02, ge=0, lt=1, description="learning rate at the end, as a share of the peak")
     objectives: ObjectivesConfig = Field(default_factory=ObjectivesConfig, description="what is asked, by piece")
+    mixture: MixtureConfig = Field(default_factory=MixtureConfig, description="how sources are mixed")
+    skip: SkipConfig = Field(default_factory=SkipConfig, description="batches and documents that are passed over")
+    spikes: SpikesConfig = Field(default_factory=SpikesConfig, description="what to do when the loss jumps")
     report_every_steps: int = Field(25, ge=1, description="rows of history.csv, metrics and progress")
     validate_every_steps: int = Field(500, ge=1, description="a multiple of report_every_steps")
     validation_bytes: int = Field(50_000, ge=1, description="held-out bytes of the validation during training")
@@ -134,6 +141,7 @@ class Plan(BaseModel):
     finish_seconds: float = Field(default=0.0, description="of stage_seconds of pretrain: after the last step")
     steps: int | None = Field(default=None, description="None in deadline mode")
     decisions: tuple[tuple[int, int], ...] = Field(default=(), description="of the decay; empty in deadline mode")
+    skipped: tuple[int, ...] = Field(default=(), description="numbers of batches that no step reads; of a replay")
     expected_tokens: int | None = Field(default=None, description="what the probe foresees; None in fixed mode")
     alternatives: tuple[Alternative, ...] = Field(
         default=(), description="sizes looked at, smallest first; empty in fixed mode"

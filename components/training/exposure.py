@@ -1,10 +1,12 @@
 """When a run read a document: exactly, from the order of samples, without running anything.
 
-Reads   <split>.documents.parquet and <split>.offsets.npy of data/tokens, plan.json, and the manifest of models/base
+Reads   <split>.documents.parquet, <split>.offsets.npy and <split>.sources.json of data/tokens, plan.json, and the
+        manifest of models/base
 Covers: the document's tokens, the windows that hold any of them, and each step and epoch that read one of those.
 Not covered: tokens that a window rearranged for infilling lost at its end; what a step made of them.
 """
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +14,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.core.lineage import Held, require
-from components.tokens.order import places_of_samples
-from components.tokens.store import SPLITS, Split
+from components.tokens.store import SPLITS, Split, read_sources
+from components.tokens.windows import Windows
+from components.training.groups.mixture import MixtureConfig
+from components.training.reading import number_of_batch, steps_of_batches, windows_of_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +56,37 @@ def token_range(tokens: Held, identity: str) -> TokenRange | None:
     return None
 
 
-def windows_of(tokens: TokenRange, sequence_length: int) -> range:
-    """The windows that hold a token of the document, as context or as target: window w is the tokens from w * T to
-    (w + 1) * T, both included, so neighbours share one. Tokens behind the last whole window are in none."""
-    num_windows = (tokens.num_tokens - 1) // sequence_length
-    first = max(0, -(-tokens.start // sequence_length) - 1)
-    return range(first, min(num_windows, (tokens.end - 1) // sequence_length + 1))
+def windows_of(base: Held, plan: Held, tokens: Held, found: TokenRange) -> Windows:
+    """The order in which the run that made `base` read the training tokens."""
+    planned, decided = plan.json("plan.json"), base.manifest.statistics.get("decided", {})
+    decisions = decided.get("decisions") or []
+    return windows_of_run(
+        read_sources(tokens.files.get(f"{found.split}.sources.json"), found.num_tokens),
+        MixtureConfig.model_validate_json(json.dumps(base.manifest.config.get("mixture", {}))),
+        sequence_length=int(planned["sequence_length"]),
+        batch_samples=int(planned["batch_samples"]),
+        seed=int(base.manifest.config["seed"]),
+        decay_start_step=decisions[0][0] if decisions else None,
+        skipped=decided.get("skipped", ()),
+    )
 
 
-def reads(tokens: TokenRange, base: Held, plan: Held) -> Reads:
+def reads(found: TokenRange, base: Held, plan: Held, tokens: Held) -> Reads:
     """Every read of a training document in the run that made `base`."""
-    planned = plan.json("plan.json")
-    length, batch = int(planned["sequence_length"]), int(planned["batch_samples"])
-    num_steps, seed = int(base.manifest.statistics["steps"]), int(base.manifest.config["seed"])
-    windows = windows_of(tokens, length)
-    num_windows = (tokens.num_tokens - 1) // length
-    places, read = places_of_samples(np.arange(windows.start, windows.stop), num_windows, seed, num_steps * batch)
+    batch = int(plan.json("plan.json")["batch_samples"])
+    num_steps = int(base.manifest.statistics["steps"])
+    skipped = base.manifest.statistics.get("decided", {}).get("skipped", [])
+    windows = windows_of(base, plan, tokens, found)
+    holding = windows.holding(found.start, found.end)
+    num_places = (number_of_batch(num_steps - 1, skipped) + 1) * batch if num_steps else 0
+    places = windows.places_of(np.arange(holding.start, holding.stop), num_places)
+    steps, is_read = steps_of_batches(places // batch, skipped)
+    read = windows.at(places[is_read])
     return Reads(
-        first_window=windows.start,
-        last_window=windows.stop - 1,
+        first_window=holding.start,
+        last_window=holding.stop - 1,
         num_steps=num_steps,
-        windows=read,
-        steps=places // batch,
-        epochs=places // num_windows,
+        windows=read.windows,
+        steps=steps[is_read],
+        epochs=read.epochs,
     )

@@ -88,6 +88,7 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int) -> Plan:
         compiled=config.fixed.compiled,
         steps=config.fixed.steps,
         decisions=config.fixed.decisions,
+        skipped=config.fixed.skipped,
     )
 
 

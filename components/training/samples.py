@@ -1,49 +1,99 @@
 """Which samples a worker reads at each step: the order of tokens, and what the objectives make of a window."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.tokens.order import places_of_step, samples_at
+from components.tokens.order import places_of_step
 from components.tokens.store import TokenStore
-from components.training.batch import Batch
+from components.tokens.windows import Windows
+from components.training.batch import IGNORED, Batch
 from components.training.mixture import mixture_of
+from components.training.reading import number_of_batch, windows_of_run
+from components.training.schedule import Schedule
 from components.training.work import Work
 
 
 class Samples:
-    """One worker's share of every step's batch.
+    """One worker's share of every step's batch: a pure function of the step, of the batches that are skipped and of the
+    step at which the schedule's decay starts.
 
-    `skipped` are numbers of batches that the run passes over, in rising order: it may grow while the run goes on.
+    skipped     numbers of batches that the run passes over, in rising order: it may grow while the run goes on
+    sources     names of the sources that Batch.sources numbers
     """
 
-    def __init__(self, work: Work, rank: int, world_size: int, skipped: Sequence[int] = ()) -> None:
+    def __init__(self, work: Work, rank: int, world_size: int, schedule: Schedule | None = None) -> None:
         self.store = TokenStore(work.tokens, "train")
         self.work = work
         self.rank = rank
         self.world_size = world_size
-        self.skipped = skipped
+        self.schedule = schedule or Schedule(warmup_steps=0, final_share=0.0)
+        self.skipped = sorted({*work.plan.skipped, *work.config.skip.numbers})
+        self.sources = [each.name for each in self.store.sources]
         self.length = work.plan.sequence_length
-        self.num_samples = (self.store.num_tokens - 1) // self.length
         self.mixture = mixture_of(work.config.objectives, work.plan.shape.kind, work.tokenizer, work.config.seed)
+        self.masked = self.store.rows_of(work.config.skip.documents)
+        self._known: tuple[Hashable, Windows] | None = None
+        self._source_stops = np.array([each.stop for each in self.store.sources])
 
     def __call__(self, step: int) -> Batch:
-        """A pure function of the step and of what is skipped."""
-        config, plan = self.work.config, self.work.plan
-        places = places_of_step(number_of_batch(step, self.skipped), plan.batch_samples, self.rank, self.world_size)
-        epochs, samples = samples_at(places, self.num_samples, config.seed)
-        starts = (samples * self.length).tolist()
-        windows: NDArray[np.int64] = np.stack([self.store.read(each, each + self.length + 1) for each in starts])
-        sources = np.zeros(len(windows), dtype=np.int64)
-        return self.mixture.batch(windows.astype(np.int64), epochs.tolist(), samples.tolist(), sources)
+        """The samples of a step that are this worker's."""
+        windows = self.windows()
+        read = windows.at(self.places(step))
+        firsts = windows.first_tokens(read.windows)
+        tokens = np.stack([self.store.read(each, each + self.length + 1) for each in firsts.tolist()])
+        sources = np.searchsorted(self._source_stops, firsts, side="right")
+        batch = self.mixture.batch(tokens.astype(np.int64), read.epochs.tolist(), read.windows.tolist(), sources)
+        return self._without_masked(step, batch) if len(self.masked) else batch
 
+    def basis(self) -> Hashable:
+        """What batches depend on beside their steps: one that was made on another basis may be another batch."""
+        return len(self.skipped), self.schedule.decay_start_step
 
-def number_of_batch(step: int, skipped: Sequence[int]) -> int:
-    """The batch that a step reads when some batches, in rising order, are passed over."""
-    number = step
-    for each in skipped:
-        if each > number:
-            break
-        number += 1
-    return number
+    def windows(self) -> Windows:
+        """The order of all windows, by what is skipped and decided now."""
+        basis = self.basis()
+        if self._known is None or self._known[0] != basis:
+            found = windows_of_run(
+                self.store.sources,
+                self.work.config.mixture,
+                sequence_length=self.length,
+                batch_samples=self.work.plan.batch_samples,
+                seed=self.work.config.seed,
+                decay_start_step=self.schedule.decay_start_step,
+                skipped=self.skipped,
+            )
+            self._known = basis, found
+        return self._known[1]
+
+    def places(self, step: int) -> NDArray[np.int64]:
+        """This worker's places of the run at a step, shape (B,)."""
+        number = number_of_batch(step, self.skipped)
+        return places_of_step(number, self.work.plan.batch_samples, self.rank, self.world_size)
+
+    def documents(self, step: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """Row of the document that each label of a step's batch belongs to, for labels of shape (B, T).
+
+        Objectives leave each piece of a document where it was, so position t says of the document of token t + 1. An
+        encoder-decoder's pieces are moved together: there every position gets the first document of its window.
+        """
+        windows = self.windows()
+        firsts = windows.first_tokens(windows.at(self.places(step)).windows)
+        if self.work.plan.shape.kind == "encoder-decoder":
+            return np.broadcast_to(self.store.documents_at(firsts + 1)[:, None], shape)
+        tokens = firsts[:, None] + np.arange(1, self.length + 1)
+        return self.store.documents_at(tokens.ravel()).reshape(shape)
+
+    def _without_masked(self, step: int, batch: Batch) -> Batch:
+        """Nothing is asked for in documents that are skipped."""
+        hidden = np.isin(self.documents(step, batch.labels.shape), self.masked)
+        if self.work.plan.shape.kind == "encoder-decoder":
+            windows = self.windows()
+            firsts = windows.first_tokens(windows.at(self.places(step)).windows)
+            tokens = firsts[:, None] + np.arange(self.length + 1)
+            hidden |= (
+                np.isin(self.store.documents_at(tokens.ravel()), self.masked).reshape(tokens.shape).any(1)[:, None]
+            )
+        return replace(batch, labels=np.where(hidden, IGNORED, batch.labels))
