@@ -230,5 +230,21 @@ def timeline(record: CycleRecord) -> Timeline:
         deadline=Tick(at=100 * deadline / axis, label=f"deadline {duration(deadline)}")
         if deadline and inside
         else None,
-        note=f"The deadline, {duration(deadline)}, lies beyond this axis." if deadline and not inside else "",
+        note=" ".join(
+            [
+                *([f"The deadline, {duration(deadline)}, lies beyond this axis."] if deadline and not inside else []),
+                *_corrections(record),
+            ]
+        ),
     )
+
+
+def _corrections(record: CycleRecord) -> list[str]:
+    """What stages that end by the clock got instead of their plan; nothing where all was as planned."""
+    changed = [
+        f"{each.name} {duration(each.given_seconds)} instead of {duration(each.planned_seconds)}"
+        for each in record.stages
+        if each.given_seconds and each.planned_seconds
+        if abs(each.given_seconds - each.planned_seconds) >= AROUND_SECONDS
+    ]
+    return [f"The plan was corrected as stages ended: {', '.join(changed)}."] if changed else []

@@ -34,7 +34,7 @@ def test_everything_answers(workspace: Workspace) -> None:
     found = json.loads(workspace.overnight("status", "--json").stdout)
     healthy = {each["name"]: each["healthy"] for each in found["services"]}
     assert healthy == {
-        **dict.fromkeys(("prefect", "mlflow", "ray", "worker", "reconcile"), True),
+        **dict.fromkeys(("prefect", "mlflow", "ray", "worker", "reconcile", "metrics"), True),
         "gateway": False,  # nothing was promoted yet
     }
     assert httpx.get(f"{workspace.url('mlflow')}/health", timeout=10).text == "OK"

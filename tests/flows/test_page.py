@@ -73,6 +73,19 @@ def test_a_whole_cycle_says_everything(workspace: Workspace) -> None:
     assert not [text for text in page.values() if "did not run" in text or "cannot be read" in text]
 
 
+def test_corrections_of_the_plan_and_the_replay_are_told(workspace: Workspace) -> None:
+    stages = [
+        each.model_copy(update={"given_seconds": {"pretrain": 200.0, "sft": each.planned_seconds}.get(each.name)})
+        for each in stage_records(workspace.manifests)
+    ]
+    found = record_of(workspace, stages=stages, decided={"pretrain": {"steps": 10}}, deadline_left_seconds=166.6)
+    page = Sections(workspace.render(found)).texts
+    told = "The plan was corrected as stages ended: pretrain 3 min 20 s instead of 3 min 35 s."
+    assert page["Timeline"].endswith(told)
+    assert f"overnight cycle --replay {found.cycle_id}" in page["How to reproduce it"]
+    assert "instead of" not in Sections(workspace.render(record_of(workspace))).texts["Timeline"]
+
+
 def test_documents_and_bytes_add_up(workspace: Workspace) -> None:
     raw = workspace.manifests["ingest"].statistics
     removed, kept = removals(*(workspace.outputs[stage] for stage in ("ingest", "check_raw", "clean")))
