@@ -53,9 +53,9 @@ class PlanConfig(StepConfig):
         default_factory=StageReserves,
         description="seconds of every other stage on two quiet cores",
     )
-    startup_seconds: float = Field(25, ge=0, description="pretrain before its first step: Ray Train, imports")
+    startup_seconds: float = Field(22, ge=0, description="pretrain before its first step: Ray Train, imports")
     compile_seconds: float = Field(40, ge=0, description="compilation before the first step, when it is used")
-    finish_seconds: float = Field(25, ge=0, description="pretrain after its last step: validation, export")
+    finish_seconds: float = Field(18, ge=0, description="pretrain after its last step: validation, export")
     minimum_training_seconds: float = Field(60, gt=0, description="a deadline that leaves less is refused")
     probe_seconds: float = Field(15, gt=0, description="limit of the timed steps")
     architecture: Architecture = Field("qwen3", description="llama, or qwen3: llama with normalised queries and keys")

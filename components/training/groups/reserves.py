@@ -24,6 +24,9 @@ class StageReserve(StepConfig):
 class TimedReserve(StageReserve):
     """A stage that ends by the clock: it gets a share of the deadline, at least `startup` and `work`."""
 
+    startup: float = Field(default=14, gt=0, description="seconds before the stage does anything")
+    work: float = Field(default=20, gt=0, description="seconds of its task at least: measuring, a few steps, saving")
+
     share: float = Field(default=0.06, ge=0, lt=1, description="of the deadline, start-up included")
     maximum: float = Field(default=120, gt=0, description="seconds, start-up included, from which on more do not help")
 
@@ -38,9 +41,9 @@ class StageReserves(StepConfig):
     vocabulary: StageReserve = Field(default=StageReserve(work=7))
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: StageReserve = Field(default=StageReserve(work=25))
-    sft: TimedReserve = Field(default=TimedReserve(startup=14, work=12, share=0.065, maximum=120))
-    preferences: TimedReserve = Field(default=TimedReserve(startup=8, work=14, share=0.055, maximum=90))
-    align: TimedReserve = Field(default=TimedReserve(startup=14, work=12, share=0.06, maximum=120))
+    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=22, share=0.07, maximum=120))
+    preferences: TimedReserve = Field(default=TimedReserve(startup=14, work=14, share=0.055, maximum=90))
+    align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.06, maximum=120))
     evaluate: StageReserve = Field(default=StageReserve(startup=6, work=45))
     release: StageReserve = Field(
         default=StageReserve(startup=1, work=34),
