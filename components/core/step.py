@@ -1,6 +1,7 @@
 """A stage as a command: `python -m components.data.clean --source data/checked --out data/clean`.
 
-The arguments are the keyword paths of the stage's `run` (where); the section of params.yaml is its config (what).
+The arguments are the keyword paths of the stage's `run` (where), required unless `run` has a default for them; the
+section of params.yaml is its config (what).
 The command reports its start, end or failure as events, and turns errors into one line and an exit code.
 """
 
@@ -41,9 +42,10 @@ def main(
 def _run(stage: str, config_type: type[Config], run: Callable[..., Manifest], arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog=f"overnight {stage}", description=inspect.getdoc(sys.modules[run.__module__]))
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="file with one section per stage")
-    paths = [name for name, each in inspect.signature(run).parameters.items() if each.kind is each.KEYWORD_ONLY]
-    for name in paths:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True, dest=name)
+    paths = {name: each for name, each in inspect.signature(run).parameters.items() if each.kind is each.KEYWORD_ONLY}
+    for name, each in paths.items():
+        required = each.default is each.empty
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=required, dest=name)
     options = parser.parse_args(arguments)
     events = Events(stage)
     events.write("started")

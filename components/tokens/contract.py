@@ -18,7 +18,12 @@ BLOCK_TOKENS = 16_000_000
 
 
 def split_statistics(
-    documents: pl.DataFrame, tokens: Tokens, offsets: NDArray[np.int64], *, is_validation: bool
+    documents: pl.DataFrame,
+    tokens: Tokens,
+    offsets: NDArray[np.int64],
+    *,
+    is_validation: bool,
+    end_of_text: int = END_OF_TEXT_ID,
 ) -> pl.DataFrame:
     """id, path, cluster, tokens, offsets_match, largest_id, ends, bytes_per_token, validation_weight by document.
 
@@ -35,13 +40,13 @@ def split_statistics(
         *("id", "path", "cluster", "tokens"),
         offsets_match=(pl.Series(lengths) == pl.col("tokens")) & usable,
         largest_id=pl.when(usable).then(pl.Series(largest.astype(np.int64))),
-        ends=pl.when(usable).then(pl.Series(final == END_OF_TEXT_ID)),
+        ends=pl.when(usable).then(pl.Series(final == end_of_text)),
         bytes_per_token=pl.when(pl.col("tokens") > 0).then(pl.col("bytes") / pl.col("tokens")),
         validation_weight=pl.lit(float(is_validation)),
     )
 
 
-def token_statistics(directory: Path) -> pl.DataFrame:
+def token_statistics(directory: Path, end_of_text: int = END_OF_TEXT_ID) -> pl.DataFrame:
     """split_statistics of all documents of both splits, and in_both_splits: the document's cluster lies in two.
 
     Tokens are read a block of documents at a time.
@@ -55,5 +60,9 @@ def token_statistics(directory: Path) -> pl.DataFrame:
             enclosing = offsets[piece.start : piece.stop + 1]
             tokens = store.read(int(enclosing.min()), int(enclosing.max()))
             here = store.offsets[piece.start : piece.stop + 1] - enclosing.min()
-            frames.append(split_statistics(documents[piece], tokens, here, is_validation=split == "validation"))
+            frames.append(
+                split_statistics(
+                    documents[piece], tokens, here, is_validation=split == "validation", end_of_text=end_of_text
+                )
+            )
     return pl.concat(frames).with_columns(in_both_splits=pl.col("validation_weight").n_unique().over("cluster") > 1)

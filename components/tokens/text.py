@@ -1,10 +1,11 @@
 """Text to token ids and back, without transformers (whose import takes seconds).
 
 Text is data: what looks like a special token in it is encoded as ordinary characters. Special tokens enter a sequence
-only as ids (components.tokens.special).
+only as ids (components.tokens.special), which `TextCodec.special` has of this tokenizer.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from components.core.errors import ArtifactError
+from components.tokens.special import SpecialTokens
 
 TOKENIZER = "tokenizer.json"
 
@@ -29,11 +31,14 @@ class TextCodec:
                 f"{path}: cannot be read as a tokenizer: {error}; the stage vocabulary writes it"
             ) from error
         self._tokenizer.encode_special_tokens = True
+        self._directory = directory
+        # Of an adopted tokenizer whose ids have holes, more than it has tokens.
+        self.vocabulary_size = max(self._tokenizer.get_vocab().values()) + 1
 
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of tokens, special ones included."""
-        return int(self._tokenizer.get_vocab_size())
+    @cached_property
+    def special(self) -> SpecialTokens:
+        """Its special tokens. Raises ArtifactError when no token ends a text."""
+        return SpecialTokens.read(self._directory)
 
     def id_of(self, token: str) -> int | None:
         """The id of a token by its name, None when there is none."""

@@ -33,8 +33,9 @@ from components.data.documents import cut, row_groups
 from components.tokens.config import TokenizeConfig
 from components.tokens.contract import token_statistics
 from components.tokens.encoder import Encoder
+from components.tokens.initial import INITIAL
 from components.tokens.output import VALIDATION_SCHEMA, Output
-from components.tokens.special import END_OF_TEXT_ID, SPECIAL_TOKENS
+from components.tokens.special import END_OF_TEXT_ID, NAMES
 from components.tokens.split import draw, is_validation
 from components.tokens.store import SPLITS
 from components.tokens.text import TextCodec
@@ -43,6 +44,7 @@ from components.tokens.text import TextCodec
 FIRST_VERIFIED_SHARE = 0.02
 DOCUMENTS_READ = [*VALIDATION_SCHEMA.names(), "source"]
 
+REQUIRED = ("fim_prefix", "fim_middle", "fim_suffix", "pad", "system", "user", "assistant", "end")
 
 Item = TypeVar("Item")
 Encoded = tuple[pl.DataFrame, NDArray[np.uint32], NDArray[np.int64]]
@@ -79,13 +81,15 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def with_ends(tokens: NDArray[np.uint32], lengths: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+def with_ends(
+    tokens: NDArray[np.uint32], lengths: NDArray[np.int64], end_of_text: int = END_OF_TEXT_ID
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
     """The tokens of all documents with <|endoftext|> behind each, and the lengths that include it."""
     lengths = lengths + 1
     result = np.empty(len(tokens) + len(lengths), dtype=np.uint32)
     is_end = np.zeros(len(result), dtype=bool)
     is_end[np.cumsum(lengths) - 1] = True
-    result[is_end] = END_OF_TEXT_ID
+    result[is_end] = end_of_text
     result[~is_end] = tokens
     return result, lengths
 
@@ -119,7 +123,7 @@ def encode_all(config: TokenizeConfig, source: Path, encoder: Encoder, output: O
             verify(encoder, rows, tokens, lengths, chosen)
             num_verified += len(chosen)
         is_held_out = is_validation(rows["cluster"], config.validation_fraction, config.seed)
-        output.append(rows, *with_ends(tokens, lengths), is_held_out)
+        output.append(rows, *with_ends(tokens, lengths, encoder.codec.special.end_of_text), is_held_out)
         done += int(rows["bytes"].sum())
         events.progress(done, max(total, done), "bytes")
     return num_verified
@@ -151,13 +155,12 @@ def write_all(
 
 
 def require_special_tokens(codec: TextCodec, tokenizer: Path) -> None:
-    """Raise DataError unless the special tokens have the ids that all stages count on."""
-    for number, token in enumerate(SPECIAL_TOKENS):
-        found = codec.id_of(token)
-        if found != number:
+    """Raise DataError unless the tokenizer has the special tokens of fill in the middle and chat."""
+    for field in REQUIRED:
+        if getattr(codec.special, field) is None:
             raise DataError(
-                f"{tokenizer}: found {'no token' if found is None else f'id {found} for'} {token}, needed id {number}; "
-                "learn the tokenizer with the stage vocabulary, or give an adopted one these special tokens"
+                f"{tokenizer}: found no token {' or '.join(NAMES[field])}; learn the tokenizer with the stage "
+                "vocabulary, or adopt that of a checkpoint by pretrain.init_from, which adds it"
             )
 
 
@@ -179,13 +182,14 @@ def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> 
                     "add documents or change the fraction"
                 )
         draft.rows = output.rows
-        verdict = contract.require(token_statistics(draft.path), where=source)
+        verdict = contract.require(token_statistics(draft.path, codec.special.end_of_text), where=source)
         contract.write_report(verdict, draft.path)
         draft.statistics = {
             **output.statistics(),
             **decided,
             "vocabulary_size": codec.vocabulary_size,
             "tokenizer_digest": inputs[1].digest,
+            **({INITIAL: inputs[1].statistics[INITIAL]} if INITIAL in inputs[1].statistics else {}),
         }
     assert draft.manifest is not None
     return draft.manifest

@@ -1,9 +1,10 @@
 """Learn the vocabulary: byte-level byte pair encoding with the special tokens of fill in the middle and chat.
 
 Reads   clean documents (`--source`): id, text, bytes, source, language; and the clean check's report (`--report`),
-        whose presence says that the documents passed
+        whose presence says that the documents passed; which checkpoint pretraining goes on from (`--initial`), if any
 Writes  a directory that transformers' AutoTokenizer loads: tokenizer.json, tokenizer_config.json,
-        special_tokens_map.json
+        special_tokens_map.json. Going on from a checkpoint, nothing is learned: it is that checkpoint's own tokenizer
+        with the special tokens that it lacks, and statistics say what the checkpoint is
 Covers: any Unicode text, losslessly; the same sample and seed give the same bytes at any number of threads.
 Not covered: languages without spaces between words get no better segments than bytes and frequencies give.
 """
@@ -21,7 +22,9 @@ from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
 from components.data.documents import row_groups
+from components.tokens.adoption import adopt, read_initial, read_initial_path
 from components.tokens.config import VocabularyConfig
+from components.tokens.initial import INITIAL
 from components.tokens.special import CHAT_TEMPLATE, END_OF_TEXT, FIM_PAD, special_tokens
 from components.tokens.split import draw
 from components.tokens.text import TOKENIZER
@@ -117,11 +120,15 @@ def space_runs(tokenizer: Tokenizer) -> list[int]:
     return sorted(len(token) for token in tokenizer.get_vocab() if set(token) == {SPACE})
 
 
-def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path) -> Manifest:
-    """Learn from a seeded sample of the clean documents and write the tokenizer. Raises DataError when there is too
-    little text for the vocabulary.
+def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path, initial: Path | None = None) -> Manifest:
+    """Learn from a seeded sample of the clean documents and write the tokenizer, or adopt a checkpoint's.
+
+    Raises DataError when there is too little text for the vocabulary, or a checkpoint that cannot be gone on from.
     """
     inputs = [artifact.read(source), artifact.read(report)]
+    checkpoint = read_initial_path(initial) if initial else None
+    if checkpoint is not None:
+        return _adopt(config, checkpoint, inputs, out)
     documents = read_sample(source, config.sample_bytes, config.seed)
     num_bytes = int(documents["bytes"].sum())
     Events("vocabulary").note(f"learning {config.vocabulary_size} tokens from {num_bytes} bytes")
@@ -142,6 +149,19 @@ def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path) -> M
             "sample_bytes_by_language": dict(sorted(by_language.iter_rows())),
             "space_runs": space_runs(tokenizer),
         }
+    assert draft.manifest is not None
+    return draft.manifest
+
+
+def _adopt(config: VocabularyConfig, checkpoint: Path, inputs: list[Manifest], out: Path) -> Manifest:
+    """Write a checkpoint's own tokenizer; the documents change nothing, and their digests are inputs all the same."""
+    found = read_initial(checkpoint)
+    with artifact.create(out, stage="vocabulary", config=config, inputs=inputs, code=Path(__file__)) as draft:
+        _, size = adopt(checkpoint, draft.path, config.span_tokens)
+        found = found.model_copy(update={"vocabulary_size": size})
+        draft.statistics = {"vocabulary_size": size, INITIAL: found.model_dump(mode="json")}
+    added = size - found.known_tokens
+    Events("vocabulary").note(f"the tokenizer of {checkpoint}: {size} tokens, {added} of them new special ones")
     assert draft.manifest is not None
     return draft.manifest
 

@@ -10,7 +10,7 @@ Architectures, each chosen by one line (`plan.architecture`), and what the count
 A model that continues a checkpoint (`pretrain.init_from`) has its checkpoint's counts instead, under its model_type.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Architecture = Literal["llama", "qwen3", "mixtral", "bamba", "modernbert", "t5"]
@@ -18,7 +18,10 @@ Kind = Literal["decoder", "encoder", "encoder-decoder"]
 ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 KINDS: dict[str, Kind] = {"modernbert": "encoder", "t5": "encoder-decoder"}
 # Their state runs through a whole window: transformers has no reset at the start of a piece without CUDA kernels.
-RECURRENT = ("bamba",)
+RECURRENT = (
+    *("bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "lfm2", "lfm2_moe", "mamba", "mamba2"),
+    *("nemotron_h", "qwen3_next", "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2"),
+)
 
 FEED_FORWARD_RATIO = 8 / 3
 FEED_FORWARD_MULTIPLE = 32
@@ -140,6 +143,11 @@ class Shape:
 def kind_of(architecture: str) -> Kind:
     """How the batches of an architecture look; a decoder unless it is known for another."""
     return KINDS.get(architecture, "decoder")
+
+
+def stand_in(shape: Shape) -> Shape:
+    """A llama of a checkpoint's sizes, which the planner times in its place: it knows the shape and not the files."""
+    return replace(shape, architecture="llama", counted=None)
 
 
 def _attention(shape: Shape) -> int:

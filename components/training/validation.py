@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
+from components.training.forward import output_weight
+
 BATCH_TOKENS = 16_384
 LOGIT_ROWS = 1024  # bounds the memory of logits
 
@@ -62,11 +64,11 @@ def _batch_nats(
         inputs[row, : len(tokens)] = torch.from_numpy(tokens)
         scored[row, start:end] = True
     inputs, scored = inputs.to(device), scored.to(device)
-    hidden: Tensor = model.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
+    hidden: Tensor = model.base_model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
     predicted, wanted = hidden[scored], inputs[:, 1:][scored]
-    total = 0.0
+    total, weight = 0.0, output_weight(model)
     for start in range(0, len(wanted), LOGIT_ROWS):
-        logits = model.lm_head(predicted[start : start + LOGIT_ROWS]).float()
+        logits = functional.linear(predicted[start : start + LOGIT_ROWS], weight).float()
         total += float(functional.cross_entropy(logits, wanted[start : start + LOGIT_ROWS], reduction="sum").double())
     return total
 

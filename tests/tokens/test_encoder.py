@@ -178,9 +178,15 @@ def test_odd_documents_are_written_whole(tokenizer: Path, tmp_path: Path, monkey
 
 
 def test_a_tokenizer_without_our_special_tokens_is_refused(clean: Path, tmp_path: Path) -> None:
-    learned = Tokenizer(models.BPE(vocab={"a": 0, "<|endoftext|>": 1}, merges=[]))
+    learned = Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
+    endless = write_tokenizer(tmp_path / "endless", learned)
+    with pytest.raises(ArtifactError, match=r"endless: no token ends a text; needed <\|endoftext\|>"):
+        tokenize.run(TokenizeConfig(), source=clean, tokenizer=endless, out=tmp_path / "out")
+    learned.add_special_tokens(["<|endoftext|>"])
     tokenizer = write_tokenizer(tmp_path / "tokenizer", learned)
-    with pytest.raises(DataError, match=r"tokenizer: found id 1 for <\|endoftext\|>, needed id 0; learn the tokenizer"):
+    with pytest.raises(
+        DataError, match=r"tokenizer: found no token <\|fim_prefix\|> or <fim_prefix> .*adopt that of a"
+    ):
         tokenize.run(TokenizeConfig(), source=clean, tokenizer=tokenizer, out=tmp_path / "out")
 
 
