@@ -1,15 +1,15 @@
 """Checkpoints of a run: directories of safetensors and JSON with a manifest written last, verified when read.
 
-    <run>/step-00000120/pieces-00000-of-00002.safetensors   what worker 0 of 2 holds: rows of masters, momenta, RNG
+    <run>/step-00000120/pieces-00000-of-00002.safetensors   what worker 0 of 2 holds: masters, momenta, RNG
                         pieces-00001-of-00002.safetensors
                         state.json        step, order position, seconds spent, decisions, history
-                        checkpoint.json   bytes and sha256 of the above, which rows of which tensor lie where, and its
-                                          own sha256; written last
+                        checkpoint.json   bytes and sha256 of the above, which part of which tensor lies where, and
+                                          its own sha256; written last
 
 A directory is written aside and renamed (checkpoint_writer.py), so a kill at any moment leaves the last good one. A
 damaged one is named, removed and passed over for the one before; with none left the run starts from its beginning,
-which gives the same weights later, where a refusal would waste the night. Pieces are read by rows: any number of
-workers, in either mode, goes on from what any other number wrote.
+which gives the same weights later, where a refusal would waste the night. Of pieces just the part wanted is read: any
+number of workers, in either mode, goes on from what any other number wrote.
 No pickle: torch.distributed.checkpoint, which does the same, pickles its metadata, so a checkpoint would be a program.
 Not covered: workers that share no file system; loss of power is met by fsync, which no test here can prove.
 """
@@ -17,6 +17,7 @@ Not covered: workers that share no file system; loss of power is met by fsync, w
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -37,14 +38,15 @@ STATE = "state.json"
 PREFIX = "step-"
 ASIDE = ".writing-"
 WEIGHT = "weight."
+AVERAGE = "average."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """Rows [start, start + len(tensor)) of a tensor of `shape`, along dim 0: what one worker holds of it.
+    """Numbers [start, start + len(tensor)) of a tensor of `shape`, laid end to end: what one worker holds of it.
 
-    `tensor` is the live one, so that a piece says where to save from and where to load to. Several workers may hold
-    the same rows; together they hold all.
+    `tensor` is the live one, of one dimension, so that a piece says where to save from and where to load to. Several
+    workers may hold the same numbers; together they hold all.
     """
 
     name: str
@@ -101,20 +103,20 @@ class Checkpoint:
         """What is no tensor."""
         return dict(json.loads((self.path / STATE).read_bytes()))
 
-    def read(self, name: str, start: int = 0, rows: int | None = None) -> Tensor:
-        """Rows [start, start + rows) of a tensor, on the host, from whichever files hold them.
+    def read(self, name: str, start: int = 0, length: int | None = None) -> Tensor:
+        """Numbers [start, start + length) of a tensor, laid end to end, on the host, from whichever files hold them.
 
         Raises DamagedCheckpointError when no file does.
         """
         entry = self.tensors.get(name)
         if entry is None:
             raise DamagedCheckpointError(f"{self.path}: holds no {name}; it is of another model or optimizer")
-        end = entry["shape"][0] if rows is None else start + rows
+        end = math.prod(entry["shape"]) if length is None else start + length
         found = []
         while start < end:
             holder = next((each for each in entry["pieces"] if each[1] <= start < each[1] + each[2]), None)
             if holder is None:
-                raise DamagedCheckpointError(f"{self.path}: row {start} of {name} is in none of its files")
+                raise DamagedCheckpointError(f"{self.path}: number {start} of {name} is in none of its files")
             file, first, held = holder
             stop = min(end, first + held)
             found.append(self._pieces(file).get_slice(name)[start - first : stop - first])
@@ -122,7 +124,7 @@ class Checkpoint:
         return torch.cat(found) if len(found) > 1 else found[0]
 
     def load(self, pieces: list[Piece]) -> None:
-        """Fill the pieces' tensors, each with its rows. Raises DamagedCheckpointError before any is changed."""
+        """Fill the pieces' tensors. Raises DamagedCheckpointError before any is changed."""
         for piece in pieces:
             shape = self.tensors.get(piece.name, {}).get("shape")
             if shape != list(piece.shape):
@@ -131,9 +133,13 @@ class Checkpoint:
             if len(piece.tensor):
                 piece.tensor.copy_(self.read(piece.name, piece.start, len(piece.tensor)))
 
-    def weights(self) -> dict[str, Tensor]:
-        """The whole float32 masters by name of parameter."""
-        return {name.removeprefix(WEIGHT): self.read(name) for name in self.tensors if name.startswith(WEIGHT)}
+    def weights(self, prefix: str = WEIGHT) -> dict[str, Tensor]:
+        """The whole float32 masters by name of parameter, or with AVERAGE their running averages."""
+        return {
+            name.removeprefix(prefix): self.read(name).view(entry["shape"])
+            for name, entry in self.tensors.items()
+            if name.startswith(prefix)
+        }
 
     def _pieces(self, file: str) -> Any:
         if file not in self._open:

@@ -81,8 +81,10 @@ class Writer:
         held = [piece for piece in pieces if len(piece.tensor)]
         self._copy(held)
         content = json.dumps(state).encode()
-        rows = {each.name: {"shape": list(each.shape), "start": each.start, "rows": len(each.tensor)} for each in held}
-        self._pending = self._pool.submit(self._complete, step, rows, content)
+        parts = {
+            each.name: {"shape": list(each.shape), "start": each.start, "length": len(each.tensor)} for each in held
+        }
+        self._pending = self._pool.submit(self._complete, step, parts, content)
         self.num_saved += 1
         self.stalled_seconds += time.monotonic() - started
 
@@ -103,13 +105,13 @@ class Writer:
         if on_gpu:
             torch.cuda.current_stream().synchronize()
 
-    def _complete(self, step: int, rows: dict[str, dict[str, Any]], state: bytes) -> None:
+    def _complete(self, step: int, held: dict[str, dict[str, Any]], state: bytes) -> None:
         """Everything after the copy; in the thread."""
         aside = self.run / f"{ASIDE}{self.attempt:x}-{step:08d}"
         try:
             self.run.mkdir(parents=True, exist_ok=True)
             aside.mkdir(exist_ok=True)
-            self._write_pieces(aside, rows)
+            self._write_pieces(aside, held)
             if self.rank == 0:
                 self._publish(aside, step, state)
             else:
@@ -123,12 +125,12 @@ class Writer:
                 "the cause and run again: training goes on from the checkpoint before"
             ) from error
 
-    def _write_pieces(self, aside: Path, rows: dict[str, dict[str, Any]]) -> None:
+    def _write_pieces(self, aside: Path, held: dict[str, dict[str, Any]]) -> None:
         file = f"pieces-{self.rank:05d}-of-{self.size:05d}.safetensors"
-        tensors = sorted(((name, self._buffers[name]) for name in rows), key=lambda each: -each[1].element_size())
+        tensors = sorted(((name, self._buffers[name]) for name in held), key=lambda each: -each[1].element_size())
         written = write(aside / file, _safetensors(tensors))
         self.written_bytes += written["bytes"]
-        listing = json.dumps({"file": file, **written, "rows": rows}).encode()
+        listing = json.dumps({"file": file, **written, "pieces": held}).encode()
         unseen = aside / f"{_listing(self.rank)}.part"
         write(unseen, [listing])
         unseen.rename(aside / _listing(self.rank))
@@ -141,9 +143,9 @@ class Writer:
         for name in names:
             listing = json.loads((aside / name).read_bytes())
             files[listing["file"]] = {"bytes": listing["bytes"], "sha256": listing["sha256"]}
-            for tensor, held in listing["rows"].items():
+            for tensor, held in listing["pieces"].items():
                 entry = tensors.setdefault(tensor, {"shape": held["shape"], "pieces": []})
-                entry["pieces"].append([listing["file"], held["start"], held["rows"]])
+                entry["pieces"].append([listing["file"], held["start"], held["length"]])
             (aside / name).unlink()
         content = {"step": step, "num_workers": self.size, "files": files, "tensors": tensors}
         write(aside / MANIFEST, [json.dumps({**content, "sha256": digest(content)}, indent=1).encode()])

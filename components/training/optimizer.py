@@ -1,16 +1,21 @@
-"""Muon for hidden matrices and AdamW for the rest, on float32 masters of weights that may compute in bfloat16.
+"""Muon for hidden matrices and AdamW for the rest, or AdamW for all, on float32 masters of weights that may compute in
+bfloat16.
 
 Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon). Matrices of one shape are orthogonalised together, in one
 batched multiplication; torch.optim.Muon takes them one by one.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
-from components.training.roles import roles_of
+from components.training.checkpoint import AVERAGE, WEIGHT, Piece
+from components.training.parallel import Parallel, Share, World, share_of, summed
+from components.training.roles import Role, roles_of
 
 # Quintic Newton-Schulz coefficients of the reference implementation, chosen for slope at zero, not for convergence.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -20,7 +25,11 @@ TINY = 1e-7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Peak learning rates by role, and the rest of the update rule."""
+    """Peak learning rates by role, and the rest of the update rule.
+
+    optimizer       of hidden matrices: muon at `matrix`, or adamw at `adamw_matrix`, both with `weight_decay`
+    average_decay   of the running average of the weights; 0 keeps none
+    """
 
     matrix: float
     embedding: float
@@ -32,27 +41,58 @@ class Rates:
     betas: tuple[float, float]
     epsilon: float
     clip_norm: float
+    optimizer: Literal["muon", "adamw"] = "muon"
+    adamw_matrix: float = 0.003
+    average_decay: float = 0.0
 
 
-class Stack:
-    """Matrices of one shape: masters and momentum, shape (matrices, rows, columns).
+class Group:
+    """Parameters that one rule updates together, and this worker's share of them: masters in float32, end to end."""
+
+    def __init__(self, named: dict[str, nn.Parameter], share: Share) -> None:
+        self.names = list(named)
+        self.share = share
+        self.masters = share.collect([each.detach() for each in named.values()])
+        self.average: Tensor | None = None
+
+    def gradients(self) -> Tensor:
+        """This worker's share of the gradients, in float32 and in the masters' shape, free to be changed."""
+        return self.share.collect([_gradient(each) for each in self.share.parameters]).view_as(self.masters)
+
+    def publish(self) -> None:
+        """Set the parameters to the masters, and clear their gradients."""
+        self.share.publish(self.masters.detach().view(-1))
+        for each in self.share.parameters:
+            each.grad = None
+
+    def pieces(self, prefix: str, owned: Tensor) -> list[Piece]:
+        """What of each parameter lies in a tensor that is like the masters."""
+        found, share = [], self.share
+        for name, parameter, offset in zip(self.names, share.parameters, share.offsets, strict=True):
+            begin, end = max(share.start, offset), min(share.end, offset + parameter.numel())
+            if begin < end:
+                part = owned.detach().view(-1)[begin - share.start : end - share.start]
+                found.append(
+                    Piece(name=f"{prefix}{name}", tensor=part, shape=tuple(parameter.shape), start=begin - offset)
+                )
+        return found
+
+
+class Stack(Group):
+    """Matrices of one shape: masters and momentum, shape (matrices of this worker, rows, columns).
 
     A parameter is one matrix or, of three dimensions, one for each expert.
     """
 
-    def __init__(self, names: list[str], parameters: list[nn.Parameter]) -> None:
-        self.names = names
-        self.parameters = parameters
-        self.masters = _matrices([each.detach().float() for each in parameters])
+    def __init__(self, named: dict[str, nn.Parameter], share: Share, shape: torch.Size) -> None:
+        super().__init__(named, share)
+        self.masters = self.masters.view(-1, *shape)
         self.momentum = torch.zeros_like(self.masters)
-
-    def views(self, stacked: Tensor) -> list[Tensor]:
-        """What belongs to each parameter, in its shape, of a tensor of the masters' shape."""
-        parts = stacked.split([each.shape[:-2].numel() for each in self.parameters])
-        return [part.view(each.shape) for part, each in zip(parts, self.parameters, strict=True)]
 
     def step(self, gradients: Tensor, rate: float, momentum: float, weight_decay: float) -> None:
         """One Muon update from gradients of the masters' shape, Nesterov momentum, decoupled weight decay."""
+        if not len(self.masters):
+            return
         self.momentum.lerp_(gradients, 1 - momentum)
         update = orthogonalise(gradients.lerp_(self.momentum, momentum))
         rows, columns = self.masters.shape[1:]
@@ -75,104 +115,111 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Optimizer:
-    """The update of a whole model. Gradients are read from the parameters; masters are written back to them."""
+    """The update of a whole model. Gradients are read from the parameters; masters are written back to them.
 
-    def __init__(self, model: PreTrainedModel, rates: Rates) -> None:
+    With several workers each holds its share of masters and momenta, see parallel.py.
+    """
+
+    def __init__(self, model: PreTrainedModel, rates: Rates, world: World, parallel: Parallel = "data") -> None:
         self.rates = rates
-        named = dict(model.named_parameters())
+        self.world = world
+        share = share_of(world, parallel)
         roles = roles_of(model)
-        hidden = {name: each for name, each in named.items() if roles[name] == "matrix"}
+        by_shape: dict[torch.Size, dict[str, nn.Parameter]] = {}
+        by_rate: dict[str, tuple[Role, dict[str, nn.Parameter]]] = {}
+        for name, each in model.named_parameters():
+            if roles[name] == "matrix" and rates.optimizer == "muon":
+                by_shape.setdefault(each.shape[-2:], {})[name] = each
+            else:  # each embedding by itself, all small ones and all matrices together
+                key = name if roles[name] in ("embedding", "output") else roles[name]
+                by_rate.setdefault(key, (roles[name], {}))[1][name] = each
         self.stacks = [
-            Stack(
-                [name for name, each in hidden.items() if each.shape[-2:] == shape],
-                [each for each in hidden.values() if each.shape[-2:] == shape],
-            )
-            for shape in sorted({each.shape[-2:] for each in hidden.values()})
+            Stack(by_shape[shape], share(list(by_shape[shape].values()), shape.numel()), shape)
+            for shape in sorted(by_shape)
         ]
-        self.rest = {name: each for name, each in named.items() if name not in hidden}
-        self.rest_masters = {name: nn.Parameter(each.detach().float().clone()) for name, each in self.rest.items()}
-        peak = {"embedding": rates.embedding, "output": rates.output, "norm": rates.norm}
-        self.adamw = torch.optim.AdamW(
-            [
-                {
-                    "params": [self.rest_masters[name]],
-                    "lr": peak[roles[name]],
-                    "peak": peak[roles[name]],
-                }
-                for name in self.rest
-            ],
-            betas=rates.betas,
-            eps=rates.epsilon,
-            weight_decay=0.0,
-            fused=True,
-        )
+        peak = {
+            "embedding": rates.embedding,
+            "output": rates.output,
+            "norm": rates.norm,
+            "matrix": rates.adamw_matrix,
+        }
+        self.rest: list[Group] = []
+        options = []
+        for role, named in by_rate.values():
+            unit = next(iter(named.values())).shape[1:].numel() if role in ("embedding", "output") else 1
+            self.rest.append(Group(named, share(list(named.values()), unit)))
+            self.rest[-1].masters = nn.Parameter(self.rest[-1].masters)
+            decay = rates.weight_decay if role == "matrix" else 0.0
+            options.append(
+                {"params": [self.rest[-1].masters], "lr": peak[role], "peak": peak[role], "weight_decay": decay}
+            )
+        self.adamw = torch.optim.AdamW(options, betas=rates.betas, eps=rates.epsilon, fused=True)
+        for group in self.rest:  # which torch would do in the first step: a checkpoint may come before
+            self.adamw.state[group.masters] = {
+                "step": torch.zeros((), device=world.device),
+                "exp_avg": torch.zeros_like(group.masters),
+                "exp_avg_sq": torch.zeros_like(group.masters),
+            }
+        if rates.average_decay:
+            for group in self.groups:
+                group.average = group.masters.detach().clone()
+
+    @property
+    def groups(self) -> list[Group]:
+        """All parameters, each once."""
+        return [*self.stacks, *self.rest]
 
     @torch.no_grad()
     def step(self, step: int, share: float) -> float:
-        """Apply the gradients at a share of the peak rates, clear them, and return their norm before clipping."""
-        stacked = [_matrices([_gradient(each) for each in stack.parameters]).float() for stack in self.stacks]
-        rest = {name: _gradient(each).float() for name, each in self.rest.items()}
-        every = [*stacked, *rest.values()]
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(every)))
-        torch._foreach_mul_(every, (self.rates.clip_norm / (norm + TINY)).clamp(max=1.0))
+        """Apply the gradients at a share of the peak rates, clear them, and return their norm before clipping.
+
+        Raises FloatingPointError, before anything is changed, when that is not a number.
+        """
+        gradients = [group.gradients() for group in self.groups]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm = summed(norm.square(), self.world).sqrt()
+        if not math.isfinite(found := float(norm)):
+            raise FloatingPointError(f"the norm of the gradient is {found}")
+        torch._foreach_mul_(gradients, (self.rates.clip_norm / (norm + TINY)).clamp(max=1.0))
         warm = min(1.0, step / self.rates.momentum_warmup_steps) if self.rates.momentum_warmup_steps else 1.0
         momentum = self.rates.momentum - 0.1 * (1 - warm)
-        for stack, gradients in zip(self.stacks, stacked, strict=True):
-            stack.step(gradients, self.rates.matrix * share, momentum, self.rates.weight_decay)
-        for name, master in self.rest_masters.items():
-            master.grad = rest[name]
-        for group in self.adamw.param_groups:
-            group["lr"] = group["peak"] * share
+        for stack, each in zip(self.stacks, gradients[: len(self.stacks)], strict=True):
+            stack.step(each, self.rates.matrix * share, momentum, self.rates.weight_decay)
+        for group, each in zip(self.rest, gradients[len(self.stacks) :], strict=True):
+            group.masters.grad = each
+        for option in self.adamw.param_groups:
+            option["lr"] = option["peak"] * share
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
+        self._average(step)
         self.write_back()
-        return float(norm)
+        return found
+
+    def _average(self, step: int) -> None:
+        """Move the running averages; the first steps count more than 1 - decay, or the initial weights would."""
+        decay = min(self.rates.average_decay, (1 + step) / (10 + step))
+        for group in self.groups:
+            if group.average is not None:
+                group.average.lerp_(group.masters.detach(), 1 - decay)
 
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy the masters into the parameters, in the parameters' precision, and clear the gradients."""
-        for stack in self.stacks:
-            torch._foreach_copy_([each.detach() for each in stack.parameters], stack.views(stack.masters))
-        torch._foreach_copy_([each.detach() for each in self.rest.values()], list(self.rest_masters.values()))
-        for each in (*self.rest.values(), *(each for stack in self.stacks for each in stack.parameters)):
-            each.grad = None
+        for group in self.groups:
+            group.publish()
 
-    def masters(self) -> dict[str, Tensor]:
-        """The weights in float32 by name: views, not copies."""
-        found = {name: each.detach() for name, each in self.rest_masters.items()}
+    def pieces(self) -> list[Piece]:
+        """Everything that the next update depends on, as this worker holds it: to be saved, and to be loaded into."""
+        found = [piece for group in self.groups for piece in group.pieces(WEIGHT, group.masters)]
+        for group in self.groups:
+            found += group.pieces(AVERAGE, group.average) if group.average is not None else []
         for stack in self.stacks:
-            found.update(zip(stack.names, stack.views(stack.masters), strict=True))
+            found += stack.pieces("momentum.", stack.momentum)
+        for group in self.rest:
+            state = self.adamw.state[group.masters]
+            found += group.pieces("exp_avg.", state["exp_avg"]) + group.pieces("exp_avg_sq.", state["exp_avg_sq"])
+            found.append(Piece(name=f"step.{group.names[0]}", tensor=state["step"].view(1), shape=(1,)))
         return found
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that the next update depends on beside the masters, by name; all there from the first step on."""
-        found: dict[str, Tensor] = {}
-        for stack in self.stacks:
-            for name, momentum in zip(stack.names, stack.views(stack.momentum), strict=True):
-                found[f"momentum.{name}"] = momentum
-        for name, master in self.rest_masters.items():
-            for key, value in self.adamw.state[master].items():
-                found[f"{key}.{name}"] = value
-        return found
-
-    @torch.no_grad()
-    def load(self, masters: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-        """Take over saved masters and state. Raises KeyError for one that is missing."""
-        for name, master in self.masters().items():
-            master.copy_(masters[name])
-        for stack in self.stacks:
-            for name, momentum in zip(stack.names, stack.views(stack.momentum), strict=True):
-                momentum.copy_(state[f"momentum.{name}"])
-        for name, master in self.rest_masters.items():
-            self.adamw.state[master] = {
-                key: state[f"{key}.{name}"].to(master.device) for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-        self.write_back()
-
-
-def _matrices(tensors: list[Tensor]) -> Tensor:
-    """Tensors of matrices of one shape as one, shape (matrices, rows, columns)."""
-    return torch.cat([each.reshape(-1, *each.shape[-2:]) for each in tensors])
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -1,5 +1,6 @@
 """How far a run has come, and how it goes on from a checkpoint. Plain torch."""
 
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -11,18 +12,21 @@ from components.training.parallel import agreed
 from components.training.schedule import Schedule
 from components.training.trainer import Trainer
 
-SAVED = ("step", "tokens", "seconds", "history", "losses", "norms", "skipped")
+SAVED = ("step", "tokens", "seconds", "step_seconds", "began_at", "history", "losses", "norms", "skipped")
 RANDOM = "rng."
 
 
 @dataclass(slots=True, kw_only=True)
 class Position:
     """How far a run has come. Losses and norms are those since the last report; `skipped` are numbers of batches that
-    it passed over, in rising order."""
+    it passed over, in rising order. `step_seconds` of the training's `seconds` were spent in its steps; the stage began
+    at `began_at`, seconds since the epoch."""
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    step_seconds: float = 0.0
+    began_at: float = field(default_factory=time.time)
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
@@ -44,9 +48,8 @@ def resume(trainer: Trainer, writer: Writer, schedule: Schedule) -> Position:
     if number == 0:
         return Position()
     found = found or checkpoint.Checkpoint(writer.run / checkpoint.name_of(number - 1))
-    state = {name: found.read(name) for name in found.tensors if not name.startswith((checkpoint.WEIGHT, RANDOM))}
-    scalars = {name: each.reshape(()) if each.shape == (1,) else each for name, each in state.items()}
-    trainer.optimizer.load(found.weights(), scalars)
+    found.load(trainer.optimizer.pieces())
+    trainer.optimizer.write_back()
     _set_random(found, world.rank)
     saved = found.state()
     schedule.decisions[:] = [(start, end) for start, end in saved["decisions"]]
@@ -57,13 +60,7 @@ def resume(trainer: Trainer, writer: Writer, schedule: Schedule) -> Position:
 def save(trainer: Trainer, writer: Writer, position: Position, schedule: Schedule) -> None:
     """Begin a checkpoint of this position: all workers together, each with what it holds."""
     state = {**{name: getattr(position, name) for name in SAVED}, "decisions": schedule.decisions}
-    writer.save(position.step, [*_pieces(trainer), *_random(trainer.world.rank)], state)
-
-
-def _pieces(trainer: Trainer) -> list[Piece]:
-    weights = {f"{checkpoint.WEIGHT}{name}": each for name, each in trainer.optimizer.masters().items()}
-    every = {name: each.reshape(1) if each.ndim == 0 else each for name, each in trainer.optimizer.state().items()}
-    return [Piece(name=name, tensor=each, shape=tuple(each.shape)) for name, each in (weights | every).items()]
+    writer.save(position.step, [*trainer.optimizer.pieces(), *_random(trainer.world.rank)], state)
 
 
 def _random(rank: int) -> list[Piece]:
