@@ -153,6 +153,7 @@ class Optimizer:
             options.append(
                 {"params": [self.rest[-1].masters], "lr": peak[role], "peak": peak[role], "weight_decay": decay}
             )
+        self._collected: tuple[list[Tensor], Tensor] | None = None
         self.adamw = torch.optim.AdamW(options, betas=rates.betas, eps=rates.epsilon, fused=True)
         for group in self.rest:  # which torch would do in the first step: a checkpoint may come before
             self.adamw.state[group.masters] = {
@@ -170,16 +171,28 @@ class Optimizer:
         return [*self.stacks, *self.rest]
 
     @torch.no_grad()
-    def step(self, step: int, share: float) -> float:
-        """Apply the gradients at a share of the peak rates, clear them, and return their norm before clipping.
-
-        Raises FloatingPointError, before anything is changed, when that is not a number.
-        """
+    def collect(self) -> float:
+        """Take this worker's share of the gradients for the next `step`, once, and return the norm of all before
+        clipping. Raises FloatingPointError when that is not a number."""
+        if self._collected is not None:
+            return float(self._collected[1])
         gradients = [group.gradients() for group in self.groups]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         norm = summed(norm.square(), self.world).sqrt()
         if not math.isfinite(found := float(norm)):
             raise FloatingPointError(f"the norm of the gradient is {found}")
+        self._collected = gradients, norm
+        return found
+
+    @torch.no_grad()
+    def step(self, step: int, share: float) -> float:
+        """Apply the gradients at a share of the peak rates, clear them, and return their norm before clipping.
+
+        Raises FloatingPointError, before anything is changed, when that is not a number.
+        """
+        found = self.collect()
+        assert self._collected is not None
+        gradients, norm = self._collected
         torch._foreach_mul_(gradients, (self.rates.clip_norm / (norm + TINY)).clamp(max=1.0))
         warm = min(1.0, step / self.rates.momentum_warmup_steps) if self.rates.momentum_warmup_steps else 1.0
         momentum = self.rates.momentum - 0.1 * (1 - warm)
@@ -205,6 +218,7 @@ class Optimizer:
     @torch.no_grad()
     def write_back(self) -> None:
         """Copy the masters into the parameters, in the parameters' precision, and clear the gradients."""
+        self._collected = None
         for group in self.groups:
             group.publish()
 

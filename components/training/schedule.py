@@ -1,24 +1,30 @@
-"""The learning rate over steps: warm-up, stable, decay (WSD). Standard library only.
+"""The learning rate over steps: warm-up, stable, decay (WSD), or warm-up and a cosine. Standard library only.
 
 In deadline mode nobody knows the last step in advance: the decay starts when the time left says so, and its end is
 corrected from the measured speed while it runs. Each such decision is a pair of integers, so the recorded decisions
 replay the very same rates without a clock.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+Decay = Literal["wsd", "cosine"]
 
 
 @dataclass(slots=True, kw_only=True)
 class Schedule:
     """The share of the peak learning rate at each step, given what has been decided so far.
 
-    decisions   [(step, last_step), ...]: from `step` on the rate falls in a straight line and reaches `final_share`
-                at `last_step`. The first one starts the decay, each later one moves its end. Steps rise strictly.
+    decisions   [(step, last_step), ...]: from `step` on the rate falls so as to reach `final_share` at `last_step`.
+                The first one starts the decay, each later one moves its end. Steps rise strictly.
+    decay       the fall: a straight line (wsd) or half a cosine, which wants its first decision at the very beginning
     """
 
     warmup_steps: int
     final_share: float
+    decay: Decay = "wsd"
     decisions: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -45,20 +51,22 @@ class Schedule:
         return warmup * self._decay(step)
 
     def _decay(self, step: int) -> float:
-        share = 1.0
+        left = 1.0  # of the way down; each decision spreads what is left evenly over the steps that it sees ahead
         for position, (start, end) in enumerate(self.decisions):
             if step < start:
                 break
             following = self.decisions[position + 1][0] if position + 1 < len(self.decisions) else None
             until = step if following is None else min(step, following)
-            length = max(1, end - start)
-            share += (self.final_share - share) * min(1.0, (until - start) / length)
-        return share
+            left -= left * min(1.0, (until - start) / max(1, end - start))
+        height = left if self.decay == "wsd" else (1 - math.cos(math.pi * left)) / 2
+        return self.final_share + (1 - self.final_share) * height
 
 
-def fixed(warmup_steps: int, final_share: float, decisions: Sequence[tuple[int, int]]) -> Schedule:
+def fixed(
+    warmup_steps: int, final_share: float, decisions: Sequence[tuple[int, int]], decay: Decay = "wsd"
+) -> Schedule:
     """A schedule with every decision taken in advance: fixed mode and replay."""
-    schedule = Schedule(warmup_steps=warmup_steps, final_share=final_share)
+    schedule = Schedule(warmup_steps=warmup_steps, final_share=final_share, decay=decay)
     for step, last_step in decisions:
         schedule.decide(step, last_step)
     return schedule

@@ -1,12 +1,14 @@
 """A model with its optimizer, ready to take steps: precision, compilation, gradient accumulation, several workers.
 
 Plain torch. Covers: float32 or bfloat16 compute on float32 masters, compilation with a fall-back to eager,
-data-parallel workers.  Not covered: sharded parameters.
+data-parallel and sharded workers, activation checkpointing by block, smaller micro-batches where memory is short.
+Not covered: the last with several workers, which wait for each other inside a backward pass.
 """
 
+import gc
 import math
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,8 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
 from components.training.batch import Batch
-from components.training.loss import Loss
+from components.training.forward import Tensors, features, output_weight
+from components.training.loss import Loss, token_nats
+from components.training.memory import is_out_of_memory
 from components.training.optimizer import Optimizer, Rates
+from components.training.parallel import Parallel, blocks_of, is_sharded, reducing, shard, whole
 from components.training.parallel import World as World
 
 Precision = Literal["float32", "bfloat16"]
@@ -27,7 +32,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class NonFiniteLossError(Exception):
-    """The loss of a step is not a number: training cannot go on, the last checkpoint is still good."""
+    """The loss or the gradient of a step is not a number: training cannot go on, the last checkpoint is still good."""
+
+
+class OutOfMemoryError(Exception):
+    """Not even one sample at a time fits: a restart would end the same way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +51,11 @@ class Recipe:
     validate_every_steps: int
     checkpoint_seconds: float
     checkpoints_kept: int = 2
+    z_loss: float = 0.0
+    flops_per_token: float | None = None  # what the model needs, forward and backward; None: no utilisation is reported
     isolate_documents: bool = True
+    parallel: Parallel = "data"
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,44 +79,85 @@ class Trainer:
         self.recipe = recipe
         self.world = world
         self.note = note
-        self.optimizer = Optimizer(model.to(world.device), recipe.rates)
-        self.model = model.to(DTYPES[recipe.precision])
+        if world.device.startswith("cuda"):
+            torch.cuda.set_device(world.device)
+            torch.set_float32_matmul_precision("high")  # TF32, for what is float32 on purpose
+        self.sharded = is_sharded(world, recipe.parallel)
+        self.model = model.to(world.device)
+        if recipe.activation_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.eager = Loss(model, recipe.z_loss)
+        if self.sharded:
+            shard(self.eager, world, DTYPES[recipe.precision])
+        self.optimizer = Optimizer(model, recipe.rates, world, recipe.parallel)
+        if not self.sharded:
+            model.to(DTYPES[recipe.precision])
         self.optimizer.write_back()
-        self.eager = Loss(model)
         self.loss: Any = self.eager
+        self.is_warm = False
+        self.micro_batch_samples = recipe.micro_batch_samples
+        self.step_seconds = 0.0  # of the last accumulate and update
 
     def warm_up(self, batch: Batch) -> None:
-        """Compile if asked to, on the shapes of a real batch, and change nothing. Falls back to eager with a note."""
-        part = self._tensors(batch.rows(0, self.recipe.micro_batch_samples))
-        if self.recipe.compiled:
+        """Compile if asked to, on the shapes of a real batch, and change nothing; once.
+
+        Falls back to eager with a note; sharded blocks are compiled one by one, without a way back.
+        """
+        if self.is_warm:
+            return
+        while not self._fits(lambda: self._warm_up(batch)):
+            self._halve("before the first step", len(batch))
+        self.is_warm = True
+
+    def _warm_up(self, batch: Batch) -> None:
+        part = self._tensors(batch.rows(0, self.micro_batch_samples))
+        if self.recipe.compiled and self.sharded:
+            for block in blocks_of(self.model):
+                block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+        elif self.recipe.compiled:
             compiled = torch.compile(self.eager, dynamic=False)
             try:
-                torch.autograd.backward(_mean(compiled(**part), 1))
+                torch.autograd.backward(_mean(compiled(**part)[:2], 1))
                 self.loss = compiled
             except Exception as error:  # whatever the compiler raises, training can do without it
+                if is_out_of_memory(error):
+                    raise
                 reason = " ".join(str(error).split())[:200]
                 self.note(f"no compilation, training in eager mode: {type(error).__name__}: {reason}")
-        if self.loss is self.eager:
-            torch.autograd.backward(_mean(self.eager(**part), 1))
-        if self.world.size > 1:
+        if self.world.size > 1 and not self.sharded:
             self.loss = DistributedDataParallel(self.loss)
+        # Also through DistributedDataParallel: its first backward pass finds the order in which it exchanges gradients
+        # from then on, and a resumed run must add them up as the unbroken one did.
+        torch.autograd.backward(_mean(self.loss(**part)[:2], 1))
         self.optimizer.write_back()
 
     def accumulate(self, step: int, batch: Batch) -> Gradients:
-        """Forward and backward over this worker's samples of a step. Raises NonFiniteLossError."""
-        rows = self.recipe.micro_batch_samples
+        """Forward and backward over this worker's samples of a step.
+
+        When memory does not suffice, the step is taken again in micro-batches of half the samples, which are kept.
+        Raises NonFiniteLossError, and OutOfMemoryError when one sample is too much.
+        """
+        started = time.perf_counter()
+        found: list[Gradients] = []
+        while not self._fits(lambda: found.append(self._accumulate(step, batch))):
+            self._halve(f"step {step}", len(batch))
+        self.step_seconds = time.perf_counter() - started
+        return found[0]
+
+    def _accumulate(self, step: int, batch: Batch) -> Gradients:
+        rows = self.micro_batch_samples
         parts = [batch.rows(start, start + rows) for start in range(0, len(batch), rows)]
         num_labels = self._sum(float(batch.num_labels))
         total, nats = torch.zeros((), device=self.world.device), []
         for position, part in enumerate(parts):
             last = position == len(parts) - 1
-            with nullcontext() if last or self.world.size == 1 else self.loss.no_sync():
-                found = self.loss(**self._tensors(part))
+            with reducing(self.loss, last):
+                lowered, auxiliary, found = self.loss(**self._tensors(part))
                 # Workers' gradients are averaged: each scales by their number, so that the sum over all is the mean.
-                share = _mean(found, num_labels / self.world.size, len(part) / len(batch))
-                torch.autograd.backward(share)
-            total += share.detach()
-            nats.append(found[0].detach())
+                scale, weight = num_labels / self.world.size, len(part) / len(batch)
+                torch.autograd.backward(_mean((lowered, auxiliary), scale, weight))
+            total += _mean((found.sum(), auxiliary.detach()), scale, weight)
+            nats.append(found)
         loss = self._sum(float(total)) / self.world.size
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"step {step}: the loss is {loss}; lower the learning rates or look at the data")
@@ -113,9 +167,76 @@ class Trainer:
             sample_labels=(batch.labels >= 0).sum(axis=1),
         )
 
+    def gradient_norm(self, step: int) -> float:
+        """Norm of the gradients before clipping, over all workers. Raises NonFiniteLossError when it is no number."""
+        started = time.perf_counter()
+        try:
+            norm = self.optimizer.collect()
+        except FloatingPointError as error:
+            raise NonFiniteLossError(f"step {step}: {error}; lower the learning rates or look at the data") from None
+        self.step_seconds += time.perf_counter() - started
+        return norm
+
     def update(self, step: int, share: float) -> float:
-        """Apply the gradients at a share of the peak rates and clear them. Returns their norm before clipping."""
-        return self.optimizer.step(step, share)
+        """Apply the gradients at a share of the peak rates and clear them. Returns their norm before clipping.
+
+        Raises NonFiniteLossError, and changes nothing, when it is not a number.
+        """
+        norm = self.gradient_norm(step)
+        started = time.perf_counter()
+        self.optimizer.step(step, share)
+        self.step_seconds += time.perf_counter() - started
+        return norm
+
+    def discard(self) -> None:
+        """Clear the gradients of a step that is not taken."""
+        self.optimizer.write_back()
+
+    @torch.no_grad()
+    def token_nats(self, batch: Batch) -> NDArray[np.float32]:
+        """-ln p of each label of this worker's samples with the weights as they are, shape (B, T). All take part."""
+        rows, found = self.micro_batch_samples, []
+        with whole(self.eager):
+            for start in range(0, len(batch), rows):
+                part = Tensors(**self._tensors(batch.rows(start, start + rows)))
+                hidden = features(self.model, part).hidden
+                found.append(token_nats(hidden, output_weight(self.model), part.labels).cpu())
+        return torch.cat(found).numpy()
+
+    def evaluate(self, figure: Callable[[PreTrainedModel], float]) -> float | None:
+        """A figure of the model on worker 0, None on others. Of a sharded one all compute it: blocks are gathered."""
+        if self.world.rank != 0 and not self.sharded:
+            return None
+        with whole(self.eager):
+            found = figure(self.model)
+        return found if self.world.rank == 0 else None
+
+    def _fits(self, work: Callable[[], None]) -> bool:
+        """Whether memory sufficed for some passes; if not, what they left is gone."""
+        try:
+            work()
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        for each in self.model.parameters():  # out here: a caught error's traceback holds the activations
+            each.grad = None
+        gc.collect()
+        if self.world.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return False
+
+    def _halve(self, when: str, samples: int) -> None:
+        """Go on with half the samples in a micro-batch. Raises OutOfMemoryError."""
+        rows = min(self.micro_batch_samples, samples)
+        if rows == 1 or self.world.size > 1:
+            what = f"{rows} sample{'s' if rows > 1 else ''} of one micro-batch"
+            raise OutOfMemoryError(
+                f"{when}: not enough memory for {what} on worker {self.world.rank}; lower plan.micro_batch_samples, "
+                "plan.sequence_length or the size of the model"
+            )
+        self.micro_batch_samples = -(-rows // 2)
+        self.note(f"{when}: not enough memory for micro-batches of {rows} samples, going on with {-(-rows // 2)}")
 
     def _tensors(self, batch: Batch) -> dict[str, Tensor]:
         arrays = {
@@ -125,11 +246,11 @@ class Trainer:
             "encoder_inputs": batch.encoder_inputs,
             "encoder_positions": batch.encoder_positions,
         }
-        return {
-            name: torch.from_numpy(np.ascontiguousarray(each)).to(self.world.device)
-            for name, each in arrays.items()
-            if each is not None
-        }
+        given = {name: each for name, each in arrays.items() if each is not None}
+        found = {name: torch.from_numpy(np.array(each)) for name, each in given.items()}
+        if self.world.device == "cpu":
+            return found
+        return {name: each.pin_memory().to(self.world.device, non_blocking=True) for name, each in found.items()}
 
     def _sum(self, value: float) -> float:
         """Over all workers."""
@@ -141,5 +262,5 @@ class Trainer:
 
 
 def _mean(found: tuple[Tensor, Tensor], num_labels: float, share: float = 1.0) -> Tensor:
-    nats, auxiliary = found
-    return nats.sum() / num_labels + auxiliary * share
+    lowered, auxiliary = found
+    return lowered / num_labels + auxiliary * share
