@@ -220,6 +220,13 @@ class TokenStore:
             low, high = np.where(begun, middle, low), np.where(begun, high, middle - 1)
         return np.asarray(low)
 
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        """Ids of the documents at these rows, in their order."""
+        documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
+        found = documents.filter(pl.col("row").is_in(list(rows))).collect()
+        by_row = dict(zip(found["row"].to_list(), found["id"].to_list(), strict=True))
+        return [by_row[row] for row in rows]
+
     def rows_of(self, document_ids: Sequence[str]) -> NDArray[np.int64]:
         """Rows of the documents with these ids, rising. Raises ArtifactError for one that this split does not have."""
         if not document_ids:

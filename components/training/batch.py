@@ -1,5 +1,6 @@
 """What one step reads, as arrays. Only numpy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +64,13 @@ def next_token_batch(windows: NDArray[np.int64]) -> Batch:
         positions=np.broadcast_to(np.arange(length - 1), (num_samples, length - 1)),
         sources=np.zeros(num_samples, dtype=np.int64),
     )
+
+
+def number_of_batch(step: int, skipped: Sequence[int]) -> int:
+    """The batch that a step reads when some batches, in rising order, are passed over."""
+    number = step
+    for each in skipped:
+        if each > number:
+            break
+        number += 1
+    return number

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from components.core.lineage import Held, require
 from components.tokens.store import SPLITS, Split, read_sources
 from components.tokens.windows import Windows
+from components.training.batch import number_of_batch
 from components.training.groups.mixture import MixtureConfig
-from components.training.reading import number_of_batch, steps_of_batches, windows_of_run
+from components.training.reading import steps_of_batches, windows_of_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,21 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from components.core.errors import DataError
+from components.core.errors import ArtifactError, DataError
 from components.tokens.mixture import Phase
 from components.tokens.store import TokenStore
 from components.tokens.windows import Source, Windows
+from components.training.batch import number_of_batch
+from components.training.config import PretrainConfig
 from components.training.groups.mixture import MixtureConfig
-
-
-def number_of_batch(step: int, skipped: Sequence[int]) -> int:
-    """The batch that a step reads when some batches, in rising order, are passed over."""
-    number = step
-    for each in skipped:
-        if each > number:
-            break
-        number += 1
-    return number
 
 
 def steps_of_batches(numbers: NDArray[np.int64], skipped: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -70,20 +62,25 @@ def windows_of_run(
         raise DataError(f"pretrain.mixture: {error}") from error
 
 
-def check_mixture(mixture: MixtureConfig, tokens: Path, sequence_length: int) -> None:
-    """Raise DataError when any phase does not fit the sources of the training tokens."""
-    sources = TokenStore(tokens, "train").sources
-    for phase in mixture.phases:
-        alone = MixtureConfig(phases=(phase.model_copy(update={"from_step": 0}),))
+def check_reading(config: PretrainConfig, tokens: Path, sequence_length: int) -> None:
+    """Raise DataError when a phase of the mixture does not fit the sources of the training tokens, or a document that
+    is to be skipped is not among them."""
+    store = TokenStore(tokens, "train")
+    for phase in config.mixture.phases:
         windows_of_run(
-            sources,
-            alone,
+            store.sources,
+            MixtureConfig(phases=(phase.model_copy(update={"from_step": 0}),)),
             sequence_length=sequence_length,
             batch_samples=1,
             seed=0,
             decay_start_step=None,
             skipped=(),
         )
+    if config.skip.documents:
+        try:
+            store.rows_of(config.skip.documents)
+        except ArtifactError as error:
+            raise DataError(f"pretrain.skip.documents: {error}; leave it out") from error
 
 
 def reads_by_source(

@@ -1,7 +1,8 @@
 """Which samples a worker reads at each step: the order of tokens, and what the objectives make of a window."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,9 @@ from numpy.typing import NDArray
 from components.tokens.order import places_of_step
 from components.tokens.store import TokenStore
 from components.tokens.windows import Windows
-from components.training.batch import IGNORED, Batch
+from components.training.batch import IGNORED, Batch, number_of_batch
 from components.training.mixture import mixture_of
-from components.training.reading import number_of_batch, windows_of_run
+from components.training.reading import windows_of_run
 from components.training.schedule import Schedule
 from components.training.work import Work
 
@@ -68,10 +69,25 @@ class Samples:
             self._known = basis, found
         return self._known[1]
 
-    def places(self, step: int) -> NDArray[np.int64]:
-        """This worker's places of the run at a step, shape (B,)."""
+    def described(self, step: int) -> list[dict[str, Any]]:
+        """window, epoch and source of each sample of a step's global batch."""
+        windows = self.windows()
+        read = windows.at(self.places(step, rank=0, world_size=1))
+        sources = np.searchsorted(self._source_stops, windows.first_tokens(read.windows), side="right").tolist()
+        return [
+            {"window": window, "epoch": epoch, "source": self.sources[source]}
+            for window, epoch, source in zip(read.windows.tolist(), read.epochs.tolist(), sources, strict=True)
+        ]
+
+    def ids(self, rows: Sequence[int]) -> list[str]:
+        """Ids of training documents by their rows."""
+        return self.store.ids(rows)
+
+    def places(self, step: int, rank: int | None = None, world_size: int | None = None) -> NDArray[np.int64]:
+        """This worker's places of the run at a step, or those of another, shape (B,)."""
         number = number_of_batch(step, self.skipped)
-        return places_of_step(number, self.work.plan.batch_samples, self.rank, self.world_size)
+        rank = self.rank if rank is None else rank
+        return places_of_step(number, self.work.plan.batch_samples, rank, world_size or self.world_size)
 
     def documents(self, step: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """Row of the document that each label of a step's batch belongs to, for labels of shape (B, T).
@@ -93,7 +109,6 @@ class Samples:
             windows = self.windows()
             firsts = windows.first_tokens(windows.at(self.places(step)).windows)
             tokens = firsts[:, None] + np.arange(self.length + 1)
-            hidden |= (
-                np.isin(self.store.documents_at(tokens.ravel()), self.masked).reshape(tokens.shape).any(1)[:, None]
-            )
+            in_window = np.isin(self.store.documents_at(tokens.ravel()), self.masked).reshape(tokens.shape)
+            hidden = np.asarray(hidden | in_window.any(axis=1, keepdims=True))
         return replace(batch, labels=np.where(hidden, IGNORED, batch.labels))

@@ -18,9 +18,10 @@ from components.core.lineage import Held, in_directory
 from components.tokens.mixture import Phase
 from components.tokens.order import places_of_step, samples_at
 from components.tokens.windows import Source, Windows
+from components.training.batch import number_of_batch
 from components.training.exposure import reads, token_range
 from components.training.groups.mixture import MixtureConfig
-from components.training.reading import number_of_batch, steps_of_batches
+from components.training.reading import steps_of_batches
 
 
 class Seed(StepConfig):
@@ -153,7 +154,10 @@ def test_steps_and_batches_are_each_others_inverse(skipped: list[int]) -> None:
 
 def test_a_held_out_document_and_one_that_is_not_there(tmp_path: Path) -> None:
     described = pl.DataFrame({"id": ["a", "b"], "tokens": [5, 7]})
-    files = {"train.documents.parquet": described[:1], "validation.documents.parquet": described[1:]}
+    files: dict[str, pl.DataFrame | str] = {
+        "train.documents.parquet": described[:1],
+        "validation.documents.parquet": described[1:],
+    }
     tokens = held(tmp_path / "tokens", "tokenize", files, Seed())
     found = token_range(tokens, "b")
     assert found is not None and (found.split, found.document, found.start, found.end) == ("validation", 0, 0, 7)
