@@ -23,11 +23,14 @@ from pydantic import Field
 from components.core import cluster, services
 from components.core.artifact import Manifest
 from components.core.config import Settings, read_settings
+from components.core.errors import ConfigError
 from components.core.events import Events
 from components.data.sources import fingerprint
 from components.release.status import read_status
+from components.tokens import adoption
 from components.training import hardware
 from components.training.config import Plan
+from components.training.shape import kind_of
 from flows import contracts, graph, params, replay, report, stage
 from flows.accepted import Accepted, judge
 from flows.deadline import Deadline, Given, began, require_possible
@@ -43,6 +46,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours fr
 MODEL, BASE = Path("models/aligned"), Path("models/base")
 HARDWARE = Path(".overnight/hardware.json")
 SOURCES = Path(".overnight/sources.json")
+INITIAL = Path(".overnight/initial.json")
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
 UNPLANNED_TIMEOUT_SECONDS = 6 * 3600.0
 UI_PERIOD_SECONDS = 5.0
@@ -311,6 +315,7 @@ def cycle(
         stages = graph.read_graph()
         graph.require_dependencies(stages, "clean", params.read_params().clean.decontaminate.suites)
         chosen = graph.stages_until(stages, until)
+        require_chat(chosen, params.read_params())
         release = release and len(chosen) == len(stages)
         require_possible(params.read_params(), settings, chosen, params.read_params())
         current = Cycle(
@@ -327,11 +332,20 @@ def cycle(
 def configure(
     profile: str | None, hours: float | None, overrides: Sequence[str], replayed: str | None = None
 ) -> list[str]:
-    """Write what was asked into params.yaml, what this machine is, and what the sources hold now, so that DVC sees all
-    three. Returns what a person should know of it."""
+    """Write what was asked into params.yaml, what this machine is, which checkpoint is gone on from, and what the
+    sources hold now, so that DVC sees all of it. Returns what a person should know of it."""
     params.write_params(replay.text(replayed) if replayed else params.requested(profile, hours, overrides))
     hardware.write(HARDWARE)
+    adoption.write_initial_path(params.read_params().pretrain.init_from, INITIAL)
     return fingerprint.write(params.read_params().ingest.sources, SOURCES)
+
+
+def require_chat(stages: Sequence[graph.Stage], asked: params.Params) -> None:
+    """Raise ConfigError where a stage needs a model that answers, and the architecture has none that does."""
+    architecture = asked.plan.architecture
+    has_chat = asked.pretrain.init_from is not None or kind_of(architecture) == "decoder"
+    if not has_chat and any(each.name == "sft" for each in stages):
+        raise ConfigError(f"plan.architecture {architecture} has no chat: run with --until pretrain")
 
 
 def _run(current: Cycle, stages: Sequence[graph.Stage], release: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from components.evaluation.config import EvaluateConfig
 from components.release.config import ReleaseConfig
 from components.serving.config import ServingConfig
 from components.tokens.config import TokenizeConfig, VocabularyConfig
-from components.training.config import PlanConfig, PretrainConfig
+from components.training.config import PlanConfig, PretrainConfig, objection
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
@@ -67,6 +67,9 @@ def checked(value: Any, where: str) -> Params:
                 f"{where}: clean.decontaminate.suites lacks {path}, which evaluate.functional.suites runs as {suite}; "
                 "add it there and to the deps of clean in dvc.yaml, or models are measured on what they were trained on"
             )
+    began_anew = params.pretrain.init_from is None  # a checkpoint's architecture is known when it has been read
+    if began_anew and (found := objection(params.pretrain, params.plan.architecture)):
+        raise ConfigError(f"{where}: plan.architecture and pretrain.objectives do not fit: {found}")
     return params
 
 

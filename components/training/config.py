@@ -9,23 +9,29 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
+from components.tokens.initial import Initial
+from components.training.groups.experts import ExpertsConfig
+from components.training.groups.fit import EconomicsConfig, FitConfig
 from components.training.groups.objectives import ObjectivesConfig
 from components.training.groups.mixture import MixtureConfig
 from components.training.groups.rates import RatesConfig
 from components.training.groups.reserves import StageReserves
+from components.training.groups.size import Size
 from components.training.groups.skip import SkipConfig
 from components.training.groups.spikes import SpikesConfig
-from components.training.shape import Architecture, Shape
+from components.training.groups.update import UpdateConfig
+from components.training.shape import RECURRENT, Architecture, Shape, kind_of
 
 Precision = Literal["float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
+RopeScaling = Literal["yarn", "linear"]
 
 
-class Size(StepConfig):
-    """Depth and width of one candidate model."""
-
-    layers: int = Field(ge=1, description="blocks")
-    width: int = Field(ge=32, description="features of the residual stream; a multiple of head_width")
+# Weights that are trained already move little: Muon at 0.002 changes the elements of a 1024-wide matrix by 6e-5 a step
+# (root mean square), as AdamW at 6e-5 does; embeddings and norms take AdamW's usual 1e-4 of continued training.
+CONTINUED_RATES = RatesConfig(
+    matrix=0.002, embedding=1e-4, output=1e-4, norm=1e-4, momentum_warmup_steps=0, betas=(0.9, 0.95), epsilon=1e-8
+)
 
 
 class FixedRun(StepConfig):
@@ -58,7 +64,12 @@ class PlanConfig(StepConfig):
     finish_seconds: float = Field(18, ge=0, description="pretrain after its last step: validation, export")
     minimum_training_seconds: float = Field(60, gt=0, description="a deadline that leaves less is refused")
     probe_seconds: float = Field(15, gt=0, description="limit of the timed steps")
-    architecture: Architecture = Field("qwen3", description="llama, or qwen3: llama with normalised queries and keys")
+    architecture: Architecture = Field(
+        "qwen3",
+        description="decoders: llama, qwen3 (with normalised queries and keys), mixtral (experts), bamba (Mamba2 and "
+        "attention); encoder: modernbert; encoder-decoder: t5; pretrain.init_from brings its own",
+    )
+    experts: ExpertsConfig = Field(default_factory=ExpertsConfig, description="of mixtral")
     ladder: tuple[Size, ...] = Field(
         (Size(layers=4, width=128), Size(layers=6, width=192), Size(layers=8, width=256), Size(layers=12, width=512)),
         min_length=1,
@@ -69,6 +80,9 @@ class PlanConfig(StepConfig):
     tied: bool = Field(False, description="one matrix for input and output embedding")
     rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary positions")
     sequence_length: int = Field(256, ge=16, description="tokens of a training window, and the context of the model")
+    rope_scaling: RopeScaling = Field(
+        "yarn", description="how rotary positions stretch where sequence_length is beyond pretrain.init_from's context"
+    )
     batch_samples: int = Field(8, ge=1, description="windows of one update, over all workers")
     micro_batch_samples: int = Field(8, ge=1, description="windows of one forward and backward pass of a worker")
     minimum_tokens_per_parameter: float = Field(
@@ -82,12 +96,21 @@ class PlanConfig(StepConfig):
     compile_from_seconds: float = Field(120, ge=0, description="compile when at least this much is left for training")
     compiled_speedup: float = Field(1.8, ge=1, description="tokens per second compiled over eager, measured")
     fixed: FixedRun = Field(default_factory=FixedRun, description="the run of fixed mode")
+    fit: FitConfig = Field(default_factory=FitConfig, description="the small runs that a scaling law is fitted to")
+    economics: EconomicsConfig = Field(default_factory=EconomicsConfig, description="cost of training and serving")
 
 
 class PretrainConfig(StepConfig):
     """How the planned model is trained."""
 
-    rates: RatesConfig = Field(default_factory=RatesConfig, description="learning rates")
+    init_from: str | None = Field(
+        None, description="Hugging Face directory of a decoder to go on from, with its own tokenizer; null: begin anew"
+    )
+    init_rates: RatesConfig = Field(
+        default_factory=lambda: CONTINUED_RATES, description="learning rates when going on from init_from"
+    )
+    rates: RatesConfig = Field(default_factory=RatesConfig, description="learning rates of a model that begins anew")
+    update: UpdateConfig = Field(default_factory=UpdateConfig, description="rule, schedule, z-loss, average of weights")
     warmup_steps: int = Field(20, ge=0)
     decay_share: float = Field(
         0.6, gt=0, le=1, description="share of the run (of its time, under a deadline) that decays"
@@ -103,6 +126,22 @@ class PretrainConfig(StepConfig):
     final_validation_bytes: int = Field(600_000, ge=1, description="held-out bytes of the last one; all if fewer")
     checkpoint_seconds: float = Field(20, ge=0, description="between checkpoints")
     seed: int = Field(0, ge=0, description="weights, order of the samples, objectives, validation sample")
+
+    @property
+    def peak_rates(self) -> RatesConfig:
+        """Those of this run."""
+        return self.rates if self.init_from is None else self.init_rates
+
+
+def objection(config: PretrainConfig, architecture: str) -> str | None:
+    """Why an architecture cannot be asked what is configured, in one line; None when it can."""
+    if architecture in RECURRENT and config.objectives.isolate_documents:
+        return (
+            f"{architecture} passes a state from token to token, which cannot be kept inside a document; set "
+            "pretrain.objectives.isolate_documents to false, or choose an architecture without a state"
+        )
+    refusal = config.objectives.refusal(kind_of(architecture))
+    return refusal and f"{refusal} (the architecture is {architecture})"
 
 
 class Alternative(BaseModel):
@@ -130,6 +169,8 @@ class Plan(BaseModel):
     deadline_hours: float = Field(description="of the whole cycle; in fixed mode it only shapes stage_seconds")
     stage_seconds: dict[str, float] = Field(description="budget of a stage in deadline mode, start-up included")
     shape: Shape
+    initial: Initial | None = Field(default=None, description="the checkpoint that is gone on from")
+    rope_scaling: RopeScaling | None = Field(default=None, description="None: within the checkpoint's own context")
     sequence_length: int
     batch_samples: int
     micro_batch_samples: int

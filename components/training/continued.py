@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging
 
 from components.training.forward import features_match
 from components.training.model import attention_of
@@ -33,6 +34,7 @@ def load(
                     factor that the context grows; None: as it is
     Raises CheckpointError.
     """
+    logging.disable_progress_bar()
     try:
         config: Any = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         if rope_scaling is not None:

@@ -32,8 +32,11 @@ from components.core.config import Settings, digest_of, read_settings
 from components.core.errors import ArtifactError, ConfigError, DataError, OvernightError
 from components.core.events import Events
 from components.core.step import main
-from components.training.config import Plan, PretrainConfig
+from components.tokens.adoption import digest_of_checkpoint
+from components.tokens.initial import INITIAL
+from components.training.config import Plan, PretrainConfig, objection
 from components.training.mixture import require_tokens
+from components.training.reading import check_reading
 from components.training.work import Work
 
 # Raised by a worker that knows a restart would end the same way; kept apart from failures that are tried again.
@@ -43,7 +46,18 @@ MAX_FAILURES = 2
 # to 2,000 tokens/s beside one busy process; sleeping ones from 24,000 to 11,000.
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 NOT_IN_MODEL = {artifact.MANIFEST}
-METRICS = ("loss", "gradient_norm", "learning_rate", "tokens_per_second", "validation_bits_per_byte")
+HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
+METRICS = (
+    "loss",
+    "gradient_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "validation_bits_per_byte",
+    "flops_utilisation",
+    "goodput",
+    "memory_bytes",
+    "data_stall_seconds",
+)
 
 
 class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
@@ -60,7 +74,9 @@ class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
             events.note(note)
         if row.get("step") is None:
             return
-        events.metrics({name: row[name] for name in METRICS if row[name] is not None}, step=row["step"])
+        by_source = {f"loss_{name}": loss for name, loss in row["loss_by_source"].items()}
+        known = {name: row[name] for name in METRICS if row[name] is not None}
+        events.metrics(known | by_source, step=row["step"])
         if row["training_seconds"] is not None:
             events.progress(min(row["seconds"], row["training_seconds"]), row["training_seconds"], "seconds")
         else:
@@ -70,7 +86,8 @@ class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
 def train_on_ray(content: str) -> dict[str, Any]:
     """What each Ray Train worker runs. `content` is the JSON of a Work."""
     from components.training import process_group, worker  # noqa: PLC0415 - torch: in the workers, not in the driver
-    from components.training.trainer import NonFiniteLossError, World  # noqa: PLC0415 - as above
+    from components.training.continued import CheckpointError  # noqa: PLC0415 - as above
+    from components.training.trainer import NonFiniteLossError, OutOfMemoryError, World  # noqa: PLC0415 - as above
 
     work = Work.model_validate_json(content)
     context = get_context()
@@ -81,7 +98,7 @@ def train_on_ray(content: str) -> dict[str, Any]:
             return worker.train_worker(
                 work, world, report=report, agree=lambda value: float(broadcast_from_rank_zero(value))
             )
-        except (NonFiniteLossError, TimeoutError) as error:
+        except (NonFiniteLossError, OutOfMemoryError, CheckpointError, TimeoutError) as error:
             return {FATAL: str(error)}
 
 
@@ -92,6 +109,10 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     planned = read_plan(plan)
     check_inputs(inputs[0], inputs[1], planned)
     check_objectives(config, planned, tokenizer)
+    check_reading(config, tokens, planned.sequence_length)
+    located = check_initial(config, inputs[1], planned)
+    if planned.initial is not None:  # where a checkpoint lies is no part of what the run is
+        config = config.model_copy(update={"init_from": planned.initial.digest})
     settings = read_settings()
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
     run_path = (settings.state / "checkpoints" / key).resolve()
@@ -99,7 +120,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     events = Events("pretrain")
     with ThreadPoolExecutor(max_workers=1) as pool:
         compressed = pool.submit(xz_bytes_of_documents, tokens)
-        figures = _fit(config, planned, tokens.resolve(), tokenizer.resolve(), run_path, started, events)
+        figures = _fit(located, planned, tokens.resolve(), tokenizer.resolve(), run_path, started, events)
         worked = figures["training_seconds"] + figures["validation_seconds"]
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
         xz_bytes, num_bytes = compressed.result()
@@ -109,9 +130,11 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
             if source.name not in NOT_IN_MODEL:
                 shutil.copyfile(source, draft.path / source.name)
         draft.rows["history.csv"] = figures.pop("history_rows")
+        draft.rows["spikes.jsonl"] = figures.pop("spikes")
         xz_bits = 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
         draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
-    events.metrics({name: draft.statistics[name] for name in ("validation_bits_per_byte", "xz_bits_per_byte")})
+    told = ("validation_bits_per_byte", "validation_nats_per_label", "xz_bits_per_byte")
+    events.metrics({name: draft.statistics[name] for name in told if draft.statistics.get(name) is not None})
     shutil.rmtree(run_path)
     assert draft.manifest is not None
     return draft.manifest
@@ -148,10 +171,28 @@ def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan) -> None:
         )
 
 
+def check_initial(config: PretrainConfig, tokenizer: Manifest, plan: Plan) -> PretrainConfig:
+    """The config with an absolute `init_from`. Raises DataError when the tokenizer, the plan and the checkpoint that is
+    configured do not belong together; every byte of the checkpoint is read for this."""
+    adopted = tokenizer.statistics.get(INITIAL)
+    again = "run `overnight cycle`, which tells the stage vocabulary of pretrain.init_from"
+    if config.init_from is None:
+        if adopted:
+            raise DataError(f"the tokenizer is that of a {adopted['model_type']}, pretrain.init_from is null; {again}")
+        return config
+    if not adopted or plan.initial is None:
+        raise DataError(f"pretrain.init_from is {config.init_from}, the tokenizer was not adopted from it; {again}")
+    found = digest_of_checkpoint(Path(config.init_from))
+    for what, digest in (("tokenizer", adopted["digest"]), ("plan", plan.initial.digest)):
+        if digest != found:
+            raise DataError(f"{config.init_from} has digest {found}, the {what} was made for {digest}; {again}")
+    return config.model_copy(update={"init_from": str(Path(config.init_from).resolve())})
+
+
 def check_objectives(config: PretrainConfig, plan: Plan, tokenizer: Path) -> None:
     """Raise ConfigError for what the kind of model cannot be asked, DataError for what the tokenizer cannot say."""
-    if refusal := config.objectives.refusal(plan.shape.kind):
-        raise ConfigError(f"{refusal} (the plan's architecture is {plan.shape.architecture})")
+    if found := objection(config, plan.shape.architecture):
+        raise ConfigError(found)
     require_tokens(config.objectives, tokenizer)
 
 
@@ -178,14 +219,16 @@ def split_figures(
         "parameters": plan.shape.parameters,
         "tokens": figures["tokens"],
         "steps": figures["steps"],
-        "validation_bits_per_byte": figures["validation_bits_per_byte"],
+        **{name: figures[name] for name in HELD_OUT if name in figures},
         "validation_bytes": figures["validation_bytes"],
         "xz_bits_per_byte": xz_bits_per_byte,
+        "sources": figures["sources"],
         # plan.fixed of a replay, key for key
         "decided": {
             "size": {"layers": plan.shape.layers, "width": plan.shape.width},
             "steps": figures["steps"],
             "decisions": figures["decisions"],
+            "skipped": figures["skipped"],
             "precision": plan.precision,
             "compiled": plan.compiled,
         },
@@ -213,6 +256,7 @@ def _fit(
         work = Work(
             config=config,
             plan=plan,
+            began_at=started,
             tokens=tokens,
             tokenizer=tokenizer,
             run=run_path,

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from components.training.batch import Batch, next_token_batch
 from components.training.model import build
 from components.training.optimizer import Rates
-from components.training.shape import Shape
+from components.training.shape import Shape, stand_in
 from components.training.trainer import DTYPES, Precision, Recipe, Trainer, World
 
 # Rates do not change the speed of a step; these keep random tokens from giving infinities.
@@ -32,7 +33,11 @@ MINIMUM_STEPS = 3
 def step_seconds(
     shape: Shape, precision: Precision, *, samples: int, sequence_length: int, device: str, limit_seconds: float
 ) -> float:
-    """The fastest of a few eager steps of one micro-batch: other processes can only slow a step down."""
+    """The fastest of a few eager steps of one micro-batch: other processes can only slow a step down.
+
+    A checkpoint that is gone on from is timed as a llama of its sizes; an encoder-decoder reads half of each window on
+    each side.
+    """
     recipe = Recipe(
         precision=precision,
         compiled=False,
@@ -42,9 +47,14 @@ def step_seconds(
         validate_every_steps=1,
         checkpoint_seconds=float("inf"),
     )
-    trainer = Trainer(build(shape, 0, 0), recipe, World(device=device), lambda _: None)
+    timed = shape if shape.counted is None else stand_in(shape)
+    trainer = Trainer(build(timed, 0, 0), recipe, World(device=device), lambda _: None)
     windows = np.random.default_rng(0).integers(0, shape.vocabulary_size, size=(samples, sequence_length + 1))
     batch = next_token_batch(windows)
+    if shape.kind == "encoder-decoder":
+        half = sequence_length // 2
+        left, right = batch.inputs[:, :half], batch.positions[:, :half]
+        batch = replace(next_token_batch(windows[:, half:]), encoder_inputs=left, encoder_positions=right)
     trainer.warm_up(batch)
     return min(_timed_steps(trainer, batch, limit_seconds))
 

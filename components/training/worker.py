@@ -10,48 +10,47 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from components.core.artifact import write_file
-from components.tokens.special import END_OF_TEXT_ID, FIM_PAD_ID
-from components.tokens.split import sample_of
-from components.tokens.store import TokenStore
-from components.training import checkpoint
+from components.tokens.special import SpecialTokens
+from components.training import checkpoint, continued
 from components.training.engine import Outcome, train
 from components.training.figures import Report
+from components.training.held_out import Validation, nats_per_label
 from components.training.model import build
 from components.training.optimizer import Rates
 from components.training.pace import Pace
+from components.training.prefetch import Prefetched
+from components.training.reading import reads_by_source
 from components.training.samples import Samples
 from components.training.schedule import Schedule, fixed
+from components.training.spikes import RECORDS, Rules, Watch
 from components.training.trainer import Recipe, Trainer, World
-from components.training.validation import bits_per_byte, nats
 from components.training.work import Work
 
 HISTORY_COLUMNS = ("step", "tokens", "loss", "learning_rate", "validation_bits_per_byte")
 
 
-class Validation:
-    """Held-out documents, drawn once by the seed."""
-
-    def __init__(self, work: Work, limit_bytes: int, device: str) -> None:
-        store = TokenStore(work.tokens, "validation")
-        num_bytes = pl.read_parquet(work.tokens / "validation.documents.parquet", columns=["bytes"])["bytes"].to_numpy()
-        self.indices = sample_of(num_bytes, limit_bytes, work.config.seed)
-        self.documents = [store.document(int(index)) for index in self.indices]
-        self.num_bytes = int(num_bytes[self.indices].sum())
-        self.context = work.plan.sequence_length
-        self.device = device
-
-    def __call__(self, model: PreTrainedModel) -> float:
-        """Bits per byte."""
-        total = nats(model, self.documents, self.context, END_OF_TEXT_ID, self.device)
-        return bits_per_byte(total, self.num_bytes)
+def model_of(work: Work, special: SpecialTokens) -> PreTrainedModel:
+    """The model that the run begins with: new, or a checkpoint's. Raises CheckpointError for a useless one."""
+    plan = work.plan
+    if plan.initial is None:
+        return build(plan.shape, work.config.seed, special.end_of_text)
+    assert work.config.init_from is not None, "the driver has compared plan and config"
+    return continued.load(
+        Path(work.config.init_from),
+        plan.shape,
+        known_tokens=plan.initial.known_tokens,
+        tokens=plan.initial.vocabulary_size,
+        end_of_text=special.end_of_text,
+        rope_scaling=plan.rope_scaling,
+    )
 
 
 def recipe_of(work: Work) -> Recipe:
@@ -61,7 +60,14 @@ def recipe_of(work: Work) -> Recipe:
         precision=plan.precision,
         compiled=plan.compiled,
         micro_batch_samples=plan.micro_batch_samples,
-        rates=Rates(**config.rates.model_dump()),
+        rates=Rates(
+            **config.peak_rates.model_dump(),
+            optimizer=config.update.optimizer,
+            adamw_matrix=config.update.adamw_matrix,
+            average_decay=config.update.average_decay,
+        ),
+        z_loss=config.update.z_loss,
+        flops_per_token=plan.shape.training_flops_per_token(plan.sequence_length),
         report_every_steps=config.report_every_steps,
         validate_every_steps=config.validate_every_steps,
         checkpoint_seconds=config.checkpoint_seconds,
@@ -75,8 +81,13 @@ def schedule_of(work: Work) -> Schedule:
     config, plan = work.config, work.plan
     decisions = list(plan.decisions)
     if plan.steps is not None and not decisions:
-        decisions = [(plan.steps - max(1, round(plan.steps * config.decay_share)), plan.steps)]
-    return fixed(config.warmup_steps, config.final_share, decisions)
+        decisions = [(plan.steps - max(1, round(plan.steps * decay_share_of(work))), plan.steps)]
+    return fixed(config.warmup_steps, config.final_share, decisions, config.update.schedule)
+
+
+def decay_share_of(work: Work) -> float:
+    """The share of a run in which the rate falls: all of it along a cosine."""
+    return 1.0 if work.config.update.schedule == "cosine" else work.config.decay_share
 
 
 def pace_of(work: Work, world: World, agree: Callable[[float], float]) -> Pace | None:
@@ -91,7 +102,7 @@ def pace_of(work: Work, world: World, agree: Callable[[float], float]) -> Pace |
         seconds = max(work.plan.training_seconds / 2, work.training_ends_at - time.time())
         write_file(path, json.dumps({"training_seconds": seconds}).encode())
     seconds = json.loads(path.read_bytes())["training_seconds"] if world.rank == 0 else 0.0
-    return Pace(training_seconds=agree(seconds), decay_share=work.config.decay_share)
+    return Pace(training_seconds=agree(seconds), decay_share=decay_share_of(work))
 
 
 def train_worker(
@@ -106,46 +117,83 @@ def train_worker(
     if work.plan.mode == "fixed":
         torch.use_deterministic_algorithms(True)
     notes: list[str] = []
-    samples = Samples(work, world.rank, world.size)
-    model = build(work.plan.shape, work.config.seed, END_OF_TEXT_ID)
-    trainer = Trainer(model, recipe_of(work), world, notes.append)
+    schedule = schedule_of(work)
+    samples = Samples(work, world.rank, world.size, schedule)
+    special = SpecialTokens.read(work.tokenizer)
+    trainer = Trainer(model_of(work, special), recipe_of(work), world, notes.append)
     warmed = time.monotonic()
     trainer.warm_up(samples(0))
     warm_up_seconds = time.monotonic() - warmed
     pace = pace_of(work, world, agree)
-    validation = Validation(work, work.config.validation_bytes, world.device)
+    is_decoder = work.plan.shape.kind == "decoder"  # others have no bits per byte, and are measured at the end
+    validate = Validation(work, work.config.validation_bytes, world.device) if is_decoder else None
 
     def tell(row: Report) -> None:
         report({**asdict(row), "notes": notes.copy(), "training_seconds": pace.training_seconds if pace else None})
         notes.clear()
 
-    schedule = schedule_of(work)
-    with checkpoint.held(work.run) if world.rank == 0 else nullcontext():
+    watch = Watch(Rules(**work.config.spikes.model_dump()), samples, work.run)
+    with (
+        checkpoint.held(work.run) if world.rank == 0 else nullcontext(),
+        Prefetched(samples, samples.basis) as batches,
+    ):
         outcome = train(
-            trainer, batches=samples, schedule=schedule, pace=pace, run=work.run, report=tell, validate=validation
+            trainer,
+            batches=batches,
+            schedule=schedule,
+            pace=pace,
+            run=work.run,
+            report=tell,
+            validate=validate,
+            began_at=work.began_at,
+            watch=watch,
+            sources=samples.sources,
         )
         if world.rank != 0:
             return {}
-        figures = _finish(work, trainer, outcome, schedule)
+        figures = _finish(work, trainer, outcome, schedule) | _read(work, samples, watch, outcome)
     compiled = trainer.loss is not trainer.eager and work.plan.compiled
     return {**figures, "warm_up_seconds": warm_up_seconds, "compiled": compiled}
+
+
+def _read(work: Work, samples: Samples, watch: Watch, outcome: Outcome) -> dict[str, Any]:
+    """Leave the records of spikes beside the model; what of each source was read, and what was passed over."""
+    lines = [json.dumps(record) + "\n" for record in watch.records]
+    (work.run / "export" / RECORDS).write_text("".join(lines))
+    return {
+        "spikes": len(watch.records),
+        "skipped": samples.skipped,
+        "sources": reads_by_source(
+            samples.windows(),
+            steps=outcome.steps,
+            batch_samples=work.plan.batch_samples,
+            skipped=samples.skipped,
+        ),
+    }
 
 
 def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) -> dict[str, Any]:
     """Validate in float32, export, and say how it went."""
     export = work.run / "export"
     export.mkdir(parents=True, exist_ok=True)
-    model = build(work.plan.shape, work.config.seed, END_OF_TEXT_ID)
+    special = SpecialTokens.read(work.tokenizer)
+    model = model_of(work, special)
     last = checkpoint.Checkpoint(work.run / checkpoint.name_of(outcome.steps))
     last.verify()  # of sharded weights no worker holds all: they are gathered by reading them
-    model.load_state_dict(last.weights(), strict=not work.plan.shape.tied)
+    weights = last.weights(checkpoint.AVERAGE if work.config.update.average_decay else checkpoint.WEIGHT)
+    model.load_state_dict(weights, strict=not work.plan.shape.tied)
     model.to(trainer.world.device).eval()
     started = time.monotonic()
     validation = Validation(work, work.config.final_validation_bytes, trainer.world.device)
-    bits = validation(model)
+    if work.plan.shape.kind == "decoder":
+        measured = {"validation_bits_per_byte": validation(model)}
+    else:
+        measured = {"validation_nats_per_label": nats_per_label(model, work, trainer.world.device)}
     seconds = time.monotonic() - started
-    model.config.use_cache = True
-    model.generation_config = GenerationConfig(eos_token_id=END_OF_TEXT_ID, pad_token_id=FIM_PAD_ID)
+    model.config.use_cache = work.plan.shape.kind != "encoder"
+    if work.plan.shape.kind != "encoder":
+        pad = special.end_of_text if special.pad is None else special.pad
+        model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=pad)
     model.save_pretrained(export)
     with (export / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, HISTORY_COLUMNS)
@@ -158,7 +206,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         "tokens": outcome.tokens,
         "decisions": schedule.decisions,
         "history_rows": len(outcome.history),
-        "validation_bits_per_byte": bits,
+        **measured,
         "validation_bytes": validation.num_bytes,
         "validation_indices": validation.indices.tolist(),
         "training_seconds": outcome.seconds,
