@@ -4,7 +4,6 @@ The plan divides the time once; here what is really left is divided again whenev
 was late shrinks what follows, never checks or evaluation, and one that was early lets it grow.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +11,20 @@ from pathlib import Path
 
 import psutil
 
+from components.core import services
 from components.core.config import Settings, digest_of
 from components.core.errors import ConfigError
 from components.training import durations
 from components.training.budget import Needs, deadline_seconds, share_out, shortest_hours
 from components.training.config import Plan
 from components.training.durations import Duration
-from components.training.groups.reserves import TIMED
+from components.training.groups.reserves import START, TIMED
 from flows import graph
 from flows.params import Params
 from flows.stage import StageResult
 
 # The command line's process starts Prefect's server before the cycle; one that is older was not started for a cycle.
 MAX_STARTUP_SECONDS = 120.0
-# What the command needs around its stages: servers and imports before them (quiet: 9 s), the report after them.
-AROUND_SECONDS = 12.0
 # A plan is off by so much before anybody is told.
 TOLD_SECONDS, TOLD_SHARE = 5.0, 0.05
 
@@ -39,6 +37,8 @@ def began() -> float:
 
 def parameters_of(params: Params, stage: str) -> str:
     """Digest of what a stage is told to do; other parameters are another amount of work."""
+    if stage == START:
+        return ""
     parts = [params.release, params.serving] if stage == "release" else [getattr(params, stage)]
     return digest_of([each.digest for each in parts])
 
@@ -67,6 +67,8 @@ class Deadline:
         self._params = params
         self._names = list(names)
         self._durations = comparable(params, settings.state)
+        if not settings.prefect_url and services.running(settings, "prefect") is None:
+            self._keep(START, time.time() - self._started_at, 0.0, None)  # with a server of its own, as measured
         durations.write(settings.state, self._durations)  # `plan` reads them too
 
     def give(self, stage: str, plan: Plan | None, now: float) -> Given | None:
@@ -87,17 +89,23 @@ class Deadline:
         """Keep how long a stage took that really ran, for what follows and for later cycles."""
         if result.status != "ran":
             return
+        startup_seconds = max(0.0, result.seconds - result.work_seconds)
+        self._keep(result.name, startup_seconds, result.work_seconds, given.seconds if given else None)
+        durations.write(self._settings.state, self._durations)
+
+    def _keep(self, stage: str, startup_seconds: float, work_seconds: float, given_seconds: float | None) -> None:
+        """Note one run, at the pace that it leaves the machine with."""
         ran = Duration(
             cycle=self._cycle,
-            stage=result.name,
-            parameters=parameters_of(self._params, result.name),
-            startup_seconds=max(0.0, result.seconds - result.work_seconds),
-            work_seconds=result.work_seconds,
-            given_seconds=given.seconds if given else None,
-            pace=Needs(self._params.plan, self._durations, self._cycle).pace,
+            stage=stage,
+            parameters=parameters_of(self._params, stage),
+            startup_seconds=startup_seconds,
+            work_seconds=work_seconds,
+            given_seconds=given_seconds,
+            pace=1.0,
         )
-        self._durations.append(ran)
-        durations.write(self._settings.state, self._durations)
+        pace = Needs(self._params.plan, [*self._durations, ran], self._cycle).pace
+        self._durations.append(ran.model_copy(update={"pace": pace}))
 
 
 def _told(stage: str, given: float, planned: float, late: float, lack: float) -> str | None:
@@ -118,16 +126,17 @@ def require_possible(params: Params, settings: Settings, stages: Sequence[graph.
     if params.plan.mode != "deadline" or "plan" not in names:
         return
     needs = Needs(params.plan, comparable(params, settings.state))
-    if params.plan.hours >= shortest_hours(needs, AROUND_SECONDS, [*names, "release"]):
+    if params.plan.hours >= shortest_hours(needs, 0.0, [START, *names, "release"]):
         return
     current = graph.current_stages(stages) if before else set()
     unchanged = [each for each in names if each in current and getattr(before, each) == getattr(params, each)]
     if "plan" in unchanged:
         return
-    shortest = shortest_hours(needs, AROUND_SECONDS, [name for name in (*names, "release") if name not in unchanged])
+    to_come = [START, *(name for name in (*names, "release") if name not in unchanged)]
+    shortest = shortest_hours(needs, 0.0, to_come)
     if params.plan.hours < shortest:
         raise ConfigError(
             f"plan.hours is {params.plan.hours:g} ({params.plan.hours * 3600:.0f} s); with every check, the evaluation "
             f"and {params.plan.minimum_training_seconds:.0f} s of pretraining the shortest possible here is "
-            f"{math.ceil(1000 * shortest) / 1000:.3f}"
+            f"{shortest:.3f}"
         )

@@ -15,7 +15,7 @@ from components.core.config import Settings
 from components.core.errors import ConfigError
 from components.training.config import PlanConfig
 from components.training.durations import Duration
-from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, StageReserve, TimedReserve
+from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, TIMED, StageReserve, TimedReserve
 
 SECONDS_PER_HOUR = 3600
 # To be early by this share costs little; to be late is to miss the deadline.
@@ -97,14 +97,14 @@ class Needs:
 
         Of their start-up and of all of them, and the lower one counts: more data than reserved for make the work
         slow on any machine, and imports suffer more from other processes than work does (4.1 times against 3.0 beside
-        ten of them on two cores). Of stages that end by the clock only the start-up tells.
+        ten of them on two cores). Of stages and probes that end by the clock only the start-up tells.
         """
         recent = [each for each in ran if each.stage in self.reserves][-PACE_STAGES:]
         if not recent:
             return 1.0
         startup = sum(each.startup_seconds for each in recent)
         paces = [startup / sum(self.reserves[each.stage].startup for each in recent)]
-        whole = [each for each in recent if not isinstance(self.reserves[each.stage], TimedReserve)]
+        whole = [each for each in recent if each.stage != "plan" and each.stage not in TIMED]
         if whole:
             paces.append(sum(each.seconds for each in whole) / sum(self._usual(each.stage) for each in whole))
         low, high = PACE_LIMITS

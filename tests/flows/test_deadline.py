@@ -36,7 +36,8 @@ def plan_at(params: Params, elapsed: float) -> Plan:
 
 
 def cycle(state: Path, params: Params, names: list[str] = NAMES) -> Deadline:
-    return Deadline(Settings(state=state, cycle="now", cycle_started_at=STARTED), params, names)
+    settings = Settings(state=state, cycle="now", cycle_started_at=STARTED, prefect_url="http://elsewhere")
+    return Deadline(settings, params, names)
 
 
 def result(name: str, seconds: float, work: float, status: str = "ran") -> StageResult:
@@ -105,8 +106,22 @@ def test_a_slow_stage_of_this_cycle_and_its_record_in_the_next_one(tmp_path: Pat
     assert [each.stage for each in kept] == [*BEFORE_PLAN, "evaluate"]
     changed = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"seed": 1})})
     assert parameters_of(changed, "evaluate") != parameters_of(params, "evaluate")
-    Deadline(Settings(state=tmp_path, cycle="next", cycle_started_at=0.0), changed, NAMES)
+    cycle(tmp_path, changed)
     assert [each.stage for each in durations.read(tmp_path)] == list(BEFORE_PLAN), "another evaluation, another amount"
+
+
+def test_with_every_data_stage_cached_the_start_says_how_fast_the_machine_is(tmp_path: Path) -> None:
+    params = params_of()
+    began_at = time.time() - 45.0
+    whole = Deadline(Settings(state=tmp_path, cycle="now", cycle_started_at=began_at), params, NAMES)
+    (start,) = durations.read(tmp_path)
+    assert (start.stage, start.startup_seconds) == ("start", pytest.approx(45.0, abs=1.0))
+    assert Needs(params.plan, [start], "now").pace == pytest.approx(3.0, abs=0.1)
+    plan = plan_at(params, 80)
+    given = whole.give("pretrain", plan, began_at + 80)
+    assert given and given.seconds < plan.stage_seconds["pretrain"] - 100, (
+        "everything after it takes three times as long"
+    )
 
 
 def test_fixed_mode_knows_no_clock(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ class TimedReserve(StageReserve):
 class StageReserves(StepConfig):
     """What is set aside for every stage but pretrain. Those before `plan` count when no cycle says when it began."""
 
+    start: StageReserve = Field(
+        default=StageReserve(startup=14, work=1), description="the command before its first stage: imports, servers"
+    )
     ingest: StageReserve = Field(default=StageReserve(work=7))
     check_raw: StageReserve = Field(default=StageReserve(work=9))
     clean: StageReserve = Field(default=StageReserve(work=8))
@@ -51,6 +54,7 @@ class StageReserves(StepConfig):
     )
 
 
+START = "start"
 BEFORE_PLAN = ("ingest", "check_raw", "clean", "check_clean", "vocabulary", "tokenize")
 AFTER_PRETRAIN = ("sft", "preferences", "align", "evaluate", "release")
 # The stages that end by the clock; what they get is decided anew when each of them starts.
