@@ -9,7 +9,6 @@ Covers: any number of workers on one file system.  Not covered: workers that sha
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import threading
 import time
@@ -23,7 +22,6 @@ import torch
 from torch import Tensor
 
 from components.training.checkpoint import ASIDE, MANIFEST, STATE, Piece, digest, name_of, remove, steps
-from components.training.parallel import World, agreed
 
 # safetensors' names of types. Its own writer copies all tensors first, and the file would be read again to be hashed.
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.uint8: "U8"}
@@ -168,12 +166,6 @@ class Writer:
             if time.monotonic() - started > patience:
                 raise OSError(f"nothing from {', '.join(absent)} within {patience:.0f} s")
             time.sleep(POLL_SECONDS)
-
-
-def opened(run: Path, world: World, keep: int) -> Writer:
-    """This worker's writer, of the same attempt on all workers."""
-    attempt = int(agreed(secrets.randbits(48), world))
-    return Writer(run, rank=world.rank, size=world.size, attempt=attempt, keep=keep)
 
 
 def write(path: Path, content: Iterable[Any]) -> dict[str, Any]:

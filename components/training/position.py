@@ -1,18 +1,20 @@
 """How far a run has come, and how it goes on from a checkpoint. Plain torch."""
 
+import secrets
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from components.training import checkpoint
 from components.training.checkpoint import Piece
 from components.training.checkpoint_writer import Writer
-from components.training.parallel import agreed
+from components.training.parallel import World, agreed
 from components.training.schedule import Schedule
 from components.training.trainer import Trainer
 
-SAVED = ("step", "tokens", "seconds", "step_seconds", "began_at", "history", "losses", "norms", "skipped")
+SAVED = ("step", "tokens", "seconds", "step_seconds", "began_at", "history", "losses", "norms", "skipped", "recent")
 RANDOM = "rng."
 
 
@@ -31,6 +33,12 @@ class Position:
     losses: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    recent: list[tuple[float, float]] = field(default_factory=list)
+
+
+def opened(run: Path, world: World, keep: int) -> Writer:
+    """This worker's writer of checkpoints, of the same attempt on all workers."""
+    return Writer(run, rank=world.rank, size=world.size, attempt=int(agreed(secrets.randbits(48), world)), keep=keep)
 
 
 def resume(trainer: Trainer, writer: Writer, schedule: Schedule) -> Position:
