@@ -82,7 +82,8 @@ class Deadline:
         seconds = share_out(left, following)[stage]
         lack = sum(each.minimum for each in following.values()) - left
         planned_left = sum(plan.stage_seconds[name] for name in following)
-        told = _told(stage, seconds, plan.stage_seconds[stage], planned_left - left, lack)
+        why = _why(seconds < plan.stage_seconds[stage], planned_left - left, left, lack)
+        told = _told(stage, seconds, plan.stage_seconds[stage], why)
         return Given(seconds=seconds, ends_at=now + seconds, told=told)
 
     def took(self, result: StageResult, given: Given | None) -> None:
@@ -108,13 +109,20 @@ class Deadline:
         self._durations.append(ran.model_copy(update={"pace": pace}))
 
 
-def _told(stage: str, given: float, planned: float, late: float, lack: float) -> str | None:
+def _told(stage: str, given: float, planned: float, why: str) -> str | None:
     """One line for who watches, when the plan was corrected by more than a little."""
     if abs(given - planned) <= max(TOLD_SECONDS, TOLD_SHARE * planned):
         return None
-    why = f"the cycle is {abs(late):.0f} s {'late' if late > 0 else 'early'}"
-    short = f"; what must still run needs {lack:.0f} s more than the deadline leaves, nothing is left out"
-    return f"plan corrected: {stage} gets {given:.0f} s instead of {planned:.0f}, {why}{short if lack > 1 else ''}"
+    return f"plan corrected: {stage} gets {given:.0f} s instead of {planned:.0f}, {why}"
+
+
+def _why(less: bool, late: float, left: float, lack: float) -> str:
+    """Why a stage gets less or more than planned: it is late or early, or what follows needs more or less."""
+    if lack > 1:
+        return f"{left:.0f} s are left and {left + lack:.0f} needed: the deadline will be missed, nothing is left out"
+    if less == (late > 0):
+        return f"the cycle is {abs(late):.0f} s {'late' if late > 0 else 'early'}"
+    return f"what follows needs {'more' if less else 'less'} time than planned"
 
 
 def require_possible(params: Params, settings: Settings, stages: Sequence[graph.Stage], before: Params | None) -> None:

@@ -79,7 +79,7 @@ def test_a_late_stage_shrinks_what_follows_and_an_early_one_lets_it_grow(tmp_pat
     assert "30 s early" in str(early.told)
     behind = whole.give("sft", plan, pretrain_ends + 300)
     assert behind and behind.seconds == Needs(params.plan).of("sft").minimum
-    assert "more than the deadline leaves, nothing is left out" in str(behind.told)
+    assert "needed: the deadline will be missed, nothing is left out" in str(behind.told)
     first = whole.give("pretrain", plan, STARTED + 80 + 40)
     assert first and first.seconds == pytest.approx(plan.stage_seconds["pretrain"] - 40)
     assert whole.give("evaluate", plan, pretrain_ends) is None, "no clock ends an evaluation"
