@@ -30,6 +30,7 @@ from components.release.status import read_status
 from components.tokens import adoption
 from components.training import hardware
 from components.training.config import Plan
+from components.training.planning import fitted
 from components.training.shape import kind_of
 from flows import contracts, graph, params, replay, report, stage
 from flows.accepted import Accepted, judge
@@ -46,6 +47,7 @@ Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours fr
 MODEL, BASE = Path("models/aligned"), Path("models/base")
 HARDWARE = Path(".overnight/hardware.json")
 SOURCES = Path(".overnight/sources.json")
+LAWS = Path(".overnight/laws.json")
 INITIAL = Path(".overnight/initial.json")
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
 UNPLANNED_TIMEOUT_SECONDS = 6 * 3600.0
@@ -336,6 +338,7 @@ def configure(
     sources hold now, so that DVC sees all of it. Returns what a person should know of it."""
     params.write_params(replay.text(replayed) if replayed else params.requested(profile, hours, overrides))
     hardware.write(HARDWARE)
+    fitted.ensure(LAWS)
     adoption.write_initial_path(params.read_params().pretrain.init_from, INITIAL)
     return fingerprint.write(params.read_params().ingest.sources, SOURCES)
 

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core.config import StepConfig
 from components.tokens.initial import Initial
 from components.training.groups.experts import ExpertsConfig
+from components.training.groups.faults import FaultsConfig
 from components.training.groups.fit import EconomicsConfig, FitConfig
-from components.training.groups.objectives import ObjectivesConfig
 from components.training.groups.mixture import MixtureConfig
+from components.training.groups.objectives import ObjectivesConfig
 from components.training.groups.rates import RatesConfig
 from components.training.groups.reserves import StageReserves
 from components.training.groups.size import Size
@@ -43,7 +44,9 @@ class FixedRun(StepConfig):
         default=(),
         description="(step, last step) of each decision of the decay; empty: pretrain.decay_share of the steps",
     )
-    skipped: tuple[int, ...] = Field(default=(), description="numbers of batches that no step reads, beside pretrain.skip")
+    skipped: tuple[int, ...] = Field(
+        default=(), description="numbers of batches that no step reads, beside pretrain.skip"
+    )
     precision: Precision = Field(default="float32", description="what the model computes in; masters are float32")
     compiled: bool = Field(default=False, description="compile the model")
 
@@ -125,6 +128,7 @@ class PretrainConfig(StepConfig):
     validation_bytes: int = Field(50_000, ge=1, description="held-out bytes of the validation during training")
     final_validation_bytes: int = Field(600_000, ge=1, description="held-out bytes of the last one; all if fewer")
     checkpoint_seconds: float = Field(20, ge=0, description="between checkpoints")
+    faults: FaultsConfig = Field(default_factory=FaultsConfig, description="workers that fail, hang or are too few")
     seed: int = Field(0, ge=0, description="weights, order of the samples, objectives, validation sample")
 
     @property
@@ -144,6 +148,17 @@ def objection(config: PretrainConfig, architecture: str) -> str | None:
     return refusal and f"{refusal} (the architecture is {architecture})"
 
 
+class Prediction(BaseModel):
+    """A loss that a run is expected to reach, with its interval."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float
+    value: float
+    high: float
+    unit: str
+
+
 class Alternative(BaseModel):
     """A size that was looked at, and what the time would give it. Losses are the laws' own, in nats per token of the
     tokenizers they were fitted with: for comparison between sizes only."""
@@ -158,6 +173,12 @@ class Alternative(BaseModel):
     tokens_per_parameter: float
     hoffmann_loss: float
     besiroglu_loss: float
+    training_seconds: float
+    micro_batch_samples: int | None = Field(description="largest that fits the memory; None: not even one window")
+    memory_bytes: float = Field(description="of one worker at that micro-batch")
+    predicted: Prediction | None = Field(description="by a law fitted on this corpus; None without one")
+    train_cost: float = Field(description="of pretraining alone, in the currency of price_per_hour")
+    serve_cost: float = Field(description="of plan.economics.inference_tokens, likewise")
 
 
 class Plan(BaseModel):
@@ -188,4 +209,5 @@ class Plan(BaseModel):
         default=(), description="sizes looked at, smallest first; empty in fixed mode"
     )
     measured: dict[str, float] = Field(default_factory=dict, description="the probe; empty in fixed mode")
+    predicted: Prediction | None = Field(default=None, description="loss of the planned run by the corpus's own law")
     notes: tuple[str, ...] = Field(default=(), description="why things were chosen")

@@ -1,16 +1,16 @@
 """Turn a deadline into sizes, tokens and seconds for every stage.
 
-Reads   the statistics of the token files (`--tokens`) and this machine's description (`--hardware`)
+Reads   the statistics of the token files (`--tokens`), this machine's description (`--hardware`), and the scaling law
+        that was fitted on this corpus, or {} (`--laws`)
 Writes  plan.json (components.training.config.Plan)
 Deadline mode: pretrain gets what the deadline leaves after the time already spent and the reserves of later stages; a
-few steps with the very engine give the speed of each size; the largest size that still sees enough tokens per parameter
-is chosen.  Fixed mode: everything is copied from params.yaml and nothing is measured.
-Not covered: prices, memory, correction during the cycle (pretrain alone corrects itself, by its clock).
+few steps with the very engine give the speed of each size, and planning.choose says which one is trained.  Fixed mode:
+everything is copied from params.yaml and nothing is measured.
+Not covered: correction during the cycle (the flow's when a stage starts, pretrain's by its clock).
 """
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,23 @@ from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
+from components.tokens.initial import INITIAL, Initial
 from components.training import durations
 from components.training.budget import Needs, deadline_seconds, divide, elapsed_seconds
-from components.training.config import Alternative, Plan, PlanConfig, Precision, Size
-from components.training.laws import BESIROGLU, HOFFMANN
-from components.training.shape import Shape, shape_of
+from components.training.config import Plan, PlanConfig
+from components.training.groups.size import Size
+from components.training.planning import fitted
+from components.training.planning.fitted import FittedLaw, domain_of
+from components.training.planning.hardware_table import Machine, machine_here
+from components.training.planning.outlook import law_for, look
+from components.training.shape import Counts, Shape, shape_of
 
-# A shape is probed for at most this share of probe_seconds; the compiler's check takes the rest.
-SHARE_PER_SIZE = 0.15
 
-
-def shape_for(config: PlanConfig, size: Size, vocabulary_size: int) -> Shape:
-    """The shape of one size. Raises ConfigError when heads and width do not fit."""
+def shape_for(config: PlanConfig, size: Size, vocabulary_size: int, initial: Initial | None = None) -> Shape:
+    """The shape of one size, or of the checkpoint that is gone on from. Raises ConfigError when heads and width do not
+    fit, or when the checkpoint's positions cannot be stretched to plan.sequence_length."""
+    if initial is not None:
+        return continued(config, initial)
     try:
         return shape_of(
             architecture=config.architecture,
@@ -42,35 +47,46 @@ def shape_for(config: PlanConfig, size: Size, vocabulary_size: int) -> Shape:
             head_width=config.head_width,
             queries_per_key_value=config.queries_per_key_value,
             rope_theta=config.rope_theta,
-            tied=config.tied,
+            tied=config.tied or config.architecture == "t5",
+            experts=config.experts.number,
+            experts_per_token=config.experts.per_token,
+            balance=config.experts.balance,
         )
     except ValueError as error:
         raise ConfigError(f"plan: {error}; change plan.ladder, plan.fixed.size or plan.head_width") from error
 
 
-def choose(alternatives: Mapping[Size, Alternative], minimum_tokens_per_parameter: float) -> Size:
-    """The largest size that sees enough tokens per parameter; the smallest one when none does."""
-    enough = [size for size, each in alternatives.items() if each.tokens_per_parameter >= minimum_tokens_per_parameter]
-    by_parameters = sorted(enough or alternatives, key=lambda size: alternatives[size].parameters)
-    return by_parameters[-1] if enough else by_parameters[0]
-
-
-def alternative(shape: Shape, tokens_per_second: float, training_seconds: float) -> Alternative:
-    """What a size would see in the time, and what published laws would say of it."""
-    tokens = int(tokens_per_second * training_seconds)
-    return Alternative(
-        layers=shape.layers,
-        width=shape.width,
-        parameters=shape.parameters,
-        tokens_per_second=tokens_per_second,
-        tokens=tokens,
-        tokens_per_parameter=tokens / shape.parameters,
-        hoffmann_loss=HOFFMANN.loss(shape.parameters, tokens),
-        besiroglu_loss=BESIROGLU.loss(shape.parameters, tokens),
+def continued(config: PlanConfig, initial: Initial) -> Shape:
+    """The shape of a checkpoint with the rows that its tokenizer needs. Raises ConfigError for a context beyond it."""
+    if config.sequence_length > initial.context and initial.positions != "rotary":
+        raise ConfigError(
+            f"plan.sequence_length is {config.sequence_length}, the checkpoint's context is {initial.context} and its "
+            f"positions are {initial.positions}, which cannot be stretched; set it to at most {initial.context}"
+        )
+    rows = max(initial.rows, initial.vocabulary_size)
+    added = (rows - initial.rows) * initial.width
+    return Shape(
+        architecture=initial.model_type,
+        vocabulary_size=rows,
+        context=max(initial.context, config.sequence_length),
+        layers=initial.layers,
+        width=initial.width,
+        heads=initial.heads,
+        key_value_heads=initial.key_value_heads,
+        feed_forward=initial.feed_forward,
+        rope_theta=initial.rope_theta,
+        tied=initial.tied,
+        counted=Counts(total=initial.total + added * (1 if initial.tied else 2), active=initial.active + added),
     )
 
 
-def plan_fixed(config: PlanConfig, vocabulary_size: int) -> Plan:
+def _checkpoint(config: PlanConfig, initial: Initial | None) -> dict[str, Any]:
+    """What a plan says of the checkpoint that is gone on from."""
+    stretched = initial is not None and config.sequence_length > initial.context
+    return {"initial": initial, "rope_scaling": config.rope_scaling if stretched else None}
+
+
+def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None = None) -> Plan:
     """Sizes and steps of params.yaml. A pure function: the same file on every machine."""
     needs = Needs(config)
     reserves = {name: needs.of(name).wanted for name in needs.reserves}
@@ -78,7 +94,8 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int) -> Plan:
         mode="fixed",
         deadline_hours=config.hours,
         stage_seconds={**reserves, "pretrain": max(1.0, deadline_seconds(config) - sum(reserves.values()))},
-        shape=shape_for(config, config.fixed.size, vocabulary_size),
+        shape=shape_for(config, config.fixed.size, vocabulary_size, initial),
+        **_checkpoint(config, initial),
         sequence_length=config.sequence_length,
         batch_samples=config.batch_samples,
         micro_batch_samples=config.micro_batch_samples,
@@ -92,99 +109,68 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int) -> Plan:
     )
 
 
-def plan_deadline(config: PlanConfig, vocabulary_size: int, settings: Settings) -> Plan:
+def plan_deadline(
+    config: PlanConfig,
+    tokens: Manifest,
+    machine: Machine,
+    settings: Settings,
+    initial: Initial | None = None,
+    law: FittedLaw | None = None,
+) -> Plan:
     """Measure, then choose. Raises ConfigError when the deadline cannot be met."""
     needs = Needs(config, durations.read(settings.state), settings.cycle)
-    seconds = divide(needs, elapsed_seconds(needs, settings, time.time()))  # refuse before measuring
-    around = needs.around_training
-    compiled, notes = _compiles(config, seconds["pretrain"] - around)
-    around += config.compile_seconds if compiled else 0.0
-    precision, measured = _precision(config, shape_for(config, config.ladder[0], vocabulary_size), compiled)
-    alternatives: dict[Size, Alternative] = {}
-    for size in config.ladder:
-        shape = shape_for(config, size, vocabulary_size)
-        speed = _tokens_per_second(config, shape, precision, compiled)
-        alternatives[size] = alternative(shape, speed, max(1.0, seconds["pretrain"] - around))
-        if alternatives[size].tokens_per_parameter < config.minimum_tokens_per_parameter:
-            break
-    size = choose(alternatives, config.minimum_tokens_per_parameter)
+    vocabulary_size = int(tokens.statistics["vocabulary_size"])
+    known, why = (None, None) if initial else law_for(config, law, domain_of(tokens, config))
+    found = look(
+        config,
+        machine,
+        needs,
+        elapsed_seconds=elapsed_seconds(needs, settings, time.time()),
+        sizes=config.ladder if initial is None else (Size(layers=initial.layers, width=initial.width),),
+        shape_of=lambda size: shape_for(config, size, vocabulary_size, initial),
+        law=known,
+        why_no_law=why,
+        corpus_tokens=tokens.statistics.get("train_tokens"),
+    )
     seconds = divide(needs, elapsed_seconds(needs, settings, time.time()))
+    chosen = found.rows[found.chosen]
     return Plan(
         mode="deadline",
         deadline_hours=config.hours,
         stage_seconds=seconds,
-        shape=shape_for(config, size, vocabulary_size),
+        shape=shape_for(config, found.chosen, vocabulary_size, initial),
+        **_checkpoint(config, initial),
         sequence_length=config.sequence_length,
         batch_samples=config.batch_samples,
-        micro_batch_samples=config.micro_batch_samples,
+        micro_batch_samples=chosen.micro_batch_samples or 1,
         num_workers=config.num_workers,
         device=config.device,
-        precision=precision,
-        compiled=compiled,
-        training_seconds=seconds["pretrain"] - around,
+        precision=found.precision,
+        compiled=found.compiled,
+        training_seconds=seconds["pretrain"] - found.around_seconds,
         finish_seconds=needs.finish,
-        expected_tokens=alternatives[size].tokens,
-        alternatives=tuple(alternatives.values()),
-        measured=measured | {"pace": needs.pace},
-        notes=(f"this machine takes {needs.pace:.2f} times the reserved seconds", *notes),
+        expected_tokens=chosen.tokens,
+        alternatives=tuple(found.rows.values()),
+        predicted=chosen.predicted,
+        measured=found.measured,
+        notes=(f"this machine takes {needs.pace:.2f} times the reserved seconds", *found.notes, found.reason),
     )
 
 
-def _compiles(config: PlanConfig, training_seconds: float) -> tuple[bool, tuple[str, ...]]:
-    left = training_seconds - config.compile_seconds
-    if left < max(config.compile_from_seconds, config.minimum_training_seconds):
-        return False, (f"eager: compilation would leave {left:.0f} s for training",)
-    from components.training import probe  # noqa: PLC0415 - torch takes seconds, fixed mode needs none of it
-
-    fault = probe.compiler_fault()
-    return fault is None, (f"eager: no working compiler ({fault})",) if fault else ()
-
-
-def _precision(config: PlanConfig, shape: Shape, compiled: bool) -> tuple[Precision, dict[str, float]]:
-    """The faster precision, and the figures it was chosen by (per second; more is better)."""
-    from components.training import probe  # noqa: PLC0415 - as above
-
-    limit = config.probe_seconds * SHARE_PER_SIZE
-    rows = config.micro_batch_samples * config.sequence_length
-    figures: dict[Precision, float] = {}
-    for precision in ("float32", "bfloat16"):
-        if compiled:
-            figures[precision] = probe.multiplication_flops(precision, shape, rows, config.device, limit / 2)
-        else:
-            figures[precision] = _tokens_per_second(config, shape, precision, compiled)
-    unit = "multiplication_flops" if compiled else "tokens_per_second"
-    return max(figures, key=lambda each: figures[each]), {f"{each}_{unit}": value for each, value in figures.items()}
-
-
-def _tokens_per_second(config: PlanConfig, shape: Shape, precision: Precision, compiled: bool) -> float:
-    """Over all workers; a compiled speed is the eager one times the configured ratio."""
-    from components.training import probe  # noqa: PLC0415 - as above
-
-    seconds = probe.step_seconds(
-        shape,
-        precision,
-        samples=config.micro_batch_samples,
-        sequence_length=config.sequence_length,
-        device=config.device,
-        limit_seconds=config.probe_seconds * SHARE_PER_SIZE,
-    )
-    tokens = config.micro_batch_samples * config.sequence_length
-    # Workers on one machine's cores share them; each GPU is a machine of its own.
-    workers = config.num_workers if config.device == "cuda" else 1
-    return tokens / seconds * workers * (config.compiled_speedup if compiled else 1.0)
-
-
-def run(config: PlanConfig, *, tokens: Path, hardware: Path, out: Path) -> Manifest:
+def run(config: PlanConfig, *, tokens: Path, hardware: Path, laws: Path, out: Path) -> Manifest:
     """Write plan.json. Raises ConfigError for a deadline that is too short, DataError for an unreadable description."""
     manifest = artifact.read(tokens, verify=False)
-    machine = _read_hardware(hardware)
+    machine, law = _read_hardware(hardware), fitted.read(laws)
     vocabulary_size = int(manifest.statistics["vocabulary_size"])
+    found = manifest.statistics.get(INITIAL)
+    initial = None if found is None else Initial.model_validate(found)
     events = Events("plan")
     with artifact.create(out, stage="plan", config=config, inputs=[manifest], code=Path(__file__)) as draft:
         if config.mode == "fixed":
-            plan = plan_fixed(config, vocabulary_size)
+            plan = plan_fixed(config, vocabulary_size, initial)
         else:
-            plan = plan_deadline(config, vocabulary_size, read_settings())
+            here = machine_here(machine, config.device, config.num_workers)
+            plan = plan_deadline(config, manifest, here, read_settings(), initial, law)
         (draft.path / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
         draft.statistics = {"parameters": plan.shape.parameters, "mode": plan.mode}
         draft.run = {"hardware": machine}
@@ -215,8 +201,11 @@ def _tell(events: Events, plan: Plan) -> None:
     for each in plan.alternatives:
         events.note(
             f"{each.layers} x {each.width}: {each.parameters:,} parameters, {each.tokens_per_second:,.0f} tokens/s, "
-            f"{each.tokens_per_parameter:.1f} tokens per parameter"
+            f"{each.tokens_per_parameter:.1f} tokens per parameter, {each.memory_bytes / 1e9:.1f} GB"
         )
+    if plan.predicted:
+        found = plan.predicted
+        events.note(f"predicted: {found.value:.3f} {found.unit} ({found.low:.3f} to {found.high:.3f})")
 
 
 if __name__ == "__main__":

@@ -51,10 +51,12 @@ def make_inputs(folder: Path) -> None:
         )
         draft.statistics = statistics
     (folder / "hardware.json").write_text("{}")
+    (folder / "laws.json").write_text("{}")
     plan.run(
         PlanConfig.model_validate_json(json.dumps(PLAN)),
         tokens=folder / "tokens",
         hardware=folder / "hardware.json",
+        laws=folder / "laws.json",
         out=folder / "plan",
     )
 

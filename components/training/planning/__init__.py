@@ -1,0 +1,1 @@
+"""Sizes, tokens, memory, cost and odds of a run that has not begun."""
