@@ -1,16 +1,42 @@
 """What the loop says of itself every few steps. Plain torch."""
 
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from components.training.batch import Batch
+from components.training.memory import peak_bytes
+from components.training.parallel import summed
 from components.training.position import Position
 from components.training.schedule import Schedule
+from components.training.trainer import DTYPES, Gradients, Trainer
+
+PEAK_SECONDS = 0.5
+PEAK_SIDE = {"cpu": 2048, "cuda": 8192}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What the loop says every few steps. Means since the last report; seconds of training since its start."""
+    """What the loop says every few steps. Means since the last report.
+
+    seconds             of training since the run's start, of attempts before this one too
+    tokens_per_second   tokens of all workers over seconds of training: what the loop does beside its steps (reading,
+                        validation, waiting for checkpoints) counts as time
+    flops_utilisation   FLOPs that the model needs (6 per parameter and token, and attention's; not what a recipe adds:
+                        Muon's, recomputation) over seconds in steps, as a share of what this worker's device makes of
+                        one large product (`gemm_flops`) in the compute precision; None where the needs are not known
+    goodput             share of the time since the stage began, attempts before this one and their interruptions
+                        included, in steps that count: not start-up, compilation, waits for data and checkpoints,
+                        validation, or steps that a resumed run takes again
+    memory_bytes        the most that was held so far: tensors on a GPU, the worker's process on a CPU
+    data_stall_seconds  this worker waited for batches
+    loss_by_source      mean nats per label of each source that was read, over all workers, where there are several;
+                        since the last report or, right after a run was resumed, since then
+    """
 
     step: int
     tokens: int
@@ -21,16 +47,64 @@ class Report:
     seconds: float
     total_steps: int | None
     validation_bits_per_byte: float | None
+    flops_utilisation: float | None
+    goodput: float
+    memory_bytes: int
+    data_stall_seconds: float
+    loss_by_source: dict[str, float]
+
+
+def gemm_flops(dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of a square product, 2048 on a CPU and 8192 on a GPU: the fastest within half a second."""
+    side = PEAK_SIDE[torch.device(device).type]
+    left = torch.ones(side, side, dtype=dtype, device=device)
+    wait: Callable[[], object] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    until, best, rounds = time.monotonic() + PEAK_SECONDS, float("inf"), 0
+    while rounds < 3 or time.monotonic() < until:
+        wait()
+        started = time.perf_counter()
+        left @ left
+        wait()
+        best = min(best, time.perf_counter() - started)
+        rounds += 1
+    return 2 * side**3 / best
 
 
 class Gathered:
-    """Losses and norms since the last report."""
+    """Losses, norms and seconds in steps since the last report. Times one large product, so make it before the clock of
+    a run starts."""
 
-    def __init__(self, position: Position) -> None:
+    def __init__(self, position: Position, trainer: Trainer, sources: Sequence[str] = ()) -> None:
+        self.sources = sources
+        self.by_source = np.zeros((2, len(sources)))  # nats, labels
+        self.stall_seconds = 0.0
+        self.rate = 0.0
+        self.world = trainer.world
+        self.seconds_per_token: float | None = None  # of this worker's device at its peak
+        if trainer.recipe.flops_per_token is not None:
+            peak = gemm_flops(DTYPES[trainer.recipe.precision], self.world.device)
+            self.seconds_per_token = trainer.recipe.flops_per_token / self.world.size / peak
+        self.follow(position)
+
+    def follow(self, position: Position) -> None:
+        """Go on from a position: the first one, or an earlier one that the run went back to."""
         self.losses = position.losses
         self.norms = position.norms
-        self.rate = 0.0
-        self.since = (position.tokens, position.seconds)
+        self.since = (position.tokens, position.seconds, position.step_seconds)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what a block takes as waiting for data."""
+        started = time.perf_counter()
+        yield
+        self.stall_seconds += time.perf_counter() - started
+
+    def add_samples(self, batch: Batch, found: Gradients) -> None:
+        """One step's losses by source."""
+        if len(self.sources) > 1:
+            num = len(self.sources)
+            self.by_source[0] += np.bincount(batch.sources, found.sample_nats, minlength=num)
+            self.by_source[1] += np.bincount(batch.sources, found.sample_labels, minlength=num)
 
     def add(self, loss: float, norm: float, rate: float) -> None:
         """One step's loss and gradient norm, and the rate of the matrices."""
@@ -40,17 +114,23 @@ class Gathered:
 
     def report(self, position: Position, schedule: Schedule, bits: float | None) -> Report:
         """Means since the last one; adds the row to the history and starts anew."""
-        tokens, seconds = self.since
+        tokens, seconds, step_seconds = self.since
+        new, in_steps = position.tokens - tokens, max(1e-9, position.step_seconds - step_seconds)
         report = Report(
             step=position.step,
             tokens=position.tokens,
             loss=float(np.mean(self.losses)),
             gradient_norm=float(np.mean(self.norms)),
             learning_rate=self.rate,
-            tokens_per_second=(position.tokens - tokens) / max(1e-9, position.seconds - seconds),
+            tokens_per_second=new / max(1e-9, position.seconds - seconds),
             seconds=position.seconds,
             total_steps=schedule.total_steps,
             validation_bits_per_byte=bits,
+            flops_utilisation=self.seconds_per_token and self.seconds_per_token * new / in_steps,
+            goodput=position.step_seconds / max(position.step_seconds, time.time() - position.began_at, 1e-9),
+            memory_bytes=peak_bytes(self.world.device),
+            data_stall_seconds=self.stall_seconds,
+            loss_by_source=self._loss_by_source(),
         )
         position.history.append(
             {
@@ -63,5 +143,14 @@ class Gathered:
         )
         self.losses.clear()
         self.norms.clear()
-        self.since = (position.tokens, position.seconds)
+        self.by_source[:], self.stall_seconds = 0, 0.0
+        self.since = (position.tokens, position.seconds, position.step_seconds)
         return report
+
+    def _loss_by_source(self) -> dict[str, float]:
+        if len(self.sources) < 2:
+            return {}
+        nats, labels = summed(torch.from_numpy(self.by_source).to(self.world.device), self.world).cpu().numpy()
+        return {
+            name: float(nats[number] / labels[number]) for number, name in enumerate(self.sources) if labels[number]
+        }

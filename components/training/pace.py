@@ -23,6 +23,10 @@ class Pace:
     window_share: float = 0.05
     _marks: list[tuple[int, float]] = field(default_factory=list)
 
+    def restart(self) -> None:
+        """Forget the speed so far: the run went back to an earlier step."""
+        self._marks.clear()
+
     def decide(self, schedule: Schedule, step: int, seconds: float) -> None:
         """Take the decision that is due after `step` steps and `seconds` seconds, if one is."""
         if not self._marks:
