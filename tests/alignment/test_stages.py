@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from components.alignment.config import AlignConfig, PreferencesConfig, SftConfi
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError
+from components.core.events import Events
 from components.tokens.special import END_ID, USER_ID
 from components.tokens.text import TextCodec
 
@@ -154,6 +156,39 @@ def test_a_deadline_ends_training_early(world: Path, plan_maker: Callable[..., P
     assert run["startup_seconds"] + run["training_seconds"] < seconds + 5.0
     rates = pl.read_csv(tmp_path / "out" / "history.csv")["learning_rate"]
     assert rates[-1] < 0.2 * rates.max(), "the learning rate falls with the time that is left"
+
+
+def test_what_the_clock_decided_replays_to_the_same_weights(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path))
+    rows = sft.read_pairs(SFT, world / "source", world / "tokens", TextCodec(world / "base"))[1]["sft"]
+
+    def tune(config: SftConfig, seconds: float | None) -> tuple[tuning.Schedule, dict[str, torch.Tensor]]:
+        model = tuning.load_model(world / "base")
+        clock = Clock(started=time.monotonic(), startup_seconds=0.0, seconds=seconds)
+        schedule = tuning.plan_steps(config, len(rows), clock=clock, reserve_seconds=0.0)
+        sft.fine_tune(model, rows, config, world / "base", schedule, Events("sft"))
+        return schedule, model.state_dict()
+
+    config = SFT.model_copy(update={"max_epochs": 1000.0})
+    by_clock, weights = tune(config, 5.0)
+    decided = by_clock.decided()
+    assert decided["decisions"] and 0 < by_clock.last_step < decided["max_steps"]
+    replay = SftConfig.model_validate_json(json.dumps(config.model_dump(mode="json") | decided))
+    fixed, again = tune(replay, None)
+    assert fixed.decided() == decided
+    assert weights.keys() == again.keys() and all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_decisions_bend_the_progress_where_they_were_taken() -> None:
+    clock = Clock(started=0.0, startup_seconds=0.0, seconds=None)
+    schedule = tuning.Schedule(
+        num_steps=100, warmup_fraction=0.0, clock=clock, reserve_seconds=0.0, decisions=[(10, 30), (20, 40)]
+    )
+    assert (schedule.progress(10), schedule.last_step) == (pytest.approx(0.1), 40)
+    assert schedule.progress(20) == pytest.approx(0.55) and schedule.progress(30) == pytest.approx(0.775)
+    assert schedule.progress(40) == 1.0 and schedule.factor(40) == 0.0
 
 
 def test_a_plan_without_the_stage_is_named(world: Path, plan_maker: Callable[..., Path], tmp_path: Path) -> None:
