@@ -19,6 +19,7 @@ LAYERS = (
 )
 # The same loop runs under Ray and alone on a bare GPU box: the engine and all that it imports.
 PLAIN_TORCH = (
+    "attention",
     "batch",
     "checkpoint",
     "continued",

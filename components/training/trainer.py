@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
+from components.training.attention import leave_mask_out
 from components.training.batch import Batch
 from components.training.forward import Tensors, features, output_weight
 from components.training.loss import Loss, token_nats
@@ -86,6 +87,8 @@ class Trainer:
         self.model = model.to(world.device)
         if recipe.activation_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
+        if not recipe.isolate_documents:
+            leave_mask_out(model)
         self.eager = Loss(model, recipe.z_loss)
         if self.sharded:
             shard(self.eager, world, DTYPES[recipe.precision])
