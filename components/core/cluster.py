@@ -4,6 +4,7 @@ A stage calls `connect()`. Outside a cycle (a plain `dvc repro`) it finds no hea
 ends with it.
 """
 
+import atexit
 import contextlib
 import hashlib
 import logging
@@ -83,7 +84,24 @@ def connect() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        if answers():
+            ray.shutdown()
+        else:  # it waits for a dead Ray, 22 s measured, and after 60 s Ray ends the process without a word
+            atexit.unregister(ray.shutdown)
+
+
+def joined_at() -> str:
+    """host:port of the control store of the Ray that this process joined."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def answers() -> bool:
+    """Whether the Ray that this process joined still listens. Always true of one joined by ray://, which tells us
+    itself."""
+    if ray.util.client.ray.is_connected():
+        return True
+    host, _, port = joined_at().rpartition(":")
+    return services.port_open(host, int(port))
 
 
 def run_tasks(

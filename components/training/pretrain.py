@@ -6,7 +6,7 @@ Writes  a Hugging Face directory with the tokenizer's files, and history.csv; st
 A run that was killed anywhere goes on from its last good checkpoint when the same command is given again: checkpoints
 lie under a key of config, code and inputs, and go once the artifact is complete. In deadline mode the time spent before
 a kill counts.
-Not covered: workers that share no file system, restarting a failed worker more than twice.
+Workers that fail are restarted (workers.py). Not covered: workers that share no file system, which are refused.
 
 This process does not import torch: the workers do, while it only waits.
 """
@@ -14,22 +14,18 @@ This process does not import torch: the workers do, while it only waits.
 import lzma
 import shutil
 import time
-import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, get_context, report
-from ray.train.collective import broadcast_from_rank_zero
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from components.core import artifact, cluster
 from components.core.artifact import Manifest
 from components.core.closure import code_digest
 from components.core.config import Settings, digest_of, read_settings
-from components.core.errors import ArtifactError, ConfigError, DataError, OvernightError
+from components.core.errors import ArtifactError, ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
 from components.tokens.adoption import digest_of_checkpoint
@@ -39,67 +35,8 @@ from components.training.mixture import require_tokens
 from components.training.reading import check_reading
 from components.training.work import Work
 
-# Raised by a worker that knows a restart would end the same way; kept apart from failures that are tried again.
-FATAL = "fatal"
-MAX_FAILURES = 2
-# Threads that spin while they wait lose everything to any other process: two of them on two cores fell from 26,000
-# to 2,000 tokens/s beside one busy process; sleeping ones from 24,000 to 11,000.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 NOT_IN_MODEL = {artifact.MANIFEST}
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
-METRICS = (
-    "loss",
-    "gradient_norm",
-    "learning_rate",
-    "tokens_per_second",
-    "validation_bits_per_byte",
-    "flops_utilisation",
-    "goodput",
-    "memory_bytes",
-    "data_stall_seconds",
-)
-
-
-class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
-    """Turns what workers report into events. Runs in Ray Train's controller, on the driver's machine."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        """Worker 0 speaks for all."""
-        events = Events("pretrain", self.settings)
-        row = metrics[0]
-        for note in row["notes"]:
-            events.note(note)
-        if row.get("step") is None:
-            return
-        by_source = {f"loss_{name}": loss for name, loss in row["loss_by_source"].items()}
-        known = {name: row[name] for name in METRICS if row[name] is not None}
-        events.metrics(known | by_source, step=row["step"])
-        if row["training_seconds"] is not None:
-            events.progress(min(row["seconds"], row["training_seconds"]), row["training_seconds"], "seconds")
-        else:
-            events.progress(row["step"], row["total_steps"], "steps")
-
-
-def train_on_ray(content: str) -> dict[str, Any]:
-    """What each Ray Train worker runs. `content` is the JSON of a Work."""
-    from components.training import process_group, worker  # noqa: PLC0415 - torch: in the workers, not in the driver
-    from components.training.continued import CheckpointError  # noqa: PLC0415 - as above
-    from components.training.trainer import NonFiniteLossError, OutOfMemoryError, World  # noqa: PLC0415 - as above
-
-    work = Work.model_validate_json(content)
-    context = get_context()
-    device = f"cuda:{context.get_local_rank()}" if work.plan.device == "cuda" else "cpu"
-    world = World(rank=context.get_world_rank(), size=context.get_world_size(), device=device)
-    with process_group.joined(world, broadcast_from_rank_zero):
-        try:
-            return worker.train_worker(
-                work, world, report=report, agree=lambda value: float(broadcast_from_rank_zero(value))
-            )
-        except (NonFiniteLossError, OutOfMemoryError, CheckpointError, TimeoutError) as error:
-            return {FATAL: str(error)}
 
 
 def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, out: Path) -> Manifest:
@@ -107,7 +44,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     started = time.time()
     inputs = [artifact.read(tokens), artifact.read(tokenizer), artifact.read(plan)]
     planned = read_plan(plan)
-    check_inputs(inputs[0], inputs[1], planned)
+    check_inputs(inputs[0], inputs[1], planned, config.faults.minimum_workers)
     check_objectives(config, planned, tokenizer)
     check_reading(config, tokens, planned.sequence_length)
     located = check_initial(config, inputs[1], planned)
@@ -118,9 +55,22 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     run_path = (settings.state / "checkpoints" / key).resolve()
     run_path.mkdir(parents=True, exist_ok=True)
     events = Events("pretrain")
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        compressed = pool.submit(xz_bytes_of_documents, tokens)
-        figures = _fit(located, planned, tokens.resolve(), tokenizer.resolve(), run_path, started, events)
+    work = Work(
+        config=located,
+        plan=planned,
+        began_at=started,
+        tokens=tokens.resolve(),
+        tokenizer=tokenizer.resolve(),
+        run=run_path,
+        training_ends_at=ends_at(planned, settings, started),
+    )
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        driver = pool.submit(_run_workers)
+        with cluster.connect():
+            events.note(f"Ray joined after {time.time() - started:.1f} s")
+            run_workers = driver.result()
+            compressed = pool.submit(xz_bytes_of_documents, tokens)
+            figures = run_workers(work, settings)
         worked = figures["training_seconds"] + figures["validation_seconds"]
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
         xz_bytes, num_bytes = compressed.result()
@@ -149,7 +99,7 @@ def read_plan(plan: Path) -> Plan:
         raise ArtifactError(f"{path}: not a plan: {' '.join(str(error).split())[:200]}; run plan again") from error
 
 
-def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan) -> None:
+def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan, minimum_workers: int | None = None) -> None:
     """Raise DataError when tokens, tokenizer and plan do not belong together."""
     wanted = tokens.statistics["tokenizer_digest"]
     if wanted != tokenizer.digest:
@@ -165,10 +115,9 @@ def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan) -> None:
             f"{tokens.statistics['train_tokens']} training tokens are not one window of plan.sequence_length "
             f"{plan.sequence_length}; add documents or shorten it"
         )
-    if plan.batch_samples % plan.num_workers:
-        raise DataError(
-            f"plan.batch_samples {plan.batch_samples} cannot be shared by {plan.num_workers} workers evenly"
-        )
+    for size in range(minimum_workers or plan.num_workers, plan.num_workers + 1):
+        if plan.batch_samples % size:
+            raise DataError(f"plan.batch_samples {plan.batch_samples} cannot be shared by {size} workers evenly")
 
 
 def check_initial(config: PretrainConfig, tokenizer: Manifest, plan: Plan) -> PretrainConfig:
@@ -236,59 +185,18 @@ def split_figures(
     return timed, statistics
 
 
-def _fit(
-    config: PretrainConfig,
-    plan: Plan,
-    tokens: Path,
-    tokenizer: Path,
-    run_path: Path,
-    started: float,
-    events: Events,
-) -> dict[str, Any]:
-    """Run the workers to the end and return worker 0's figures. Raises OvernightError in one line."""
-    settings = read_settings()
-    ends_at = None
-    if plan.mode == "deadline":
-        ends_at = (settings.stage_ends_at or started + plan.stage_seconds["pretrain"]) - plan.finish_seconds
-    with cluster.connect():
-        events.note(f"Ray after {time.time() - started:.1f} s")
-        cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // plan.num_workers)
-        work = Work(
-            config=config,
-            plan=plan,
-            began_at=started,
-            tokens=tokens,
-            tokenizer=tokenizer,
-            run=run_path,
-            training_ends_at=ends_at,
-            threads=cores,
-        )
-        absolute = settings.model_copy(update={"state": settings.state.resolve()})
-        trainer = DataParallelTrainer(
-            train_on_ray,
-            train_loop_config=work.model_dump_json(),
-            scaling_config=ScalingConfig(
-                num_workers=plan.num_workers,
-                use_gpu=plan.device == "cuda",
-                resources_per_worker={"CPU": cores} | ({"GPU": 1} if plan.device == "cuda" else {}),
-            ),
-            run_config=RunConfig(
-                # Ray would restore a run of the same name and place; ours are restored by their content.
-                name=uuid.uuid4().hex,
-                storage_path=str(run_path / "ray"),
-                failure_config=FailureConfig(max_failures=MAX_FAILURES),
-                callbacks=[Tell(absolute)],
-                worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
-            ),
-        )
-        try:
-            figures = trainer.fit().return_value
-        except ray.train.TrainingFailedError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise OvernightError(f"training failed {MAX_FAILURES + 1} times: {last}; checkpoints are kept") from error
-    if FATAL in figures:
-        raise OvernightError(f"{figures[FATAL]}; the last good checkpoint is kept in {run_path}")
-    return dict(figures)
+def ends_at(plan: Plan, settings: Settings, started: float) -> float | None:
+    """When the last step is to be taken, seconds since the epoch; None in fixed mode."""
+    if plan.mode == "fixed":
+        return None
+    return (settings.stage_ends_at or started + plan.stage_seconds["pretrain"]) - plan.finish_seconds
+
+
+def _run_workers() -> Callable[[Work, Settings], dict[str, Any]]:
+    """The driver of Ray Train. Called in a thread: the 2 s that it imports for pass while Ray is joined."""
+    from components.training import workers  # noqa: PLC0415 - see above
+
+    return workers.run_workers
 
 
 if __name__ == "__main__":

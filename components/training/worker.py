@@ -5,10 +5,11 @@ Worker 0 leaves a Hugging Face directory and history.csv in `<run>/export`, and 
 """
 
 import csv
+import errno
 import json
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from transformers.modeling_utils import PreTrainedModel
 from components.core.artifact import write_file
 from components.tokens.special import SpecialTokens
 from components.training import checkpoint, continued
+from components.training.batch import Batch
+from components.training.checkpoint_writer import UnwrittenCheckpointError
 from components.training.engine import Outcome, train
 from components.training.figures import Report
 from components.training.held_out import Validation, nats_per_label
@@ -30,9 +33,13 @@ from components.training.prefetch import Prefetched
 from components.training.reading import reads_by_source
 from components.training.samples import Samples
 from components.training.schedule import Schedule, fixed
-from components.training.spikes import RECORDS, Rules, Watch
-from components.training.trainer import Recipe, Trainer, World
-from components.training.work import Work
+from components.training.spikes import RECORDS, Rules, SpikeError, Watch
+from components.training.trainer import NonFiniteLossError, OutOfMemoryError, Recipe, Trainer, World
+from components.training.work import EndOfRunError, Work
+
+# A restart would end the same way, and no restart finds more room.
+ENDS = (NonFiniteLossError, OutOfMemoryError, SpikeError, continued.CheckpointError, EndOfRunError)
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 HISTORY_COLUMNS = ("step", "tokens", "loss", "learning_rate", "validation_bits_per_byte")
 
@@ -117,6 +124,11 @@ def train_worker(
     if work.plan.mode == "fixed":
         torch.use_deterministic_algorithms(True)
     notes: list[str] = []
+
+    def say(*lines: str) -> None:
+        report({"notes": [*notes, *lines]})
+        notes.clear()
+
     schedule = schedule_of(work)
     samples = Samples(work, world.rank, world.size, schedule)
     special = SpecialTokens.read(work.tokenizer)
@@ -124,6 +136,7 @@ def train_worker(
     warmed = time.monotonic()
     trainer.warm_up(samples(0))
     warm_up_seconds = time.monotonic() - warmed
+    say(f"{'compiled' if work.plan.compiled else 'warmed up'} in {warm_up_seconds:.1f} s")
     pace = pace_of(work, world, agree)
     is_decoder = work.plan.shape.kind == "decoder"  # others have no bits per byte, and are measured at the end
     validate = Validation(work, work.config.validation_bytes, world.device) if is_decoder else None
@@ -134,12 +147,12 @@ def train_worker(
 
     watch = Watch(Rules(**work.config.spikes.model_dump()), samples, work.run)
     with (
-        checkpoint.held(work.run) if world.rank == 0 else nullcontext(),
+        _held(work) if world.rank == 0 else nullcontext(),
         Prefetched(samples, samples.basis) as batches,
     ):
         outcome = train(
             trainer,
-            batches=batches,
+            batches=Announced(batches, say),
             schedule=schedule,
             pace=pace,
             run=work.run,
@@ -154,6 +167,51 @@ def train_worker(
         figures = _finish(work, trainer, outcome, schedule) | _read(work, samples, watch, outcome)
     compiled = trainer.loss is not trainer.eager and work.plan.compiled
     return {**figures, "warm_up_seconds": warm_up_seconds, "compiled": compiled}
+
+
+class Announced:
+    """Batches that say, on every worker alike, when the run has resumed and when its first step is taken."""
+
+    def __init__(self, samples: Callable[[int], Batch], say: Callable[..., None]) -> None:
+        self.samples = samples
+        self.say = say
+        self.calls = 0
+        self.began = time.monotonic()
+
+    def __call__(self, step: int) -> Batch:
+        """The samples of a step: first to warm up on, then of the first step, then of the one after it."""
+        self.calls += 1
+        if self.calls == 1:
+            self.say()
+        elif self.calls == 2:
+            self.began = time.monotonic()
+        elif self.calls == 3:
+            self.say(f"first step in {time.monotonic() - self.began:.2f} s")
+        return self.samples(step)
+
+
+def end_of(error: BaseException) -> str | None:
+    """Why a restart would end as this error did, in one line; None for what may pass."""
+    if isinstance(error, ENDS):
+        return str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if (isinstance(cause, OSError) and cause.errno in NO_ROOM) or "No space left" in str(cause):
+            told = isinstance(error, UnwrittenCheckpointError)
+            return str(error) if told else f"nothing more can be written: {cause}; free the cause and run again"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@contextmanager
+def _held(work: Work) -> Iterator[None]:
+    """Be the only run that writes here. Raises EndOfRunError when another one keeps on."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(checkpoint.held(work.run))
+        except TimeoutError as error:
+            raise EndOfRunError(str(error)) from error
+        yield
 
 
 def _read(work: Work, samples: Samples, watch: Watch, outcome: Outcome) -> dict[str, Any]:

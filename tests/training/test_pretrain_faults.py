@@ -1,0 +1,322 @@
+"""The stage on a real Ray of two nodes, while workers are killed, stopped, taken away, and the disk fills.
+
+Every drill runs the product's own worker with one thing added: `drilled` writes down which samples each worker read at
+which step, and does at a step what the drill's file says.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from components.core import artifact, cluster, services
+from components.core.config import StepConfig, read_settings
+from components.core.errors import ArtifactError, ConfigError, OvernightError
+from components.core.events import read_events
+from components.training import plan as planning
+from components.training import pretrain, workers
+from components.training.config import PretrainConfig
+from components.training.groups.faults import FaultsConfig
+from tests.training import test_pretrain
+from tests.training.test_pretrain import PLAN, PRETRAIN, command, finish, make_inputs, unbroken
+
+STEPS = 60
+HANG_SECONDS = 12.0
+TWO = {**PLAN, "num_workers": 2, "fixed": {"steps": STEPS, "size": {"layers": 2, "width": 64}}}
+DRILLED = {**PRETRAIN, "checkpoint_seconds": 0.05, "faults": {"hang_seconds": HANG_SECONDS}}
+
+
+def drilled(content: str) -> dict[str, Any]:
+    """workers.train_on_ray, observed and disturbed. The folder of the state holds drill.json and samples.jsonl."""
+    from components.training.samples import Samples  # noqa: PLC0415 - torch: in the workers alone
+    from components.training.work import Work  # noqa: PLC0415 - as above
+
+    folder = Work.model_validate_json(content).run.parents[2]
+    drill = json.loads((folder / "drill.json").read_text())
+    read = Samples.__call__
+
+    def observed(self: Any, step: int) -> Any:
+        batch = read(self, step)
+        rows = [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in batch.inputs]
+        with (folder / "samples.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "rank": self.rank, "size": self.world_size, "rows": rows}) + "\n")
+        time.sleep(drill.get("step_seconds", 0.0))
+        for each in drill["events"]:
+            done = folder / f"done-{each['step']}"
+            if step == each["step"] and self.rank == each["rank"] and not done.exists():
+                done.write_text(json.dumps({"time": time.time(), "pid": os.getpid()}))
+                if "signal" in each:
+                    os.kill(os.getpid(), each["signal"])
+                else:
+                    room = os.statvfs(each["fill"])
+                    Path(each["fill"], "filler").write_bytes(bytes(max(0, room.f_bavail * room.f_bsize - 2**16)))
+        return batch
+
+    Samples.__call__ = observed  # type: ignore[method-assign]
+    return workers.train_on_ray(content)
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Cluster]:
+    """A Ray of two nodes with one core each, joined by this process."""
+    # As cluster.start_head does: Ray would run its workers at nice 15.
+    os.environ["RAY_worker_niceness"] = "0"
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
+    nodes.add_node(num_cpus=1, object_store_memory=10**8)
+    ray.init(address=nodes.address, log_to_driver=False)
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Inputs for two workers, and a state of its own."""
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("OVERNIGHT_CYCLE", raising=False)
+    monkeypatch.setattr(workers, "train_on_ray", drilled)
+    monkeypatch.setattr(test_pretrain, "PLAN", TWO)
+    make_inputs(tmp_path)
+    return tmp_path
+
+
+def train(folder: Path, out: str, config: dict[str, Any] = DRILLED, **drill: Any) -> artifact.Manifest:
+    """The stage in this process, with a drill."""
+    (folder / "drill.json").write_text(json.dumps({"events": [], **drill}))
+    paths = {name: folder / name for name in ("tokens", "tokenizer", "plan")}
+    return pretrain.run(PretrainConfig.model_validate_json(json.dumps(config)), **paths, out=folder / out)
+
+
+def notes(folder: Path) -> list[dict[str, Any]]:
+    events, _ = read_events(folder / "state" / "events" / "manual" / "pretrain.jsonl")
+    return [each for each in events if each["kind"] == "note"]
+
+
+def reads(folder: Path) -> dict[int, tuple[int, list[str]]]:
+    """Step -> how many workers took it, and what they read, in the order of the batch. The last reading counts: a step
+    that is repeated after a failure had not entered the checkpoint."""
+    found: dict[int, dict[int, Any]] = {}
+    for line in (folder / "samples.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        step = found.setdefault(row["step"], {})
+        if any(each["size"] != row["size"] for each in step.values()):
+            step.clear()
+        step[row["rank"]] = row
+    return {
+        step: (len(ranks), [each for rank in sorted(ranks) for each in ranks[rank]["rows"]])
+        for step, ranks in found.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_nodes: Cluster, folder: Path) -> None:
+    """F1 and F3, on two nodes: SIGKILL of worker 1 at step 20, SIGSTOP of worker 1 at step 40."""
+    whole = train(folder, "whole")
+    expected = reads(folder)
+    (folder / "samples.jsonl").unlink()
+    events = [
+        {"step": 20, "rank": 1, "signal": int(signal.SIGKILL)},
+        {"step": 40, "rank": 1, "signal": int(signal.SIGSTOP)},
+    ]
+    broken = train(folder, "broken", events=events)
+    assert broken.digest == whole.digest
+    assert [each.sha256 for each in broken.files] == [each.sha256 for each in whole.files]
+    found = reads(folder)
+    assert {step: found[step] for step in range(STEPS)} == {step: expected[step] for step in range(STEPS)}
+    said = [each["text"] for each in notes(folder)]
+    assert sum("starting again from the last good checkpoint" in each for each in said) == 2
+    assert sum("resumed at step" in each for each in said) == 2
+    stopped = json.loads((folder / "done-40").read_text())
+    noticed = next(
+        each["time"] for each in notes(folder) if each["time"] > stopped["time"] and "starting again" in each["text"]
+    )
+    assert noticed - stopped["time"] < 2 * HANG_SECONDS
+    assert not Path(f"/proc/{stopped['pid']}").exists(), "the stopped worker still holds its memory"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_loss_that_is_not_a_number_ends_the_stage_without_another_try(two_nodes: Cluster, folder: Path) -> None:
+    rates = {"matrix": 1e30, "embedding": 1e30, "output": 1e30, "norm": 1e30}
+    with pytest.raises(OvernightError, match=r"step \d+: the loss is (nan|inf).*the last good checkpoint is kept in"):
+        train(folder, "out", {**DRILLED, "rates": rates})
+    assert sum("workers started" in each["text"] for each in notes(folder)) == 1
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_full_disk_ends_the_stage_and_the_rerun_passes(two_nodes: Cluster, folder: Path) -> None:
+    """F7: the state lies on a file system of 24 MB, which is full from step 20 on."""
+    state = folder / "state"
+    state.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(state)], check=False).returncode:
+        pytest.skip("mounting is not permitted here")
+    try:
+        with pytest.raises(OvernightError, match="No space left on device; free"):
+            train(folder, "out", events=[{"step": 20, "rank": 0, "fill": str(state)}])
+        (state / "filler").unlink()
+        assert not (folder / "out").exists()
+        assert not list(state.glob("checkpoints/*/.writing-*"))
+        assert list(state.glob("checkpoints/*/step-*/checkpoint.json")), "the last good checkpoint is gone"
+        manifest = train(folder, "out")
+        assert manifest.statistics["steps"] == STEPS
+        assert any("resumed at step" in each["text"] for each in notes(folder))
+    finally:
+        subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_cluster_that_shrinks_and_grows_reads_each_sample_once(two_nodes: Cluster, folder: Path) -> None:
+    """F5: the second node is killed at step 15 and a new one joins; 2 -> 1 -> 2 workers."""
+    faults = {"hang_seconds": 60.0, "minimum_workers": 1, "resize_seconds": 1.0}
+    samples = folder / "samples.jsonl"
+
+    def taken(size: int, step: int) -> bool:
+        lines = [json.loads(line) for line in samples.read_text().splitlines()] if samples.exists() else []
+        return any(each["size"] == size and each["step"] >= step for each in lines)
+
+    def shrink_and_grow() -> None:
+        wait_until(lambda: taken(2, 15))
+        two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
+        wait_until(lambda: taken(1, 20))
+        two_nodes.add_node(num_cpus=1, object_store_memory=10**8)
+
+    outside = threading.Thread(target=shrink_and_grow, daemon=True)
+    outside.start()
+    manifest = train(folder, "out", {**DRILLED, "faults": faults}, step_seconds=0.4)
+    outside.join(timeout=60)
+    found = reads(folder)
+    sizes = [found[step][0] for step in range(STEPS)]
+    changes = [sizes[0]] + [after for before, after in pairwise(sizes) if before != after]
+    assert changes == [2, 1, 2]
+    everything = [row for step in range(STEPS) for row in found[step][1]]
+    assert manifest.statistics["tokens"] == STEPS * 8 * 32
+    assert len(everything) == STEPS * 8
+    epoch = 4095 // 32  # windows of an epoch
+    assert len(set(everything[:epoch])) == epoch
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_when_ray_dies_the_stage_says_so_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F4: SIGKILL of Ray's head, with all that it started, once a checkpoint is written."""
+    monkeypatch.setattr(test_pretrain, "PLAN", {**PLAN, "fixed": {"steps": 2000, "size": {"layers": 2, "width": 64}}})
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OVERNIGHT_RAY_NUM_CPUS", "1")
+    make_inputs(tmp_path)
+    settings = read_settings()
+    cluster.start_head(settings)
+    process = command(tmp_path, "out", "state")
+    wait_until(lambda: bool(list(tmp_path.glob("state/checkpoints/*/step-*/checkpoint.json"))))
+    head = services.running(settings, cluster.SERVICE)
+    assert head is not None
+    os.kill(head.pid, signal.SIGKILL)
+    _, errors = process.communicate(timeout=45)
+    assert process.returncode == 1
+    assert "pretrain: Ray stopped answering at 127.0.0.1:" in errors
+    assert "run the same command again" in errors
+    finish(command(tmp_path, "out", "state"))
+    said = [each["text"] for each in notes(tmp_path)]
+    assert any(each.startswith("resumed at step") for each in said), said
+    for path in unbroken(tmp_path).iterdir():
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
+@pytest.mark.parametrize("file", ["tokens/train-00000.tokens.npy", "tokenizer/tokenizer.json", "plan/plan.json"])
+def test_a_harmed_input_is_named_before_ray_is_joined(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, harm: str
+) -> None:
+    """F6: every file that a manifest lists is read and hashed first."""
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / file
+    content = bytearray(path.read_bytes())
+    if harm == "delete":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content if harm == "flip" else content[:-1])
+    wanted = {"flip": "found sha256 .* the manifest says", "truncate": "found .* bytes", "delete": "cannot be read"}
+    with pytest.raises(ArtifactError, match=rf"{path.name}: {wanted[harm]}"):
+        train(tmp_path, "out")
+    assert not ray.is_initialized() or not (tmp_path / "state" / "checkpoints").exists()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs to harm copies of."""
+    folder = tmp_path_factory.mktemp("inputs")
+    make_inputs(folder)
+    return folder
+
+
+def test_an_older_plan_is_named(inputs: Path, tmp_path: Path) -> None:
+    code = Path(planning.__file__)
+    content = json.loads((inputs / "plan" / "plan.json").read_text())
+    del content["shape"]
+    with artifact.create(tmp_path / "plan", stage="plan", config=StepConfig(), inputs=[], code=code) as draft:
+        (draft.path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(ArtifactError, match=r"plan\.json: not a plan: .*shape.*; run plan again"):
+        pretrain.read_plan(tmp_path / "plan")
+
+
+def plan_of(inputs: Path, **changes: Any) -> Any:
+    return pretrain.read_plan(inputs / "plan").model_copy(update=changes)
+
+
+def test_a_cluster_too_small_is_refused_before_ray_waits_for_it(inputs: Path) -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 4.0, "memory": 1e9}]
+    wanted = workers.threads_per_worker
+    with pytest.raises(
+        ConfigError, match="the plan needs 1 workers on cuda, each with a core and a GPU; Ray has CPU 12"
+    ):
+        wanted(plan_of(inputs, device="cuda"), FaultsConfig(), nodes)
+    with pytest.raises(ConfigError, match="needs 13 workers on cpu, each with a core; Ray has CPU 12 on 2 nodes, room"):
+        wanted(plan_of(inputs, num_workers=13), FaultsConfig(), nodes)
+    assert wanted(plan_of(inputs, num_workers=13), FaultsConfig(minimum_workers=4), nodes) == 1
+
+
+def test_workers_get_the_cores_that_let_all_be_placed(inputs: Path) -> None:
+    def cores(num_workers: int, *nodes: dict[str, float], device: str = "cpu") -> int:
+        return workers.threads_per_worker(
+            plan_of(inputs, num_workers=num_workers, device=device), FaultsConfig(), nodes
+        )
+
+    assert cores(1, {"CPU": 2}) == 2
+    assert cores(4, {"CPU": 8}, {"CPU": 8}, {"CPU": 8}) == 4  # 24 cores for 4 workers: 6 each would fit only 3
+    assert cores(2, {"CPU": 8}, {"CPU": 4}) == 4
+    assert cores(8, {"CPU": 96, "GPU": 8}, device="cuda") == 12
+    assert cores(2, {"CPU": 16, "GPU": 1}, {"CPU": 4, "GPU": 1}, device="cuda") == 4
+
+
+def test_a_batch_that_some_number_of_workers_cannot_share_is_refused(inputs: Path) -> None:
+    tokens, tokenizer = artifact.read(inputs / "tokens"), artifact.read(inputs / "tokenizer")
+    plan = plan_of(inputs, num_workers=4)
+    pretrain.check_inputs(tokens, tokenizer, plan)
+    with pytest.raises(pretrain.DataError, match=r"plan\.batch_samples 8 cannot be shared by 3 workers evenly"):
+        pretrain.check_inputs(tokens, tokenizer, plan, 2)
