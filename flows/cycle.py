@@ -11,10 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from prefect import Task, flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging.handlers import APILogHandler
@@ -37,6 +35,7 @@ from flows.accepted import Accepted, judge
 from flows.deadline import Deadline, Given, began, require_possible
 from flows.page import render
 from flows.ports import require_gateway_port
+from flows.prefect_pages import StageProgress, summarise
 from flows.progress import Progress, StageWatch, open_progress
 from flows.release import REFUSALS, head_commit, put_into_production, require_promotion
 from flows.tracking import LiveForwarder
@@ -51,7 +50,6 @@ LAWS = Path(".overnight/laws.json")
 INITIAL = Path(".overnight/initial.json")
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
 UNPLANNED_TIMEOUT_SECONDS = 6 * 3600.0
-UI_PERIOD_SECONDS = 5.0
 
 
 def new_cycle_id(now: float) -> str:
@@ -245,7 +243,7 @@ def stage_task(cycle: Cycle, each: graph.Stage) -> Task[[], dict[str, Any]]:
     def bring_up_to_date() -> dict[str, Any]:
         logger = get_run_logger()
         logger.info("%s", each.command)
-        ui = _UiProgress(each.name)
+        ui = StageProgress(each.name)
         started_at = time.time()
         try:
             result = cycle.bring_up_to_date(each, ui.tell)
@@ -267,28 +265,6 @@ def stage_task(cycle: Cycle, each: graph.Stage) -> Task[[], dict[str, Any]]:
         cache_policy=NO_CACHE,
         persist_result=False,
     )
-
-
-class _UiProgress:
-    """A stage's progress in the Prefect UI: an artifact, and a log line every five seconds at the most."""
-
-    def __init__(self, name: str) -> None:
-        made = create_progress_artifact(0.0, key=name.replace("_", "-"), description=f"{name}: starting")
-        assert isinstance(made, UUID), "made in a synchronous task"
-        self._artifact = made
-        self._told = time.monotonic()
-        self._last = ""
-
-    def tell(self, detail: str, share: float) -> None:
-        """Say how far the stage is: `detail` in words, `share` of its whole."""
-        if detail and detail != self._last and time.monotonic() - self._told > UI_PERIOD_SECONDS:
-            self._told, self._last = time.monotonic(), detail
-            get_run_logger().info("%s", detail)
-            update_progress_artifact(self._artifact, min(100.0, 100 * share), description=detail)
-
-    def finish(self) -> None:
-        """All of it is done."""
-        update_progress_artifact(self._artifact, 100.0)
 
 
 @flow(name="cycle", flow_run_name="cycle", persist_result=False, validate_parameters=True)
@@ -393,7 +369,7 @@ def _conclude(current: Cycle, forwarder: LiveForwarder, error: str | None) -> di
     if error is not None or current.released.decision in REFUSALS:
         current.progress.note(f"report: {page or path}")  # who is told of an error is not told of it elsewhere
     current.progress.close()
-    _tell_prefect(record)
+    summarise(record)
     return record.model_dump(mode="json") | {"report": str(path), "page": str(page or path)}
 
 
@@ -412,19 +388,6 @@ def render_page(record: report.CycleRecord, stages: Sequence[graph.Stage], state
     """reports/cycle.html from the record and what the stages left."""
     outputs = {each.name: each.output for each in stages}
     return render(record, report.REPORTS / "cycle.html", outputs=outputs, state=state)
-
-
-def _tell_prefect(record: report.CycleRecord) -> None:
-    cells = [
-        (each.name, each.status, f"{each.seconds:.1f}", f"{each.planned_seconds or ''}", (each.digest or "")[:12])
-        for each in record.stages
-    ]
-    head = [("stage", "status", "seconds", "planned", "digest"), ("---",) * 5]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [*head, *cells])
-    verdict = f"{record.release.decision}: {'; '.join(record.release.reasons)}"
-    create_markdown_artifact(
-        f"# {record.cycle_id}\n\n{verdict}\n\n{table}\n", key="cycle", description="stage by stage"
-    )
 
 
 def main(
