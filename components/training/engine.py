@@ -62,6 +62,8 @@ def train(
         if watch and world.rank == 0:
             watch.prepare()
         state = resume(trainer, writer, schedule)
+        if pace:
+            pace.resumed(state.seconds)
         if watch:
             state.skipped[:] = watch.reader.skipped
         trainer.warm_up(batches(state.step))

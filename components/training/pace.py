@@ -3,6 +3,7 @@
 A pure function of (steps done, seconds spent) pairs: workers that agree on these agree on the decisions.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from components.training.schedule import Schedule
@@ -15,17 +16,23 @@ TOLERANCE = 0.02
 class Pace:
     """A budget of training seconds spent in full: stable until its last `decay_share`, then decaying to its end.
 
+    A run that was broken off has `left_seconds` until its stage must end: what it lost is not made up for.
     The end is foreseen from the speed of the last `window_share` of the budget, and corrected at that interval.
     """
 
     training_seconds: float
     decay_share: float
+    left_seconds: float = math.inf
     window_share: float = 0.05
     _marks: list[tuple[int, float]] = field(default_factory=list)
 
     def restart(self) -> None:
         """Forget the speed so far: the run went back to an earlier step."""
         self._marks.clear()
+
+    def resumed(self, seconds: float) -> None:
+        """The run goes on, or starts, after `seconds` of training."""
+        self.training_seconds = max(seconds, min(self.training_seconds, seconds + self.left_seconds))
 
     def decide(self, schedule: Schedule, step: int, seconds: float) -> None:
         """Take the decision that is due after `step` steps and `seconds` seconds, if one is."""

@@ -100,16 +100,17 @@ def decay_share_of(work: Work) -> float:
 def pace_of(work: Work, world: World, agree: Callable[[float], float]) -> Pace | None:
     """The clock of a deadline run: what the stage has left once the first step can be taken; None in fixed mode.
 
-    Written down on the first attempt, so that a resumed run keeps its budget and the time already spent counts.
+    Written down on the first attempt: a resumed run has the rest of it, or less when the stage must end sooner.
     """
     if work.plan.training_seconds is None or work.training_ends_at is None:
         return None
     path = work.run / "budget.json"
+    left = max(0.0, work.training_ends_at - time.time())
     if world.rank == 0 and not path.exists():
-        seconds = max(work.plan.training_seconds / 2, work.training_ends_at - time.time())
-        write_file(path, json.dumps({"training_seconds": seconds}).encode())
+        left = max(work.plan.training_seconds / 2, left)
+        write_file(path, json.dumps({"training_seconds": left}).encode())
     seconds = json.loads(path.read_bytes())["training_seconds"] if world.rank == 0 else 0.0
-    return Pace(training_seconds=agree(seconds), decay_share=decay_share_of(work))
+    return Pace(training_seconds=agree(seconds), decay_share=decay_share_of(work), left_seconds=agree(left))
 
 
 def train_worker(
