@@ -1,0 +1,45 @@
+"""pretrain.update reaches the trainer and its schedule."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from components.training.config import PretrainConfig
+from components.training.groups.update import UpdateConfig
+from components.training.work import Work
+from components.training.worker import decay_share_of, recipe_of, schedule_of
+from tests.training.runs import SHAPE
+
+
+def work(**options: Any) -> Work:
+    """Ten steps in fixed mode."""
+    plan = SimpleNamespace(
+        precision="float32",
+        compiled=False,
+        micro_batch_samples=4,
+        sequence_length=32,
+        shape=SHAPE,
+        steps=100,
+        decisions=(),
+        parallel="data",
+        activation_checkpointing=False,
+    )
+    config = PretrainConfig(update=UpdateConfig(**options), warmup_steps=0, decay_share=0.3, final_share=0.1)
+    return Work.model_construct(config=config, plan=plan)
+
+
+def test_options_of_the_update_reach_the_recipe() -> None:
+    found = recipe_of(work(optimizer="adamw", adamw_matrix=0.005, z_loss=1e-4, average_decay=0.99))
+    assert (found.rates.optimizer, found.rates.adamw_matrix, found.rates.average_decay) == ("adamw", 0.005, 0.99)
+    assert found.z_loss == 1e-4
+    assert found.flops_per_token == SHAPE.training_flops_per_token(32)
+    plain = recipe_of(work())
+    assert (plain.rates.optimizer, plain.z_loss, plain.rates.average_decay) == ("muon", 0.0, 0.0)
+
+
+def test_a_cosine_falls_from_the_first_step_and_a_line_from_its_share() -> None:
+    line, cosine = schedule_of(work()), schedule_of(work(schedule="cosine"))
+    assert (line.decisions, cosine.decisions) == ([(70, 100)], [(0, 100)])
+    assert decay_share_of(work(schedule="cosine")) == 1.0
+    assert (line.share(50), cosine.share(50)) == (1.0, pytest.approx(0.55))
