@@ -4,6 +4,7 @@ Never inside an artifact, whose digest knows no times. One forwarder sends them 
 artifacts and the report read the same lines. Appending is one write of one line, so several processes may report.
 """
 
+import errno
 import json
 import os
 import time
@@ -36,6 +37,9 @@ class Events:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(descriptor, line.encode())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # whoever needs the room says so; watching ends nothing
+                raise
         finally:
             os.close(descriptor)
 

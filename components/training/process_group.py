@@ -25,6 +25,9 @@ from components.training.work import EndOfRunError
 END, HEARD, NAME, SEEN = "end", "heard", "name", "seen/"
 # How long worker 0, whose memory holds what was told, waits for the others to hear it.
 PATIENCE_SECONDS = 10.0
+# Workers import for seconds here and for minutes from a cold network disk, not all alike; one that died or was stopped
+# meanwhile is found by Ray Train's polls.
+JOINING = timedelta(minutes=10)
 # A directory entry of one node is seen by another after this long at most, over NFS with its usual caching.
 SHARED_SECONDS = 5.0
 
@@ -74,7 +77,7 @@ def joined(world: World, share: Callable[[Any], Any], hang_seconds: float) -> It
     address, patience = ray.util.get_node_ip_address(), timedelta(seconds=hang_seconds)
     use_interface_of(address)
     host, port = share((address, free_port(address)) if world.rank == 0 else None)
-    store = TCPStore(host, port, world.size, is_master=world.rank == 0, timeout=patience)
+    store = TCPStore(host, port, world.size, is_master=world.rank == 0, timeout=max(patience, JOINING))
     backend = "gloo" if world.device == "cpu" else "nccl"
     torch.distributed.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=patience)
     group = Group(store, world)

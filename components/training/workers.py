@@ -11,6 +11,7 @@ is stopped (SIGSTOP).
 """
 
 import os
+import re
 import threading
 import time
 import uuid
@@ -148,7 +149,6 @@ def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
     os.environ |= {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_SECONDS),
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(faults.hang_seconds),
-        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(faults.hang_seconds),
         # It asks which nodes are about to be taken away: never the only one.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(len(nodes) > 1)),
     }
@@ -193,10 +193,15 @@ def threads_per_worker(plan: Plan, faults: FaultsConfig, nodes: Sequence[Mapping
 
 
 def cause_of(error: BaseException) -> str:
-    """The last line of what a failed worker, or the controller, said."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    named = [line for line in lines if "Error" in line or "SYSTEM_ERROR" in line or "hanging" in line]
-    return " ".join(((named or lines or [type(error).__name__])[-1]).split())[:300]
+    """What happened to a worker, or to the controller, in one line."""
+    text = str(error).strip()
+    if "worker process has died" in text:
+        return "its process died (killed, or out of memory)"
+    if silent := re.search(r"health check has been hanging for ([\d.]+)", text):
+        return f"it has not answered for {float(silent[1]):.0f} s"
+    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    named = [line for line in lines if "Error" in line]
+    return " ".join((named or lines)[-1].split())[:300]
 
 
 def _trainer(work: Work, settings: Settings) -> Trainer:

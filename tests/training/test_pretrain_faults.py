@@ -33,9 +33,9 @@ from tests.training import test_pretrain
 from tests.training.test_pretrain import PLAN, PRETRAIN, command, finish, make_inputs, unbroken
 
 STEPS = 60
-HANG_SECONDS = 12.0
+HANG_SECONDS = 15.0
 TWO = {**PLAN, "num_workers": 2, "fixed": {"steps": STEPS, "size": {"layers": 2, "width": 64}}}
-DRILLED = {**PRETRAIN, "checkpoint_seconds": 0.05, "faults": {"hang_seconds": HANG_SECONDS}}
+DRILLED = {**PRETRAIN, "checkpoint_seconds": 0.05, "faults": {"hang_seconds": HANG_SECONDS, "max_failures": 5}}
 
 
 def drilled(content: str) -> dict[str, Any]:
@@ -137,8 +137,9 @@ def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_
     found = reads(folder)
     assert {step: found[step] for step in range(STEPS)} == {step: expected[step] for step in range(STEPS)}
     said = [each["text"] for each in notes(folder)]
-    assert sum("starting again from the last good checkpoint" in each for each in said) == 2
-    assert sum("resumed at step" in each for each in said) == 2
+    assert any("worker 1: its process died" in each for each in said)
+    assert any("worker 1: it has not answered for" in each for each in said)
+    assert sum("resumed at step" in each for each in said) >= 2
     stopped = json.loads((folder / "done-40").read_text())
     noticed = next(
         each["time"] for each in notes(folder) if each["time"] > stopped["time"] and "starting again" in each["text"]
