@@ -25,6 +25,7 @@ from components.training.shape import RECURRENT, Architecture, Shape, kind_of
 
 Precision = Literal["float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
+Parallel = Literal["data", "sharded"]
 RopeScaling = Literal["yarn", "linear"]
 
 
@@ -94,7 +95,13 @@ class PlanConfig(StepConfig):
         description="the largest size that sees this many tokens per parameter is chosen; measured in minutes on cores,"
         " where published laws do not hold (20 is Hoffmann's compute-optimal ratio, for runs of 1e18 FLOPs and more)",
     )
-    num_workers: int = Field(1, ge=1, description="data-parallel workers")
+    num_workers: int = Field(1, ge=1, description="workers that share every batch")
+    parallel: Parallel = Field(
+        "data", description="data: every worker holds the whole model; sharded: its rows, where memory is short (FSDP2)"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute each block's activations again in the backward pass: less memory, a third more work"
+    )
     device: Device = Field("cpu", description="cpu: the workers share the cores; cuda: one GPU for each worker")
     compile_from_seconds: float = Field(120, ge=0, description="compile when at least this much is left for training")
     compiled_speedup: float = Field(1.8, ge=1, description="tokens per second compiled over eager, measured")
@@ -196,6 +203,8 @@ class Plan(BaseModel):
     batch_samples: int
     micro_batch_samples: int
     num_workers: int
+    parallel: Parallel = "data"
+    activation_checkpointing: bool = False
     device: Device
     precision: Precision
     compiled: bool

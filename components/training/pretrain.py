@@ -35,6 +35,7 @@ from components.training.mixture import require_tokens
 from components.training.reading import check_reading
 from components.training.work import Work
 
+TIMED = ("training_seconds", "checkpoint_stall_seconds", "warm_up_seconds", "validation_seconds")
 NOT_IN_MODEL = {artifact.MANIFEST}
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
 
@@ -161,7 +162,7 @@ def split_figures(
     figures: dict[str, Any], plan: Plan, xz_bits_per_byte: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was timed, and what follows from inputs, code, seed and decisions."""
-    timed = {name: figures[name] for name in ("training_seconds", "warm_up_seconds", "validation_seconds")}
+    timed = {name: figures[name] for name in TIMED}
     timed["tokens_per_second"] = figures["tokens"] / max(1e-9, figures["training_seconds"])
     timed["compiled"] = figures["compiled"]
     statistics = {

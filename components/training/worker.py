@@ -78,6 +78,8 @@ def recipe_of(work: Work) -> Recipe:
         report_every_steps=config.report_every_steps,
         validate_every_steps=config.validate_every_steps,
         checkpoint_seconds=config.checkpoint_seconds,
+        parallel=plan.parallel,
+        activation_checkpointing=plan.activation_checkpointing,
         # What encoders read of other documents, and an encoder-decoder's padding, is always kept apart.
         isolate_documents=config.objectives.isolate_documents or plan.shape.kind != "decoder",
     )
@@ -269,5 +271,6 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         "validation_bytes": validation.num_bytes,
         "validation_indices": validation.indices.tolist(),
         "training_seconds": outcome.seconds,
+        "checkpoint_stall_seconds": outcome.checkpoint_stall_seconds,
         "validation_seconds": seconds,
     }
