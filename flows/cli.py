@@ -45,7 +45,8 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
         table.add_column(name)
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console(highlight=False).print(table)
+    # A pipe has no width of its own, and 80 columns break a table into pieces.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _with_tools(settings: Settings) -> None:
@@ -145,6 +146,43 @@ def _tell(result: dict[str, Any]) -> None:
 
 
 @app.command()
+def plan(
+    hours: Annotated[float | None, typer.Option(help="deadline of the whole cycle; params.yaml's when absent")] = None,
+    profile: Annotated[str | None, typer.Option(help="plan with profiles/PROFILE.yaml; writes no params.yaml")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="fit a scaling law to small runs on data/tokens first")] = False,
+    fit_minutes: Annotated[float, typer.Option(help="time of the small runs")] = 10.0,
+    hardware: Annotated[str | None, typer.Option(help="another machine, from the table: h100x8, h200, cpux2")] = None,
+    simulate: Annotated[int | None, typer.Option(metavar="N", help="draw N cycles with failures and delays")] = None,
+    failures_per_gpu_hour: Annotated[float | None, typer.Option(help="of --simulate; Llama 3's when absent")] = None,
+    stage_spread: Annotated[float | None, typer.Option(help="of --simulate; 0.1 of a stage's time when absent")] = None,
+    seed: Annotated[int, typer.Option(help="of --simulate")] = 0,
+    inference_tokens: Annotated[float | None, typer.Option(help="tokens served over the model's life")] = None,
+    price: Annotated[float | None, typer.Option(help="of one accelerator an hour")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sizes and tokens for a deadline, their memory, loss and cost, and the choice with its reason."""
+    command = _load("flows.plan_command")
+    asked = command.Asked(
+        hours=hours,
+        profile=profile,
+        hardware=hardware,
+        fit_minutes=fit_minutes if fit else None,
+        simulate=simulate,
+        failures_per_gpu_hour=failures_per_gpu_hour,
+        stage_spread=stage_spread,
+        seed=seed,
+        inference_tokens=inference_tokens,
+        price_per_hour=price,
+    )
+    found = command.run(asked, lambda line: print(line, file=sys.stderr, flush=True))
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    _print(command.table(found), False)
+    print("\n".join(command.lines(found)))
+
+
+@app.command()
 def release(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
 ) -> None:
@@ -231,13 +269,14 @@ def explain(paths: list[Path], as_json: AsJson = False) -> None:
 @app.command()
 def trace(
     document: Annotated[str | None, typer.Option(metavar="ID", help="id, its first characters, or path")] = None,
+    step: Annotated[int | None, typer.Option(metavar="N", help="what pretraining read at a step, by loss")] = None,
     forget: Annotated[str | None, typer.Option(metavar="ID", help="trace it and add it to the opt-out list")] = None,
     reason: Annotated[str, typer.Option(help="with --forget: why, for the list")] = "",
     near: Annotated[bool, typer.Option("--near", help="with --forget: its near copies in this corpus too")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Follow a document from its source to the models that saw it, or have it forgotten."""
-    if not _load("flows.trace_command").run(document, forget, reason, near, as_json):
+    """Follow a document from its source to the models that saw it, or have it forgotten; or the documents of a step."""
+    if not _load("flows.trace_command").run(document, forget, reason, near, as_json, step=step):
         raise typer.Exit(1)
 
 

@@ -4,17 +4,26 @@ import json
 
 from components.core.config import read_settings
 from components.core.errors import ConfigError
-from flows import trace
+from flows import trace, trace_step
 from flows.params import read_params
 from flows.trace_tables import console, show, show_forgotten
 
 
-def run(document: str | None, forget: str | None, reason: str, near: bool, as_json: bool) -> bool:
+def run(
+    document: str | None, forget: str | None, reason: str, near: bool, as_json: bool, *, step: int | None = None
+) -> bool:
     """Print the answer; False where the list of models that was asked for could not be made."""
-    if (document is None) == (forget is None):
-        raise ConfigError("trace: needed one of --document ID and --forget ID")
-    if document is not None and (reason or near):
+    if sum(each is not None for each in (document, forget, step)) != 1:
+        raise ConfigError("trace: needed one of --document ID, --step N and --forget ID")
+    if forget is None and (reason or near):
         raise ConfigError("trace: --reason and --near belong to --forget")
+    if step is not None:
+        read = trace_step.trace_step(step)
+        if as_json:
+            print(json.dumps(read, indent=1))
+        else:
+            trace_step.show(read, console())
+        return True
     settings, params = read_settings(), read_params()
     if document is not None:
         found = trace.trace(document, settings, params)

@@ -120,6 +120,30 @@ def near_copies(clean: Held, identity: str) -> list[dict[str, Any]]:
     return both.filter(pl.col("id") != identity).unique(["id", "path"]).sort("id", "path").to_dicts()
 
 
+def decisions(raw: Held | None, clean: Held | None, identities: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Where documents came from and what cleaning decided, by id copies, drops, redactions, contaminated, cluster.
+
+    One look into each table for all of them; empty where a stage has not run.
+    """
+    wanted = pl.col("id").is_in(list(identities))
+    rows: dict[str, list[dict[str, Any]]] = {
+        "copies": scan(raw, PARTS).filter(wanted).select("id", *COPY_COLUMNS).sort("path").collect().to_dicts()
+        if raw
+        else [],
+        "drops": table(clean, "drops.parquet", wanted) if clean else [],
+        "redactions": table(clean, "redactions.parquet", wanted) if clean else [],
+        "contaminated": table(clean, "contaminated.parquet", wanted) if clean else [],
+    }
+    kept = scan(clean, PARTS).filter(wanted).select("id", "cluster").collect().rows() if clean else []
+    found: dict[str, dict[str, Any]] = {
+        each: {name: [] for name in rows} | {"cluster": dict(kept).get(each)} for each in identities
+    }
+    for name, listed in rows.items():
+        for row in listed:
+            found[row.pop("id")][name].append(row)
+    return found
+
+
 def _select(raw: Held, condition: pl.Expr) -> pl.DataFrame:
     return scan(raw, PARTS).filter(condition).select("id", "path", "package", "version").collect()
 

@@ -332,5 +332,5 @@ def test_the_command_prints_tables_and_json_without_torch(
     with pytest.raises(ConfigError, match="--reason and --near belong to --forget"):
         trace_command.run("a", None, "", True, False)
     for wrong in (("a", "b"), (None, None)):
-        with pytest.raises(ConfigError, match="needed one of --document ID and --forget ID"):
+        with pytest.raises(ConfigError, match="needed one of --document ID, --step N and --forget ID"):
             trace_command.run(*wrong, "", False, False)

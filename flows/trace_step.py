@@ -1,0 +1,124 @@
+"""`overnight trace --step N`: what pretraining read at a step, document by document, those first that add most to loss.
+
+The batch is computed again (components.training.recompute, which brings torch and is loaded only here), its loss with
+the final weights; where the step met a spike, what was lost then stands beside it.
+"""
+
+import importlib
+import json
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.core.errors import DataError
+from components.core.lineage import Held, in_directory
+from components.data import provenance
+from flows.trace import PLACES
+
+Found = dict[str, Any]
+NEEDED = ("vocabulary", "tokenize", "plan", "pretrain")
+RECORDS = "spikes.jsonl"
+SHOWN = 20
+
+
+def trace_step(step: int) -> Found:
+    """All that is known of a step's batch. Raises DataError when what the model was made from is not here."""
+    held = {stage: found for stage, path in PLACES.items() if (found := in_directory(path)) is not None}
+    _require(held)
+    recompute = importlib.import_module("components.training.recompute")
+    found: Found = recompute.documents_of_step(
+        step,
+        tokens=PLACES["tokenize"],
+        tokenizer=PLACES["vocabulary"],
+        plan=PLACES["plan"],
+        base=PLACES["pretrain"],
+    )
+    recorded = [each for each in _records(held["pretrain"]) if each["step"] == step]
+    identities = {each["id"] for batch in (found, *recorded) for each in batch["documents"]}
+    known = provenance.decisions(held.get("ingest"), held.get("clean"), sorted(identities))
+    spikes = [
+        each | {"documents": [document | known[document["id"]] for document in each["documents"]]} for each in recorded
+    ]
+    return {
+        "step": step,
+        "batch": found["batch"],
+        "weights": f"{PLACES['pretrain']} {held['pretrain'].digest[:12]}",
+        "loss": found["loss"],
+        "samples": found["samples"],
+        "documents": [each | known[each["id"]] for each in found["documents"]],
+        "spikes": spikes,
+    }
+
+
+def _require(held: dict[str, Held]) -> None:
+    for stage in NEEDED:
+        if stage not in held:
+            raise DataError(f"{PLACES[stage]}: not there, {stage} has not run yet")
+    made_from = {each.stage: each.digest for each in held["pretrain"].manifest.inputs}
+    for stage in NEEDED[:-1]:
+        if made_from.get(stage) != held[stage].digest:
+            raise DataError(
+                f"{PLACES['pretrain']}: was made from another {PLACES[stage]} ({made_from.get(stage, 'none')[:12]}) "
+                f"than lies here ({held[stage].digest[:12]}); `dvc checkout` brings those that belong together"
+            )
+
+
+def _records(base: Held) -> list[Found]:
+    """What the run recorded of its spikes; nothing where it is of a version that did not."""
+    path = base.files.get(RECORDS)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path else []
+
+
+def show(found: Found, target: Console) -> None:
+    """The step's documents as a table, below what was recorded of a spike."""
+    for spike in found["spikes"]:
+        target.print(Text(_spike(spike)))
+        target.print(_table(spike["documents"]))
+        target.print(Text(""))
+    target.print(
+        Text(
+            f"step {found['step']} of the model: batch {found['batch']}, {len(found['samples'])} samples, "
+            f"loss {found['loss']:.4f} with the final weights ({found['weights']})"
+        )
+    )
+    target.print(_table(found["documents"][:SHOWN]))
+    if (more := len(found["documents"]) - SHOWN) > 0:
+        target.print(Text(f"and {more} documents more; --json has them all"))
+
+
+def _spike(spike: Found) -> str:
+    skipped = spike["skipped"]
+    done = f"; passed over: batches {skipped[0]} to {skipped[-1]}" if skipped else ""
+    return (
+        f"spike at step {spike['step']}, batch {spike['batch']}: loss {spike['loss']:.4f} (z {spike['loss_z']:.1f}), "
+        f"gradient norm {spike['gradient_norm']:.4g} (z {spike['gradient_norm_z']:.1f}){done}; loss of that moment:"
+    )
+
+
+def _table(documents: list[Found]) -> Table:
+    table = Table(box=None, padding=(0, 1))
+    for name in ("document", "path", "licence", "tokens", "nats per token", "cleaning"):
+        table.add_column(name)
+    for each in documents:
+        copies = each["copies"]
+        table.add_row(
+            Text(each["id"][:12]),
+            Text(copies[0]["path"] if copies else "not in data/raw"),
+            Text(", ".join(sorted({str(copy["licence"]) for copy in copies}))),
+            Text(str(each["tokens"])),
+            Text(f"{each['nats_per_token']:.3f}"),
+            Text(_cleaning(each)),
+        )
+    return table
+
+
+def _cleaning(document: Found) -> str:
+    """What cleaning decided, in a few words."""
+    parts = ["kept" if document["cluster"] else "not in data/clean"]
+    kinds = [each["kind"] for each in document["redactions"]]
+    parts += [f"redacted {kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
+    parts += [f"{each['path']} dropped: {each['reason']}" for each in document["drops"][:2]]
+    parts += [f"overlaps {each['suite']} {each['task_id']}" for each in document["contaminated"][:2]]
+    return "; ".join(parts)
