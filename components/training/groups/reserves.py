@@ -45,8 +45,8 @@ class StageReserves(StepConfig):
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: StageReserve = Field(default=StageReserve(work=25))
     sft: TimedReserve = Field(default=TimedReserve(startup=13, work=22, share=0.07, maximum=120))
-    preferences: TimedReserve = Field(default=TimedReserve(startup=14, work=14, share=0.055, maximum=90))
-    align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.06, maximum=120))
+    preferences: TimedReserve = Field(default=TimedReserve(startup=14, work=14, share=0.05, maximum=75))
+    align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(default=StageReserve(startup=6, work=45))
     release: StageReserve = Field(
         default=StageReserve(startup=1, work=34),
