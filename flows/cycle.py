@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging.handlers import APILogHandler
 from pydantic import Field
 
-from components.core import cluster, services
+from components.core import artifact, cluster, services
 from components.core.artifact import Manifest
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
@@ -28,7 +28,7 @@ from components.release.status import read_status
 from components.tokens import adoption
 from components.training import hardware
 from components.training.config import Plan
-from components.training.planning import fitted
+from components.training.planning import fitted, predictions
 from components.training.shape import kind_of
 from flows import contracts, graph, params, replay, report, stage
 from flows.accepted import Accepted, judge
@@ -128,7 +128,18 @@ class Cycle:
         self._keep(result, started_at)
         self.deadline.took(result, self.given.get(each.name))
         self.progress.finished(each.name, result)
+        if each.output == BASE and result.status == "ran" and plan is not None:
+            self._compare_prediction(plan)
         return result
+
+    def _compare_prediction(self, plan: Plan) -> None:
+        """Hold what pretraining reached against what the plan predicted, and keep both."""
+        row = predictions.outcome(plan, artifact.read(BASE, verify=False))
+        if row is not None and predictions.keep(report.REPORTS / "laws", row):
+            self.note(
+                f"predicted {row['predicted']:.3f} bits per byte ({row['low']:.3f} to {row['high']:.3f}), "
+                f"found {row['found']:.3f}"
+            )
 
     def _with_end(self, name: str, plan: Plan | None) -> Settings:
         """Settings for a stage that starts now: with the time at which it should end, where the clock ends it."""

@@ -25,7 +25,8 @@ HUBER_DELTA = 1e-3  # Hoffmann et al.: robust to the odd run
 FITTED_NUMBERS = 5
 MINIMUM_RUNS = FITTED_NUMBERS + 1
 EXPONENTS = (0.05, 2.0)
-ITERATIONS = 400
+ITERATIONS = 150
+LARGEST_LOG = 200.0
 TOLERANCE = 1e-10
 TINY = 1e-12
 LOWEST_SHARE = 1e-3  # of the least loss: E stays above it, since a text has some entropy
@@ -232,7 +233,10 @@ def _residuals(points: Array, table: _Table, log_loss: Array) -> tuple[Array, Ar
     """(predicted - found) log L in units of Huber's bend, (P, R), and their slopes by the five numbers, (P, R, 5)."""
     size = points[:, [A_AT]] - points[:, [ALPHA_AT]] * table.log_n
     length = points[:, [B_AT]] - points[:, [BETA_AT]] * table.log_d
-    terms = np.exp(np.stack([size, length, np.broadcast_to(points[:, [E_AT]], size.shape)], axis=-1))
+    logs = np.stack([size, length, np.broadcast_to(points[:, [E_AT]], size.shape)], axis=-1)
+    terms = np.exp(
+        np.clip(logs, -LARGEST_LOG, LARGEST_LOG)
+    )  # a step too far is refused for its sum, not by an overflow
     total = terms.sum(axis=-1)
     shares = terms / total[..., None]
     slopes = np.concatenate([shares, -shares[..., :2] * np.stack([table.log_n, table.log_d], axis=-1)], axis=-1)

@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -125,6 +126,11 @@ class FittedLaw(BaseModel):
             )
 
         return Fitted(law=law(self.law), draws=tuple(law(each) for each in self.draws), spread=self.spread)
+
+    def intervals(self) -> dict[str, dict[str, float]]:
+        """Each of the five numbers with its interval."""
+        fitted = self.fitted
+        return {name: asdict(fitted.interval(name, self.confidence)) for name in Numbers.model_fields}
 
     def predict(self, parameters: float, tokens: float) -> Interval:
         """Bits per byte of a run that has not been made."""

@@ -35,16 +35,16 @@ def test_a_planted_law_is_found_again(law: Law, sizes: list[float], lengths: lis
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    # Twelve noisy ladders: the truth of a run four times the largest must lie in the 90 % interval in most of them.
+    # Ten noisy ladders: the truth of a run four times the largest must lie in the 90 % interval in most of them.
     inside = widths = 0.0
-    for seed in range(12):
+    for seed in range(10):
         found = fit(runs_of(SMALL, [6e5, 1.4e6, 4e6], [2e5, 8e5, 3e6], 0.005, seed), source="test", draws=50, seed=seed)
         interval = found.predict(8e6, 6e6)
         truth = SMALL.loss(8e6, 6e6)
         inside += interval.low <= truth <= interval.high
         widths += (interval.high - interval.low) / truth
-    assert inside >= 9
-    assert widths / 12 < 0.25  # an interval that holds everything says nothing
+    assert inside >= 7
+    assert widths / 10 < 0.25  # an interval that holds everything says nothing
 
 
 def test_one_spoilt_run_does_not_move_the_law() -> None:
