@@ -15,7 +15,7 @@ from components.core.config import Settings
 from components.core.errors import ConfigError
 from components.training.config import PlanConfig
 from components.training.durations import Duration
-from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, TIMED, StageReserve, TimedReserve
+from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, START, TIMED, StageReserve, TimedReserve
 
 SECONDS_PER_HOUR = 3600
 # To be early by this share costs little; to be late is to miss the deadline.
@@ -108,6 +108,8 @@ class Needs:
         if whole:
             paces.append(sum(each.seconds for each in whole) / sum(self._usual(each.stage) for each in whole))
         low, high = PACE_LIMITS
+        if all(each.stage == START for each in recent):
+            low = 1.0  # a start from a warm cache shows that nothing is in the way, not that the machine is fast
         return min(high, max(low, min(paces)))
 
 

@@ -117,6 +117,8 @@ def test_with_every_data_stage_cached_the_start_says_how_fast_the_machine_is(tmp
     (start,) = durations.read(tmp_path)
     assert (start.stage, start.startup_seconds) == ("start", pytest.approx(45.0, abs=1.0))
     assert Needs(params.plan, [start], "now").pace == pytest.approx(3.0, abs=0.1)
+    warm = start.model_copy(update={"startup_seconds": 6.0})
+    assert Needs(params.plan, [warm], "now").pace == 1.0, "and never that it is fast"
     plan = plan_at(params, 80)
     given = whole.give("pretrain", plan, began_at + 80)
     assert given and given.seconds < plan.stage_seconds["pretrain"] - 100, (
