@@ -138,10 +138,12 @@ class PretrainConfig(StepConfig):
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="workers that fail, hang or are too few")
     seed: int = Field(0, ge=0, description="weights, order of the samples, objectives, validation sample")
 
-    @property
-    def peak_rates(self) -> RatesConfig:
-        """Those of this run."""
-        return self.rates if self.init_from is None else self.init_rates
+    def rates_at(self, width: int) -> RatesConfig:
+        """Those of this run, for a model of a width: what was found at one width, moved to another (docs/log.md)."""
+        if self.init_from is not None:
+            return self.init_rates
+        share = (self.update.rates_width / width) ** self.update.output_width_exponent
+        return self.rates.model_copy(update={"output": self.rates.output * share})
 
 
 def objection(config: PretrainConfig, architecture: str) -> str | None:

@@ -68,7 +68,7 @@ def recipe_of(work: Work) -> Recipe:
         compiled=plan.compiled,
         micro_batch_samples=plan.micro_batch_samples,
         rates=Rates(
-            **config.peak_rates.model_dump(),
+            **config.rates_at(plan.shape.width).model_dump(),
             optimizer=config.update.optimizer,
             adamw_matrix=config.update.adamw_matrix,
             average_decay=config.update.average_decay,

@@ -27,3 +27,11 @@ class UpdateConfig(StepConfig):
         lt=1,
         description="of a running average of the weights, which is then exported; 0: none, the last weights",
     )
+    rates_width: int = Field(default=128, ge=1, description="width that pretrain.rates were found at")
+    output_width_exponent: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="the output embedding's rate falls with this power of the width: 0.6 measured from 32 to 128, 0.5 "
+        "nanochat's, 1 muP's. Muon's matrices need none: their rate may stay, its optimum did not fall with the width",
+    )
