@@ -66,10 +66,10 @@ def encode(pairs: pl.DataFrame, codec: TextCodec, max_tokens: int) -> list[Encod
     """Pairs as tokens, answers cut so that prompt and answer have at most `max_tokens`."""
     encoded = []
     for prompt, chosen, rejected in pairs.select("prompt", "chosen", "rejected").iter_rows():
-        head = prompt_tokens(codec.encode(prompt))
+        head = prompt_tokens(codec.encode(prompt), special=codec.special)
         room = max_tokens - len(head)
         if room > 0:
-            answers = [answer_tokens(codec.encode(each))[:room] for each in (chosen, rejected)]
+            answers = [answer_tokens(codec.encode(each), special=codec.special)[:room] for each in (chosen, rejected)]
             encoded.append(EncodedPair(prompt=head, chosen=answers[0], rejected=answers[1]))
     return encoded
 

@@ -2,17 +2,26 @@
 
 from collections.abc import Sequence
 
-from components.tokens.special import ASSISTANT_ID, END_ID, END_OF_TEXT_ID, SYSTEM_ID, USER_ID
+from components.tokens.special import OURS, SpecialTokens
 
-STOP_IDS = (END_ID, END_OF_TEXT_ID)
+CHECKED = "the stage tokenize refuses a tokenizer without chat"
 
 
-def prompt_tokens(prompt: Sequence[int], system: Sequence[int] = ()) -> list[int]:
+def stop_ids(special: SpecialTokens = OURS) -> tuple[int, int]:
+    """What ends an answer."""
+    assert special.end is not None, CHECKED
+    return special.end, special.end_of_text
+
+
+def prompt_tokens(prompt: Sequence[int], system: Sequence[int] = (), *, special: SpecialTokens = OURS) -> list[int]:
     """Everything before the answer; a system text comes first where there is one."""
-    head = [SYSTEM_ID, *system, END_ID] if system else []
-    return [*head, USER_ID, *prompt, END_ID, ASSISTANT_ID]
+    assert special.system is not None and special.user is not None, CHECKED
+    assert special.assistant is not None and special.end is not None, CHECKED
+    head = [special.system, *system, special.end] if system else []
+    return [*head, special.user, *prompt, special.end, special.assistant]
 
 
-def answer_tokens(answer: Sequence[int]) -> list[int]:
+def answer_tokens(answer: Sequence[int], *, special: SpecialTokens = OURS) -> list[int]:
     """The answer and its end: what the model learns to write."""
-    return [*answer, END_ID]
+    assert special.end is not None, CHECKED
+    return [*answer, special.end]

@@ -11,17 +11,19 @@ import polars as pl
 
 from components.alignment.instructions import Instruction
 from components.alignment.tuning import Row
-from components.tokens.special import END_ID, ROLE_IDS
+from components.tokens.special import OURS, SpecialTokens
 
-_ROLES = {number: role for role, number in ROLE_IDS.items()}
 IGNORED = -100
 
 
-def instruction_statistics(instructions: Sequence[Instruction], rows: Sequence[Row]) -> pl.DataFrame:
+def instruction_statistics(
+    instructions: Sequence[Instruction], rows: Sequence[Row], special: SpecialTokens = OURS
+) -> pl.DataFrame:
     """name, use, prompt_id, has_prompt, has_answer, tokens, answer_tokens, roles, ends, answer_in_prompt by pair.
 
     `rows` are the pairs' input_ids and labels, in the order of `instructions`.
     """
+    roles = {special.system: "system", special.user: "user", special.assistant: "assistant"}
     return pl.DataFrame(
         [
             {
@@ -32,8 +34,8 @@ def instruction_statistics(instructions: Sequence[Instruction], rows: Sequence[R
                 "has_answer": bool(each.answer.strip()),
                 "tokens": len(row["input_ids"]),
                 "answer_tokens": sum(label != IGNORED for label in row["labels"]),
-                "roles": " ".join(_ROLES[number] for number in row["input_ids"] if number in _ROLES),
-                "ends": row["input_ids"][-1:] == [END_ID],
+                "roles": " ".join(roles[number] for number in row["input_ids"] if number in roles),
+                "ends": row["input_ids"][-1:] == [special.end],
                 "answer_in_prompt": bool(each.answer.strip()) and each.answer.strip() in each.prompt,
             }
             for each, row in zip(instructions, rows, strict=True)

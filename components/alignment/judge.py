@@ -114,14 +114,14 @@ class ModelJudge:
         """exp(mean log probability of the answer's tokens and its end). Where the context is too short for all, the
         constitution is cut; where even prompt and answer do not fit, there is no score.
         """
-        system = self._codec.encode(self._constitution.text)
+        system, special = self._codec.encode(self._constitution.text), self._codec.special
         sequences: list[list[int]] = []
         lengths: list[int] = []
         for answer in answers:
-            target = answer_tokens(self._codec.encode(answer.text))
-            alone = prompt_tokens(self._codec.encode(answer.prompt))
+            target = answer_tokens(self._codec.encode(answer.text), special=special)
+            alone = prompt_tokens(self._codec.encode(answer.prompt), special=special)
             room = self._context_tokens - len(target) - len(alone) - 2
-            head = prompt_tokens(self._codec.encode(answer.prompt), system[: max(0, room)])
+            head = prompt_tokens(self._codec.encode(answer.prompt), system[: max(0, room)], special=special)
             sequences.append([*head, *target])
             lengths.append(len(target))
         fits = [len(sequence) <= self._context_tokens for sequence in sequences]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
-from components.alignment.chat import STOP_IDS, prompt_tokens
+from components.alignment.chat import prompt_tokens, stop_ids
 from components.alignment.clock import Clock, read_plan
 from components.alignment.config import PreferencesConfig
 from components.alignment.contracts import preference_statistics
@@ -90,7 +90,7 @@ def sample(
     engine: Engine, codec: TextCodec, prompts: Sequence[Instruction], config: PreferencesConfig, seed: int
 ) -> list[tuple[Instruction, str, float, bool]]:
     """Distinct answers in the order of the prompts: instruction, answer, lowest temperature that gave it, finished."""
-    ids = [prompt_tokens(codec.encode(each.prompt)) for each in prompts]
+    ids = [prompt_tokens(codec.encode(each.prompt), special=codec.special) for each in prompts]
     found: dict[tuple[str, str], tuple[Instruction, str, float, bool]] = {}
     for number, temperature in enumerate(sorted(config.temperatures)):
         sampling = Sampling(
@@ -100,7 +100,8 @@ def sample(
             num_samples=config.num_samples if temperature else 1,
             seed=seed + number,
         )
-        for prompt, completions in zip(prompts, engine.generate(ids, sampling, stop_ids=STOP_IDS), strict=True):
+        answers = engine.generate(ids, sampling, stop_ids=stop_ids(codec.special))
+        for prompt, completions in zip(prompts, answers, strict=True):
             for completion in completions:
                 answer = codec.decode(completion.tokens)
                 key = (prompt.prompt, answer)
@@ -248,7 +249,7 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
     candidates: list[Candidate] = []
     endings: Counter[str] = Counter()
     chunks = 0
-    with closing(open_engine(sft, "ctranslate2")) as engine:
+    with closing(open_engine(sft)) as engine:
         judge = open_judge(constitution, engine, codec, engine.context_tokens)
         for number, chunk in enumerate(_chunks(prompts, config, clock, events)):
             answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)

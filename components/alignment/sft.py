@@ -44,8 +44,8 @@ COLUMNS = {
 
 def encode(instruction: Instruction, codec: TextCodec) -> tuning.Row:
     """input_ids and labels of one pair, each of shape (T,); -100 where the prompt is."""
-    prompt = prompt_tokens(codec.encode(instruction.prompt))
-    answer = answer_tokens(codec.encode(instruction.answer))
+    prompt = prompt_tokens(codec.encode(instruction.prompt), special=codec.special)
+    answer = answer_tokens(codec.encode(instruction.answer), special=codec.special)
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 
@@ -112,7 +112,7 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
     contract = Contract("instructions", config.contract, events, {"max_tokens": config.max_tokens})
     instructions, encoded = read_pairs(config, source, tokens, codec)
     rows, heldout = encoded["sft"], encoded["heldout"]
-    pairs = instruction_statistics([*instructions["sft"], *instructions["heldout"]], [*rows, *heldout])
+    pairs = instruction_statistics([*instructions["sft"], *instructions["heldout"]], [*rows, *heldout], codec.special)
     verdict = contract.require(pairs, where=source)
     events.note(f"{len(rows)} pairs to learn from, {len(heldout)} held out")
     model = tuning.load_model(base)

@@ -32,11 +32,12 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from components.alignment.chat import STOP_IDS
+from components.alignment.chat import stop_ids
 from components.alignment.clock import Clock
 from components.alignment.config import AlignConfig, SftConfig
 from components.core.events import Events
-from components.tokens.special import END, END_OF_TEXT_ID, FIM_PAD, FIM_PAD_ID
+from components.inference.ctranslate2_model import read_model_config
+from components.tokens.special import SpecialTokens
 
 REPORT_EVERY_STEPS = 5
 # The clock is read after the first few steps, then once in this share of the time, and moves the end by as much.
@@ -47,17 +48,23 @@ Row = dict[str, list[int]]
 
 
 def load_model(directory: Path) -> PreTrainedModel:
-    """A local model with float32 weights (transformers would follow the file's own type)."""
+    """A local decoder with float32 weights (transformers would follow the file's own type). Raises ArtifactError."""
     transformers_logging.disable_progress_bar()
+    read_model_config(directory)  # says in one line that an encoder answers nothing
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
     """Its tokenizer, which ends answers with <|end|> and pads with a token that no text has."""
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    tokenizer.eos_token = END
-    tokenizer.pad_token = FIM_PAD
+    special = SpecialTokens.read(directory)
+    tokenizer.eos_token, tokenizer.pad_token = tokenizer.convert_ids_to_tokens([special.end, pad_of(special)])
     return tokenizer
+
+
+def pad_of(special: SpecialTokens) -> int:
+    """What fills up the shorter sequences of a batch."""
+    return special.end_of_text if special.pad is None else special.pad
 
 
 @dataclass(slots=True, kw_only=True)
@@ -238,7 +245,7 @@ def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int
     with torch.inference_mode():
         for start in range(0, len(ordered), batch_size):
             numbers = ordered[start : start + batch_size]
-            ids = _padded([rows[number]["input_ids"] for number in numbers], FIM_PAD_ID).to(model.device)
+            ids = _padded([rows[number]["input_ids"] for number in numbers], 0).to(model.device)
             labels = _padded([rows[number]["labels"] for number in numbers], -100).to(model.device)
             logits = model(input_ids=ids).logits[:, :-1].float()
             losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
@@ -249,7 +256,7 @@ def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int
 
 
 def _padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
-    """Sequences as one tensor of shape (B, T), filled up on the right."""
+    """Sequences as one tensor of shape (B, T), filled up on the right, where no decoder looks."""
     width = max(map(len, sequences))
     return torch.tensor([sequence + [value] * (width - len(sequence)) for sequence in sequences])
 
@@ -262,9 +269,10 @@ def mean_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> f
 
 def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
     """A Hugging Face directory: weights, config, generation config that stops at <|end|>, the source's tokenizer."""
-    model.config.pad_token_id = FIM_PAD_ID
+    special = SpecialTokens.read(source)
+    model.config.pad_token_id = pad_of(special)
     model.generation_config = GenerationConfig(
-        bos_token_id=END_OF_TEXT_ID, eos_token_id=list(STOP_IDS), pad_token_id=FIM_PAD_ID
+        bos_token_id=special.end_of_text, eos_token_id=list(stop_ids(special)), pad_token_id=pad_of(special)
     )
     model.save_pretrained(out)
     (out / WEIGHTS).chmod(0o644)  # safetensors makes it private, unlike every other file of an artifact

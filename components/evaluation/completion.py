@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from components.evaluation.config import CompletionConfig
 from components.evaluation.places import FunctionPlace, LinePlace, has_body, indented
 from components.inference.engine import Completion, Engine, Sampling
-from components.inference.prompts import COMPLETION_STOP_IDS, completion_prompt, fim_prompt
+from components.inference.prompts import completion_prompt, completion_stop_ids, fim_prompt
 from components.tokens.text import TextCodec
 
 
@@ -54,7 +54,7 @@ def functions_parse(
     room = _room(engine, config.max_function_tokens)
     prompts = [completion_prompt(codec, place.prefix, room) for place in places]
     sampling = Sampling(max_new_tokens=config.max_function_tokens)
-    completions = engine.generate(prompts, sampling, stop_ids=COMPLETION_STOP_IDS)
+    completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     return [
         has_body(place.head + body_of(codec, completion))
         for place, (completion,) in zip(places, completions, strict=True)
@@ -73,7 +73,7 @@ def body_of(codec: TextCodec, completion: Completion) -> str:
 def line_end_ids(codec: TextCodec) -> list[int]:
     """Every token that holds the end of a line, and <|endoftext|>."""
     found = [token for token in range(codec.vocabulary_size) if "\n" in codec.decode([token])]
-    return [*COMPLETION_STOP_IDS, *found]
+    return [*completion_stop_ids(codec), *found]
 
 
 def _lines(engine: Engine, codec: TextCodec, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:

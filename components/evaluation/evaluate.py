@@ -63,7 +63,7 @@ def unigram(tokens: Path, tokenizer: Path, asked: Questions) -> pl.DataFrame:
     codec = TextCodec(tokenizer)
     counts = TokenStore(tokens, "train").counts(codec.vocabulary_size)
     documents = codec.encode_batch(asked.documents["text"].to_list())
-    return unigram_items(unigram_bits_per_byte(counts, documents, asked.num_bytes), asked)
+    return unigram_items(unigram_bits_per_byte(counts, documents, asked.num_bytes, codec.special.end_of_text), asked)
 
 
 def run(

@@ -19,7 +19,7 @@ from components.evaluation.config import BUILT_IN_SUITES, FunctionalConfig
 from components.evaluation.places import indented
 from components.execution.sandbox import Outcome, run_programs
 from components.inference.engine import Engine, Sampling
-from components.inference.prompts import COMPLETION_STOP_IDS, completion_prompt
+from components.inference.prompts import completion_prompt, completion_stop_ids
 from components.tokens.text import TextCodec
 
 SUITES = Path(__file__).with_name("suites")
@@ -109,7 +109,7 @@ def num_passed(engine: Engine, codec: TextCodec, suite: Suite, config: Functiona
         seed=seed,
     )
     prompts = [completion_prompt(codec, task.prompt, room) for task in suite.tasks]
-    completions = engine.generate(prompts, sampling, stop_ids=COMPLETION_STOP_IDS)
+    completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     solutions = [
         (task, indented(codec.decode(sample.tokens)))
         for task, samples in zip(suite.tasks, completions, strict=True)

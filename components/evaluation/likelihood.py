@@ -27,13 +27,16 @@ def windows(num_predictions: int, context: int) -> Iterator[tuple[int, int, int]
 
 
 def bits_per_byte(
-    engine: Engine, documents: Sequence[Sequence[int]], num_bytes: NDArray[np.float64]
+    engine: Engine,
+    documents: Sequence[Sequence[int]],
+    num_bytes: NDArray[np.float64],
+    end_of_text: int = END_OF_TEXT_ID,
 ) -> NDArray[np.float64]:
     """Bits per byte of each document, shape (documents,), given its tokens without <|endoftext|>, and its bytes."""
     sequences: list[Sequence[int]] = []
     owners: list[tuple[int, int]] = []
     for index, document in enumerate(documents):
-        tokens = [END_OF_TEXT_ID, *document, END_OF_TEXT_ID]
+        tokens = [end_of_text, *document, end_of_text]
         for start, scored, end in windows(len(tokens) - 1, engine.context_tokens):
             sequences.append(tokens[start : end + 1])
             owners.append((index, scored - start))
@@ -44,14 +47,17 @@ def bits_per_byte(
 
 
 def unigram_bits_per_byte(
-    counts: NDArray[np.int64], documents: Sequence[Sequence[int]], num_bytes: NDArray[np.float64]
+    counts: NDArray[np.int64],
+    documents: Sequence[Sequence[int]],
+    num_bytes: NDArray[np.float64],
+    end_of_text: int = END_OF_TEXT_ID,
 ) -> NDArray[np.float64]:
     """What a model that knows only how often each token occurs needs: the state before pretraining.
 
     `counts` of the training tokens, shape (vocabulary,), each plus one (Laplace).
     """
     bits = -np.log2((counts + 1) / (counts + 1).sum())
-    return np.array([bits[[*document, END_OF_TEXT_ID]].sum() for document in documents]) / num_bytes
+    return np.array([bits[[*document, end_of_text]].sum() for document in documents]) / num_bytes
 
 
 def xz_bits_per_byte(texts: Sequence[str], num_bytes: NDArray[np.float64]) -> NDArray[np.float64]:

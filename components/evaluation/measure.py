@@ -92,7 +92,7 @@ def measure(
     asked: Questions,
     config: EvaluateConfig,
     report: Report,
-    engine_name: EngineName = "ctranslate2",
+    engine_name: EngineName | None = None,
 ) -> pl.DataFrame:
     """Items of one model on every question. `report` hears of each suite that is done.
 
@@ -119,7 +119,9 @@ def measure(
 
 def _likelihood(engine: Engine, codec: TextCodec, asked: Questions) -> list[Metric]:
     ids, weights = asked.documents["id"].to_list(), asked.num_bytes
-    bits = bits_per_byte(engine, codec.encode_batch(asked.documents["text"].to_list()), weights)
+    bits = bits_per_byte(
+        engine, codec.encode_batch(asked.documents["text"].to_list()), weights, codec.special.end_of_text
+    )
     return [(BITS_PER_BYTE, ids, bits, weights), (XZ_BITS_PER_BYTE, ids, asked.xz_bits_per_byte, weights)]
 
 

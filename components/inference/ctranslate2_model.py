@@ -33,6 +33,7 @@ SPEC_REVISION = 8
 SWISH = 2
 TYPE_IDS = {np.dtype(name): index for index, name in enumerate(("float32", "int8", "int16", "int32"))}
 CONVERSION_VERSION = 1
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the caller's to say
 
 
@@ -80,7 +81,8 @@ def convert(model_dir: Path, out: Path) -> None:
 
 
 def read_model_config(model_dir: Path) -> dict[str, Any]:
-    """config.json of a Hugging Face directory. Raises ArtifactError when it is absent or not JSON."""
+    """config.json of a decoder's Hugging Face directory. Raises ArtifactError when it is absent, not JSON, or another
+    kind of model's: an encoder or encoder-decoder is trained and exported here, and answers nothing."""
     path = model_dir / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -88,6 +90,12 @@ def read_model_config(model_dir: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path}: cannot be read: {error}; a model is a directory with config.json and model.safetensors"
         ) from error
+    architecture = str((config.get("architectures") or ["LlamaForCausalLM"])[0])
+    if config.get("is_encoder_decoder") or not architecture.endswith(CAUSAL):
+        raise ArtifactError(
+            f"{path}: {architecture} is no decoder: it has no chat and completes nothing, so no engine serves it and "
+            "no stage after pretrain takes it; load it with transformers"
+        )
     return config
 
 
@@ -118,8 +126,8 @@ def _to_float32(tensor: dict[str, Any], name: str) -> NDArray[np.float32]:
     return np.frombuffer(data, dtypes[tensor["dtype"]]).astype(np.float32).reshape(shape)
 
 
-def _refuse(config: dict[str, Any], model_dir: Path) -> None:
-    """Raise ArtifactError for what this conversion does not cover."""
+def uncovered(config: dict[str, Any]) -> str | None:
+    """What of a model this conversion does not cover, in words; None when it covers all."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     for found, allowed, what in (
         (config.get("model_type"), ("llama", "qwen3"), "model_type"),
@@ -132,10 +140,8 @@ def _refuse(config: dict[str, Any], model_dir: Path) -> None:
     ):
         if found not in allowed:
             wanted = " or ".join(map(str, allowed))
-            raise ArtifactError(
-                f"{model_dir / 'config.json'}: {what} is {found}, the ctranslate2 engine needs {wanted}; "
-                "use the transformers engine"
-            )
+            return f"{what} is {found}, the ctranslate2 engine needs {wanted}"
+    return None
 
 
 def rope_theta(config: dict[str, Any]) -> float:
@@ -150,7 +156,8 @@ def _variables(
     config: dict[str, Any], weights: dict[str, NDArray[np.float32]], model_dir: Path
 ) -> Iterator[tuple[str, Variable]]:
     """Name and value of every variable of ctranslate2's TransformerDecoderSpec."""
-    _refuse(config, model_dir)
+    if reason := uncovered(config):
+        raise ArtifactError(f"{model_dir / 'config.json'}: {reason}; use the transformers engine")
     num_heads = config["num_attention_heads"]
     flags = ("alibi", "alibi_use_positive_positions", "scale_alibi", "scale_embeddings", "start_from_zero_embedding")
     for name, number in (("pre_norm", 1), ("activation", SWISH), *((flag, 0) for flag in flags)):

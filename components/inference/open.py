@@ -2,9 +2,10 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from components.core.errors import ConfigError
+from components.inference.ctranslate2_model import read_model_config, uncovered
 from components.inference.engine import Engine
 
 if TYPE_CHECKING:  # never imported here, yet part of what this module runs: components.core.closure reads these lines
@@ -22,19 +23,30 @@ CLASSES: dict[str, tuple[str, str]] = {
 
 def open_engine(
     model_dir: Path,
-    name: EngineName = "ctranslate2",
+    name: EngineName | None = None,
     *,
     compute_type: str = "float32",
     device: str = "cpu",
     num_threads: int | None = None,
+    cache: Path | None = None,
 ) -> Engine:
-    """A loaded model.
+    """A loaded model, with the engine of a name; None: ctranslate2 where it covers the model, else transformers.
 
-    `num_threads` None leaves the choice to the engine. Raises ConfigError for an unknown engine, device or compute
-    type, ArtifactError for a model that cannot be read or that the engine does not cover.
+    `num_threads` None leaves the choice to the engine; `cache` is where ctranslate2 keeps what it converts. Raises
+    ConfigError for an unknown engine, device or compute type, ArtifactError for a model that cannot be read or that the
+    engine does not cover.
     """
+    name = engine_for(model_dir) if name is None else name
     if name not in CLASSES:
         raise ConfigError(f"engine is {name!r}; allowed: {', '.join(get_args(EngineName))}")
     module, class_name = CLASSES[name]
     engine_type: type[_Classes] = getattr(import_module(module), class_name)
-    return cast(Engine, engine_type(model_dir, compute_type=compute_type, device=device, num_threads=num_threads))
+    options: dict[str, Any] = {"compute_type": compute_type, "device": device, "num_threads": num_threads}
+    if name == "ctranslate2":
+        options["cache"] = cache
+    return cast(Engine, engine_type(model_dir, **options))
+
+
+def engine_for(model_dir: Path) -> EngineName:
+    """The fastest engine that covers a model. Raises ArtifactError for a directory that holds no decoder."""
+    return "transformers" if uncovered(read_model_config(model_dir)) else "ctranslate2"

@@ -3,21 +3,19 @@
 from collections.abc import Sequence
 from typing import Final, Literal, TypedDict
 
-from components.tokens.special import (
-    ASSISTANT_ID,
-    END_ID,
-    END_OF_TEXT_ID,
-    FIM_MIDDLE_ID,
-    FIM_PREFIX_ID,
-    FIM_SUFFIX_ID,
-    ROLE_IDS,
-)
 from components.tokens.text import TextCodec
 
-COMPLETION_STOP_IDS: Final = (END_OF_TEXT_ID,)
-"""What ends a completion or a middle."""
-CHAT_STOP_IDS: Final = (END_ID, END_OF_TEXT_ID)
-"""What ends an answer."""
+ROLES: Final = ("system", "user", "assistant")
+
+
+def completion_stop_ids(codec: TextCodec) -> tuple[int, ...]:
+    """What ends a completion or a middle."""
+    return (codec.special.end_of_text,)
+
+
+def chat_stop_ids(codec: TextCodec) -> tuple[int, ...]:
+    """What ends an answer. Raises ValueError for a tokenizer without chat."""
+    return (_id(codec, "end"), codec.special.end_of_text)
 
 
 class Message(TypedDict):
@@ -29,7 +27,7 @@ class Message(TypedDict):
 
 def completion_prompt(codec: TextCodec, prefix: str, max_tokens: int | None = None) -> list[int]:
     """<|endoftext|>prefix, as a document begins in training; cut on the left to the last `max_tokens`."""
-    tokens = [END_OF_TEXT_ID, *codec.encode(prefix)]
+    tokens = [codec.special.end_of_text, *codec.encode(prefix)]
     return tokens if max_tokens is None else tokens[-max_tokens:]
 
 
@@ -44,7 +42,7 @@ def fim_prompt(codec: TextCodec, prefix: str, suffix: str, max_tokens: int | Non
         room = max(0, max_tokens - 3)
         after = after[: max(room // 3, room - len(before))]
         before = before[max(0, len(before) - (room - len(after))) :]
-    return [FIM_PREFIX_ID, *before, FIM_SUFFIX_ID, *after, FIM_MIDDLE_ID]
+    return [_id(codec, "fim_prefix"), *before, _id(codec, "fim_suffix"), *after, _id(codec, "fim_middle")]
 
 
 def chat_prompt(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
@@ -55,11 +53,19 @@ def chat_prompt(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
     tokens: list[int] = []
     for message in messages:
         tokens += chat_turn(codec, message["role"], message["content"])
-    return [*tokens, ASSISTANT_ID]
+    return [*tokens, _id(codec, "assistant")]
 
 
 def chat_turn(codec: TextCodec, role: str, content: str) -> list[int]:
     """<|role|>text<|end|>. Raises ValueError for a role that is not system, user or assistant."""
-    if role not in ROLE_IDS:
-        raise ValueError(f"role is {role!r}; allowed: {', '.join(ROLE_IDS)}")
-    return [ROLE_IDS[role], *codec.encode(content), END_ID]
+    if role not in ROLES:
+        raise ValueError(f"role is {role!r}; allowed: {', '.join(ROLES)}")
+    return [_id(codec, role), *codec.encode(content), _id(codec, "end")]
+
+
+def _id(codec: TextCodec, field: str) -> int:
+    """The id of a special token. Raises ValueError for a tokenizer that lacks it."""
+    found = getattr(codec.special, field)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token for {field}; the stage vocabulary gives every tokenizer one")
+    return int(found)

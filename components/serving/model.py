@@ -9,19 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from components.inference.ctranslate2_engine import CTranslate2Engine
 from components.inference.engine import Completion, Engine, Sampling
+from components.inference.open import open_engine
 from components.inference.prompts import (
-    CHAT_STOP_IDS,
-    COMPLETION_STOP_IDS,
     Message,
     chat_prompt,
+    chat_stop_ids,
     completion_prompt,
+    completion_stop_ids,
     fim_prompt,
 )
 from components.serving.batches import Batches
 from components.serving.protocol import Answer, Choice, Job, Refusal
-from components.tokens.special import END_OF_TEXT_ID
 from components.tokens.text import TextCodec
 
 
@@ -39,9 +38,10 @@ class ModelServer:
 
     def __init__(self, model_dir: str, cache: str, num_threads: int | None, max_batch_size: int) -> None:
         self._codec = TextCodec(Path(model_dir))
-        self._engine: Engine = CTranslate2Engine(Path(model_dir), cache=Path(cache), num_threads=num_threads)
+        self._engine = open_engine(Path(model_dir), cache=Path(cache), num_threads=num_threads)
         self._generate = Batches(partial(generate, self._engine), max_batch_size)
-        self._engine.generate([[END_OF_TEXT_ID]], Sampling(max_new_tokens=1), stop_ids=COMPLETION_STOP_IDS)
+        ends = completion_stop_ids(self._codec)
+        self._engine.generate([ends], Sampling(max_new_tokens=1), stop_ids=ends)
 
     async def answer(self, job: Job) -> Answer | Refusal:
         """Do a job, or say why the model cannot."""
@@ -61,7 +61,7 @@ class ModelServer:
         sampling = Sampling(
             max_new_tokens=wanted, temperature=job.temperature, top_p=job.top_p, num_samples=job.n, seed=job.seed
         )
-        stop_ids = CHAT_STOP_IDS if job.messages else COMPLETION_STOP_IDS
+        stop_ids = (chat_stop_ids if job.messages else completion_stop_ids)(self._codec)
         samples = await self._generate(Work(prompts=prompts, sampling=sampling, stop_ids=stop_ids))
         return Answer(
             choices=tuple(cut(self._codec, sample, job.stop) for group in samples for sample in group),

@@ -35,7 +35,7 @@ KEYS = {
 INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
 POSITIONS = ("wpe.weight", "embed_positions.weight", "position_embeddings.weight")
-BUFFERS = ("inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+BUFFERS = (".inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
 
 
 def read_initial(directory: Path) -> Initial:

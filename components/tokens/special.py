@@ -132,6 +132,20 @@ class SpecialTokens:
         return cls(end_of_text=end_of_text, spans=_spans(added), **found)
 
 
+OURS: Final = SpecialTokens(
+    end_of_text=END_OF_TEXT_ID,
+    fim_prefix=FIM_PREFIX_ID,
+    fim_middle=FIM_MIDDLE_ID,
+    fim_suffix=FIM_SUFFIX_ID,
+    pad=FIM_PAD_ID,
+    system=SYSTEM_ID,
+    user=USER_ID,
+    assistant=ASSISTANT_ID,
+    end=END_ID,
+)
+"""Those of every vocabulary that we learn, as far as chat and fill in the middle need them."""
+
+
 def _spans(added: dict[str, int]) -> tuple[int, ...]:
     for form in SPAN_NAMES:
         ids: list[int] = []

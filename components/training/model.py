@@ -207,7 +207,7 @@ def _divide_queries(model: PreTrainedModel) -> None:
             parameter.div_(math.sqrt(model.config.d_kv))
 
 
-def _start_mixer(mixer: nn.Module) -> None:
+def _start_mixer(mixer: Any) -> None:
     """Mamba2's own start: rates of decay, steps of time behind a softplus, and a convolution of plain torch's scale."""
     mixer.A_log.uniform_(*DECAY_RATES).log_()
     steps = torch.empty_like(mixer.dt_bias).uniform_(*map(math.log, TIME_STEPS)).exp()

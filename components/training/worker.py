@@ -247,7 +247,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
     started = time.monotonic()
     validation = Validation(work, work.config.final_validation_bytes, trainer.world.device)
     if work.plan.shape.kind == "decoder":
-        measured = {"validation_bits_per_byte": validation(model)}
+        measured: dict[str, float | None] = {"validation_bits_per_byte": validation(model)}
     else:
         measured = {"validation_nats_per_label": nats_per_label(model, work, trainer.world.device)}
     seconds = time.monotonic() - started

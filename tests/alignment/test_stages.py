@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.alignment import align, preferences, sft, tuning
-from components.alignment.chat import STOP_IDS
+from components.alignment.chat import stop_ids
 from components.alignment.clock import Clock
 from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
 from components.core import artifact
@@ -71,7 +71,7 @@ def test_sft_lowers_the_loss_on_functions_it_never_saw(stages: dict[str, Manifes
 @pytest.mark.parametrize("name", ["sft", "aligned"])
 def test_a_model_is_a_directory_that_transformers_loads(world: Path, stages: dict[str, Manifest], name: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(world / name, dtype=torch.float32)
-    assert set(model.generation_config.eos_token_id) == set(STOP_IDS)
+    assert set(model.generation_config.eos_token_id) == set(stop_ids())
     tokenizer = AutoTokenizer.from_pretrained(world / name)
     assert tokenizer.convert_tokens_to_ids("<|user|>") == USER_ID
     header = (world / name / "history.csv").read_text().splitlines()[0]
