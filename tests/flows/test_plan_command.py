@@ -1,0 +1,92 @@
+"""`overnight plan`: machines of the table, figures for scripts, lines for people, errors with exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from components.core.errors import ConfigError
+from components.training.planning.fit import fit
+from components.training.planning.fitted import Domain, FittedLaw, Point
+from flows import laws_chart, plan_command
+from flows.plan_command import Asked
+
+
+def quiet(asked: Asked) -> dict[str, object]:
+    return plan_command.run(asked, lambda _: None)
+
+
+def test_a_machine_of_the_table_needs_nothing_trained_and_takes_its_profile() -> None:
+    found = plan_command.run(Asked(hardware="h100x8", hours=24.0), lambda _: None)
+    assert (found["hardware"], found["measured"], found["profile"]) == ("h100x8", False, "h100x8-day")
+    assert sum(each["chosen"] for each in found["alternatives"]) == 1
+    assert any("from the table, not measured" in each for each in found["notes"])
+    # 8 GPUs of 989 TFLOP/s at 40 %, by hand.
+    row = next(each for each in found["alternatives"] if each["width"] == 2048)
+    assert row["tokens_per_second"] * 6 * row["parameters"] == pytest.approx(8 * 989e12 * 0.4, rel=0.3)
+    assert len(plan_command.table(found)) == len(found["alternatives"])
+    assert plan_command.lines(found)[0].startswith("chosen: ")
+
+
+def test_the_simulation_keeps_its_figures_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_command, "REPORTS", tmp_path)
+    found = plan_command.run(Asked(hardware="h200", simulate=50, seed=1), lambda _: None)
+    kept = json.loads((tmp_path / "simulation-h200.json").read_text())
+    assert kept == found["simulation"]
+    assert kept["cycles"] == 50 and 0 <= kept["met"] <= kept["met_within_5_percent"] <= 1
+    assert ElementTree.parse(tmp_path / "simulation-h200.svg").getroot().tag.endswith("svg")
+    assert any("50 simulated cycles" in each for each in plan_command.lines(found))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(hardware="h100x8", hours=0.5), r"plan\.hours is 0\.5; .* the shortest possible is \d"),
+        (Asked(hardware="h100x8", hours=-1.0), r"--hours -1: needed more than 0"),
+        (Asked(hardware="tpu"), r"--hardware tpu: not in the table; nearest: "),
+        (Asked(profile="h100x9-day"), r"profile 'h100x9-day' does not exist; there are: "),
+        (Asked(hardware="h100", simulate=0), r"--simulate 0: needed 1 or more"),
+        (Asked(hardware="h100", price_per_hour=-2.0), r"--price-per-hour -2: needed 0 or more"),
+    ],
+)
+def test_what_cannot_be_is_one_line(asked: Asked, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        quiet(asked)
+
+
+def test_the_shortest_deadline_that_is_named_is_accepted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        quiet(Asked(hardware="h100x8", hours=0.5))
+    shortest = float(str(caught.value).rsplit(" ", 1)[1])
+    assert quiet(Asked(hardware="h100x8", hours=shortest))["hours"] == shortest
+
+
+def test_the_command_exits_with_2_and_without_a_traceback() -> None:
+    command = [sys.executable, "-m", "flows.cli", "plan", "--hardware", "h10x8", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.count("\n") == 1 and "nearest: h100" in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_the_plot_of_a_fit_shows_every_run_and_the_planned_one() -> None:
+    points = [
+        Point(
+            layers=2,
+            width=width,
+            parameters=size,
+            steps=1,
+            tokens=tokens,
+            loss=1 + (1e5 / size) ** 0.4 + (1e5 / tokens) ** 0.4,
+        )
+        for width, size in ((64, 600_000), (128, 1_800_000), (192, 4_000_000))
+        for tokens in (200_000, 800_000, 3_000_000)
+    ]
+    domain = Domain(tokenizer_digest="", vocabulary_size=1, architecture="", shape_digest="")
+    law = FittedLaw.of(fit([each.run for each in points], source="test", draws=50), points, domain, 0.9)
+    drawn = ElementTree.fromstring(laws_chart.fit_svg(law, None))
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == len(points)
+    assert law.held_back is not None and law.held_back.point.parameters == 4_000_000
