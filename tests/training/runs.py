@@ -8,6 +8,7 @@ import torch
 
 from components.tokens.order import places_of_step, samples_at
 from components.training.batch import Batch, next_token_batch
+from components.training.checkpoint import Checkpoint, name_of
 from components.training.engine import Outcome, train
 from components.training.figures import Report
 from components.training.model import build
@@ -56,7 +57,13 @@ def batches_for(world: World, batch: int = 8) -> Callable[[int], Batch]:
 
 
 def recipe(
-    *, precision: str = "float32", compiled: bool = False, micro: int = 8, checkpoint_seconds: float = 1e9
+    *,
+    precision: str = "float32",
+    compiled: bool = False,
+    micro: int = 8,
+    checkpoint_seconds: float = 1e9,
+    parallel: str = "data",
+    activation_checkpointing: bool = False,
 ) -> Recipe:
     """What the tests vary."""
     return Recipe(
@@ -67,6 +74,8 @@ def recipe(
         report_every_steps=5,
         validate_every_steps=1000,
         checkpoint_seconds=checkpoint_seconds,
+        parallel=parallel,  # type: ignore[arg-type]
+        activation_checkpointing=activation_checkpointing,
     )
 
 
@@ -79,6 +88,7 @@ def run_small(
     batches: Callable[[int], Batch] | None = None,
     report: Callable[[Report], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    began_at: float | None = None,
 ) -> tuple[Outcome, dict[str, torch.Tensor]]:
     """Train from the last checkpoint of `run` to `steps`; the outcome and a copy of the weights."""
     world = world or World()
@@ -91,8 +101,9 @@ def run_small(
         run=run,
         report=report,
         validate=None,
+        began_at=began_at,
     )
-    return outcome, {name: each.clone() for name, each in trainer.optimizer.masters().items()}
+    return outcome, Checkpoint(run / name_of(outcome.steps)).weights()
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
