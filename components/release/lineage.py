@@ -67,7 +67,7 @@ def _pretrained(model: Chain, identity: str) -> Seen:
         return Seen(saw=False, why="held out: measured on it, not trained on it")
     if base is None or plan is None:
         return Seen(saw=None, why=f"in its training split; {_absent(model, 'pretrain', 'the record of its steps')}")
-    read = reads(found, base, plan)
+    read = reads(found, base, plan, tokens)
     if not read.steps.size:
         return Seen(saw=False, why=f"in its training split, read in none of {read.num_steps} steps")
     return Seen(saw=True, why=f"pretraining read it {read.steps.size} times")
