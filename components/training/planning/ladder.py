@@ -28,12 +28,22 @@ from components.core.errors import DataError, OvernightError
 from components.training.config import FixedRun, PlanConfig, Precision, PretrainConfig
 from components.training.groups.size import Size
 from components.training.planning.fit import fit
-from components.training.planning.fitted import FittedLaw, Point, domain_of
+from components.training.planning.fitted import Domain, FittedLaw, Point, domain_of
 from components.training.work import Work
 
-SPARE_TIME = 1.5  # a trial that is slower than probed by more than this drops its longest lengths
+# A trial that is slower than probed by more than this drops its longest lengths.
+SPARE_TIME, SPARE_SECONDS = 1.5, 60.0
 MAX_FAILURES = 1
 LEAST_STEPS = 20
+# What pretrain says of watching, checkpoints and faults, which small runs have none of.
+NOT_IN_A_RUN = {
+    "report_every_steps",
+    "validate_every_steps",
+    "validation_bytes",
+    "checkpoint_seconds",
+    "faults",
+    "spikes",
+}
 PRECISION: dict[str, Precision] = {"cpu": "float32", "cuda": "bfloat16"}
 
 
@@ -107,7 +117,7 @@ def train_trial(config: dict[str, str]) -> None:
         trial.work,
         {each: each in missing for each in trial.lengths},
         plan.device,
-        until=time.monotonic() + SPARE_TIME * trial.seconds,
+        until=time.monotonic() + SPARE_SECONDS + SPARE_TIME * trial.seconds,
         keep=keep,
         note=lambda text: tune.report({"note": text}),
     )
@@ -181,15 +191,10 @@ def fit_corpus(
     domain = domain_of(manifest, plan)
     alone = plan.model_copy(update={"num_workers": 1})
     config = pretrain.model_copy(update={"final_validation_bytes": plan.fit.validation_bytes})
-    code = code_digest(Path(__file__).with_name("branches.py"))
-    key = digest_of(
-        [manifest.digest, domain.model_dump(), plan.fit.model_dump(mode="json"), minutes, config.seed, code]
-    )
-    folder = (state / "laws" / key[:16]).resolve()
+    folder = (state / "laws" / _key(manifest.digest, domain, alone, config, minutes)).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with cluster.connect():
-        resources = ray.cluster_resources()
-        cpus, gpus = shares_of(resources, len(plan.fit.sizes), plan.device)
+        cpus, gpus = shares_of(ray.cluster_resources(), len(plan.fit.sizes), plan.device)
         designed = _designed(folder, alone, config, domain.vocabulary_size, minutes, cpus, gpus, tell)
         trials = [
             Trial(
@@ -209,6 +214,14 @@ def fit_corpus(
     except ValueError as error:
         raise DataError(f"{folder}: {error}") from error
     return FittedLaw.of(fitted, points, domain, plan.fit.confidence)
+
+
+def _key(tokens: str, domain: Domain, plan: PlanConfig, pretrain: PretrainConfig, minutes: float) -> str:
+    """Digest of all that the runs depend on: corpus, recipe, ladder, time, and the code that trains."""
+    recipe = pretrain.model_dump(mode="json", exclude=NOT_IN_A_RUN)
+    ladder = plan.fit.model_dump(mode="json", exclude={"draws", "confidence"})
+    code = code_digest(Path(__file__).with_name("branches.py"))
+    return digest_of([tokens, domain.model_dump(), recipe, ladder, plan.device, minutes, code])[:16]
 
 
 def shares_of(resources: dict[str, float], num_trials: int, device: str) -> tuple[int, float]:

@@ -13,6 +13,7 @@ from components.training.planning.choose import choose, epochs_note, row, rows_u
 from components.training.planning.fitted import Domain, FittedLaw
 from components.training.planning.hardware_table import Machine
 from components.training.planning.measure import compiles, fastest_precision, tokens_per_second
+from components.training.planning.memory import largest_micro_batch
 from components.training.shape import Shape
 
 
@@ -55,31 +56,23 @@ def look(
 ) -> Outlook:
     """Measure or compute each size, then choose. Raises ConfigError for a deadline or a memory that is too small."""
     seconds = divide(needs, elapsed_seconds)
-    around = needs.around_training
-    notes: tuple[str, ...] = ()
-    measured: dict[str, float] = {}
-    precision: Precision = "bfloat16"
-    compiled = True
-    if machine.measured:
-        compiled, notes = compiles(config, seconds["pretrain"] - around)
-        precision, measured = fastest_precision(config, shape_of(sizes[0]), compiled)
-    else:
-        share = machine.accelerator.utilisation
-        notes = (f"{machine.name}: from the table, not measured; training at {share:.0%} of the peak is assumed",)
-    around += config.compile_seconds if compiled else 0.0
+    how = _conditions(config, machine, seconds["pretrain"] - needs.around_training, shape_of(sizes[0]))
+    around = needs.around_training + (config.compile_seconds if how.compiled else 0.0)
     training_seconds = max(1.0, seconds["pretrain"] - around)
 
     def row_of(size: Size) -> Alternative:
         shape = shape_of(size)
-        if machine.measured:
-            speed = tokens_per_second(config, shape, precision, compiled)
+        samples = largest_micro_batch(shape, config, how.precision, machine.memory_bytes)
+        if machine.measured and samples is not None:  # what does not fit must not be tried
+            fitting = config.model_copy(update={"micro_batch_samples": samples})
+            speed = tokens_per_second(fitting, shape, how.precision, how.compiled)
         else:
             speed = machine.achieved_flops / shape.training_flops_per_token(config.sequence_length)
         return row(
             config,
             shape,
             machine,
-            precision=precision,
+            precision=how.precision,
             tokens_per_second=speed,
             training_seconds=training_seconds,
             law=law,
@@ -91,10 +84,31 @@ def look(
         rows=rows,
         chosen=chosen,
         reason=reason,
-        precision=precision,
-        compiled=compiled,
+        precision=how.precision,
+        compiled=how.compiled,
         around_seconds=around,
         stage_seconds=seconds,
-        measured=measured | {"pace": needs.pace},
-        notes=(*notes, *epochs_note(rows[chosen].tokens, corpus_tokens)),
+        measured=how.measured | {"pace": needs.pace},
+        notes=(*how.notes, *epochs_note(rows[chosen].tokens, corpus_tokens)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Conditions:
+    """How a machine will train, and what that was decided by."""
+
+    precision: Precision
+    compiled: bool
+    measured: dict[str, float]
+    notes: tuple[str, ...]
+
+
+def _conditions(config: PlanConfig, machine: Machine, training_seconds: float, smallest: Shape) -> _Conditions:
+    """Measured on the machine that is here; compiled bfloat16 is assumed of one that is not."""
+    if not machine.measured:
+        share = machine.accelerator.utilisation
+        note = f"{machine.name}: from the table, not measured; training at {share:.0%} of the peak is assumed"
+        return _Conditions(precision="bfloat16", compiled=True, measured={}, notes=(note,))
+    compiled, notes = compiles(config, training_seconds)
+    precision, measured = fastest_precision(config, smallest, compiled)
+    return _Conditions(precision=precision, compiled=compiled, measured=measured, notes=notes)

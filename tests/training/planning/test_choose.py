@@ -14,12 +14,14 @@ from components.training.groups.fit import EconomicsConfig
 from components.training.groups.size import Size
 from components.training.laws import Law
 from components.training.plan import shape_for
+from components.training.planning import outlook as outlook_module
 from components.training.planning.choose import epochs_note
 from components.training.planning.fit import Run, fit
 from components.training.planning.fitted import Domain, FittedLaw, Point
 from components.training.planning.hardware_table import Machine, machine_here, machine_of
 from components.training.planning.memory import largest_micro_batch, worker_bytes
 from components.training.planning.outlook import Outlook, law_for, look
+from components.training.shape import Shape
 
 DOMAIN = Domain(tokenizer_digest="t", vocabulary_size=4096, architecture="qwen3", shape_digest="s")
 DAY = {"batch_samples": 512, "micro_batch_samples": 16, "sequence_length": 2048, "head_width": 128, "device": "cuda"}
@@ -152,3 +154,22 @@ def test_a_corpus_that_is_read_many_times_is_told() -> None:
 def test_a_run_is_what_a_point_says() -> None:
     point = Point(layers=2, width=64, parameters=10, steps=2, tokens=20, loss=3.0)
     assert point.run == Run(parameters=10, tokens=20, loss=3.0)
+
+
+def test_a_size_that_does_not_fit_is_never_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, int]] = []
+
+    def speed(config: PlanConfig, shape: Shape, *_: object) -> float:
+        tried.append((shape.width, config.micro_batch_samples))
+        return 1e6
+
+    monkeypatch.setattr(outlook_module, "tokens_per_second", speed)
+    monkeypatch.setattr(outlook_module, "compiles", lambda *_: (False, ()))
+    monkeypatch.setattr(outlook_module, "fastest_precision", lambda *_: ("bfloat16", {}))
+    machine = machine_of("h100")
+    small = replace(machine, measured=True, accelerator=replace(machine.accelerator, memory_bytes=20e9))
+    found = outlook(small, law_of(0.5, 50, 0.4, 3, 0.5))
+    fitting = {each.width: each.micro_batch_samples for each in found.rows.values() if each.micro_batch_samples}
+    assert dict(tried) == fitting
+    assert len(fitting) < len(found.rows)
+    assert "do not fit the memory" in found.reason

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from components.core import cluster
 from components.training.config import FixedRun, PlanConfig, PretrainConfig
 from components.training.groups.fit import FitConfig
 from components.training.groups.size import Size
 from components.training.plan import plan_fixed
 from components.training.planning import ladder
 from components.training.planning.branches import decay_start, train_lengths
+from components.training.planning.fitted import Domain
 from components.training.planning.ladder import design, shares_of, steps_of
 from components.training.work import Work
 from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
@@ -68,6 +70,18 @@ def test_a_branch_is_the_run_of_its_length_alone(tmp_path: Path) -> None:
     assert together[10] != together[20]
 
 
+def test_other_rates_are_other_runs_and_other_reports_are_not() -> None:
+    domain = Domain(tokenizer_digest="t", vocabulary_size=10, architecture="qwen3", shape_digest="s")
+
+    def key(pretrain: PretrainConfig, minutes: float = 1.0) -> str:
+        return ladder._key("corpus", domain, PLAN, pretrain, minutes)
+
+    assert key(PRETRAIN) == key(PRETRAIN.model_copy(update={"report_every_steps": 7}))
+    changed = PRETRAIN.rates.model_copy(update={"matrix": 0.01})
+    others = {key(PRETRAIN.model_copy(update={"rates": changed})), key(PRETRAIN, 2.0), key(PRETRAIN)}
+    assert len(others) == 3
+
+
 @pytest.mark.slow
 def test_a_law_is_fitted_by_ray_tune_and_finished_runs_are_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -91,12 +105,13 @@ def test_a_law_is_fitted_by_ray_tune_and_finished_runs_are_not_made_again(
         assert len(law.points) == 9 and law.held_back is not None
         return law.predict(100_000, 100_000).value
 
-    first = fitted()
-    folder = next((state / "laws").iterdir())
-    files = {each: each.stat().st_mtime_ns for each in folder.glob("*x*.json")}
-    lost = max(files, key=lambda each: json.loads(each.read_text())["tokens"])
-    lost.unlink()
-    assert fitted() == pytest.approx(first, rel=1e-4)
-    again = {each: each.stat().st_mtime_ns for each in folder.glob("*x*.json")}
-    assert {each for each in files if again[each] != files[each]} == {lost}
-    assert any(each.startswith("8 of 9 runs are there") for each in told)
+    with cluster.connect():
+        first = fitted()
+        folder = next((state / "laws").iterdir())
+        files = {each: each.stat().st_mtime_ns for each in folder.glob("*x*.json")}
+        lost = max(files, key=lambda each: json.loads(each.read_text())["tokens"])
+        lost.unlink()
+        assert fitted() == pytest.approx(first, rel=1e-4)
+        again = {each: each.stat().st_mtime_ns for each in folder.glob("*x*.json")}
+        assert {each for each in files if again[each] != files[each]} == {lost}
+        assert any(each.startswith("8 of 9 runs are there") for each in told)
