@@ -40,7 +40,7 @@ class FusedLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, z_loss: float, limit_bytes: int
     ) -> tuple[Tensor, Tensor]:
         """hidden (N, D), weight (V, D), labels (N,) -> sum, shape (), and nats, shape (N,)."""
@@ -65,8 +65,8 @@ class FusedLoss(torch.autograd.Function):
         return total, every
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Both gradients are there already; they are only scaled."""
         of_hidden, of_weight = ctx.saved_tensors
         return of_hidden * scale.to(of_hidden.dtype), (of_weight * scale).to(ctx.dtype), None, None, None
@@ -122,7 +122,7 @@ class Loss(nn.Module):
         )
         found = features(self.model, batch)
         limit = LOGITS_BYTES[inputs.device.type]
-        total, nats = FusedLoss.apply(
+        total, nats = FusedLoss.apply(  # type: ignore[no-untyped-call]
             found.hidden.flatten(0, 1), output_weight(self.model), labels.flatten(), self.z_loss, limit
         )
         auxiliary = total.new_zeros(()) if found.auxiliary is None else found.auxiliary

@@ -116,7 +116,7 @@ class Trainer:
         part = self._tensors(batch.rows(0, self.micro_batch_samples))
         if self.recipe.compiled and self.sharded:
             for block in blocks_of(self.model):
-                block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+                block.forward = torch.compile(block.forward, dynamic=False)
         elif self.recipe.compiled:
             compiled = torch.compile(self.eager, dynamic=False)
             try:

@@ -25,7 +25,8 @@ def compiled(model: PreTrainedModel, tokens: torch.Tensor) -> tuple[torch.Tensor
 
     torch.compiler.reset()
     with torch.no_grad():
-        features = torch.compile(model.base_model, backend=backend)(input_ids=tokens, use_cache=False)
+        run: Any = torch.compile(model.base_model, backend=backend)
+        features = run(input_ids=tokens, use_cache=False)
     return features.last_hidden_state, found
 
 

@@ -92,7 +92,7 @@ def test_a_gradient_that_is_not_a_number_changes_nothing() -> None:
     trainer.update(0, 1.0)
     before = {piece.name: piece.tensor.clone() for piece in trainer.optimizer.pieces()}
     trainer.accumulate(1, batches_for(World())(1))
-    trainer.model.model.norm.weight.grad[3] = float("inf")  # type: ignore[union-attr, index, operator]
+    trainer.model.model.norm.weight.grad[3] = float("inf")
     with pytest.raises(NonFiniteLossError, match="step 1: the norm of the gradient is inf; lower the learning rates"):
         trainer.update(1, 1.0)
     assert same(before, {piece.name: piece.tensor for piece in trainer.optimizer.pieces()})
@@ -109,7 +109,7 @@ def test_adamw_for_everything_is_torchs_adamw() -> None:
     assert not trainer.optimizer.stacks
     for step in range(3):
         trainer.accumulate(step, batches_for(World())(step))
-        oracle.get_parameter(name).grad = trainer.model.get_parameter(name).grad.clone()  # type: ignore[union-attr]
+        oracle.get_parameter(name).grad = trainer.model.get_parameter(name).grad.clone()
         reference.step()
         trainer.update(step, 0.5)
         torch.testing.assert_close(trainer.model.get_parameter(name), oracle.get_parameter(name), rtol=1e-5, atol=1e-7)
