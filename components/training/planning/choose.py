@@ -20,7 +20,7 @@ from components.training.laws import (
     Law,
     cheapest_to_train_and_serve,
 )
-from components.training.planning.fitted import UNIT, FittedLaw
+from components.training.planning.fitted import REACH, UNIT, FittedLaw
 from components.training.planning.hardware_table import Machine
 from components.training.planning.memory import largest_micro_batch, worker_bytes
 from components.training.shape import Shape
@@ -174,4 +174,15 @@ def epochs_note(tokens: float, corpus_tokens: int | None) -> tuple[str, ...]:
     return (
         f"the run reads its {corpus_tokens:,} tokens {tokens / corpus_tokens:.1f} times; from {EPOCHS_NEARLY_AS_GOOD} "
         "times on repeated text teaches less than the laws say: add documents",
+    )
+
+
+def reach_note(found: Alternative, law: FittedLaw | None) -> tuple[str, ...]:
+    """A line when the planned run lies far beyond the runs that its law was fitted on."""
+    if law is None or law.fitted.law.covers(found.parameters, found.tokens):
+        return ()
+    size, length = max(each.parameters for each in law.points), max(each.tokens for each in law.points)
+    return (
+        f"the law was fitted on up to {size:,} parameters and {length:,} tokens: more than {REACH:g} times beyond, it "
+        "ranks sizes, and its interval is too narrow; give --fit more minutes",
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from components.training.budget import Needs, divide
 from components.training.config import Alternative, PlanConfig, Precision
 from components.training.groups.size import Size
-from components.training.planning.choose import choose, epochs_note, row, rows_until_too_large
+from components.training.planning.choose import choose, epochs_note, reach_note, row, rows_until_too_large
 from components.training.planning.fitted import Domain, FittedLaw
 from components.training.planning.hardware_table import Machine
 from components.training.planning.measure import compiles, fastest_precision, tokens_per_second
@@ -89,7 +89,7 @@ def look(
         around_seconds=around,
         stage_seconds=seconds,
         measured=how.measured | {"pace": needs.pace},
-        notes=(*how.notes, *epochs_note(rows[chosen].tokens, corpus_tokens)),
+        notes=(*how.notes, *epochs_note(rows[chosen].tokens, corpus_tokens), *reach_note(rows[chosen], law)),
     )
 
 

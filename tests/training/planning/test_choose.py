@@ -15,7 +15,7 @@ from components.training.groups.size import Size
 from components.training.laws import Law
 from components.training.plan import shape_for
 from components.training.planning import outlook as outlook_module
-from components.training.planning.choose import epochs_note
+from components.training.planning.choose import epochs_note, reach_note
 from components.training.planning.fit import Run, fit
 from components.training.planning.fitted import Domain, FittedLaw, Point
 from components.training.planning.hardware_table import Machine, machine_here, machine_of
@@ -173,3 +173,12 @@ def test_a_size_that_does_not_fit_is_never_tried(monkeypatch: pytest.MonkeyPatch
     assert dict(tried) == fitting
     assert len(fitting) < len(found.rows)
     assert "do not fit the memory" in found.reason
+
+
+def test_a_run_far_beyond_the_measured_ones_is_told() -> None:
+    law = law_of(0.5, 50, 0.4, 3, 0.5)
+    found = outlook(machine_of("h100x8"), law)
+    assert any("ranks sizes" in each for each in found.notes)
+    chosen = found.rows[found.chosen]
+    assert reach_note(chosen.model_copy(update={"parameters": 10**7, "tokens": 10**8}), law) == ()
+    assert reach_note(chosen, None) == ()
