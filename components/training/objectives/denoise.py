@@ -11,6 +11,7 @@ R takes out short spans and few tokens, X long spans or many tokens, S one span 
 Which tokens are noise is drawn as T5 draws it (Raffel et al. 2020, random_spans_noise_mask): an exact share, in spans
 of random lengths. A tokenizer that names fewer spans than wanted gets fewer and longer ones.
 What is cut: names and mode take room, so a decoder's piece loses its end (2 spans + 1 tokens at most).
+Not covered: a decoder's answer ends where its piece did, so its last span's length can be guessed from the window's.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,9 @@
 
 Every row is a pure function of its window, epoch, sample and the seed. Pieces keep their order and their places:
 whatever an objective makes of a piece fills the very positions that the piece had (an encoder-decoder's pieces lie one
-behind the other on both sides), so a piece's loss can be told from a batch.
+behind the other on both sides), so a document's loss can be told from a batch.
+A piece that becomes infilling is first cut in two, which are infilled apart. What fills its window ends with it: one
+that always did would teach that middles end where windows do, and a small model learned nothing else.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from components.training.batch import IGNORED, Batch
 from components.training.objectives.denoise import Denoiser
 from components.training.objectives.infill import Infill
 from components.training.objectives.masked import Masking
-from components.training.objectives.pieces import MINIMUM_PIECE_TOKENS, Piece, pieces_of
+from components.training.objectives.pieces import MINIMUM_PIECE_TOKENS, Example, Piece, halved, pieces_of
 
 ROUNDING_TOKENS = 8  # an encoder-decoder's answer, above its longest share
 
@@ -53,7 +55,7 @@ class Mixture:
             for row, generator in enumerate(generators):
                 inputs[row], labels[row] = self.masking.hide(inputs[row], self.end, generator)
         else:
-            self._rewrite(inputs, labels, pieces, generators)
+            pieces = self._rewrite(inputs, labels, pieces, generators)
         positions = np.concatenate([np.arange(piece.room) for piece in pieces]).reshape(inputs.shape)
         return Batch(inputs=inputs, labels=labels, positions=positions, sources=sources)
 
@@ -66,44 +68,43 @@ class Mixture:
         labels: NDArray[np.int64],
         pieces: list[Piece],
         generators: list[np.random.Generator],
-    ) -> None:
-        """Draw an objective for each piece and write it over inputs and labels, both (B, T)."""
-        draws = [generators[piece.row].random(4) for piece in pieces]
+    ) -> list[Piece]:
+        """Draw an objective for each piece and write it over inputs and labels, both (B, T); the pieces that result."""
+        found: list[Piece] = []
         filled, fill_draws = [], []
-        for piece, draw in zip(pieces, draws, strict=True):
-            if len(piece.tokens) < MINIMUM_PIECE_TOKENS:
-                continue
+        for piece, draw in [(piece, generators[piece.row].random(8)) for piece in pieces]:
             below = self.infill.rate if self.infill else 0.0
-            if draw[0] < below:
-                filled.append(piece)
-                fill_draws.append(draw[1:])
-            elif (denoiser := self._denoiser(draw[0] - below)) is not None:
-                found = denoiser.example(piece.tokens, piece.room, piece.ends, draw[1], generators[piece.row])
-                self._write(inputs, labels, piece, found.tokens, found.scored)
+            if len(piece.tokens) < MINIMUM_PIECE_TOKENS or draw[0] >= below:
+                found.append(piece)
+            else:
+                halves = halved(piece, draw[1])
+                found += halves
+                filled += halves
+                fill_draws += [draw[2:5], draw[5:8]][: len(halves)]
+            if len(piece.tokens) >= MINIMUM_PIECE_TOKENS and (denoiser := self._denoiser(draw[0] - below)) is not None:
+                example = denoiser.example(piece.tokens, piece.room, piece.ends, draw[1], generators[piece.row])
+                self._write(inputs, labels, piece, example)
         if filled and self.infill:
-            for piece, example in zip(filled, self.infill.examples(filled, np.array(fill_draws)), strict=True):
-                if example is not None:
-                    self._write(inputs, labels, piece, example.tokens, example.scored)
+            for piece, each in zip(filled, self.infill.examples(filled, np.array(fill_draws)), strict=True):
+                if each is not None:
+                    self._write(inputs, labels, piece, each)
+        return found
 
     def _denoiser(self, draw: float) -> Denoiser | None:
+        """The denoiser that a draw falls to; None below 0 and behind the last."""
+        if draw < 0:
+            return None
         for denoiser in self.denoisers:
             draw -= denoiser.rate
             if draw < 0:
                 return denoiser
         return None
 
-    def _write(
-        self,
-        inputs: NDArray[np.int64],
-        labels: NDArray[np.int64],
-        piece: Piece,
-        tokens: NDArray[np.int64],
-        scored: NDArray[np.bool_],
-    ) -> None:
-        stop = piece.start + len(scored)
-        inputs[piece.row, piece.start : stop] = tokens[:-1]
+    def _write(self, inputs: NDArray[np.int64], labels: NDArray[np.int64], piece: Piece, example: Example) -> None:
+        stop = piece.start + len(example.scored)
+        inputs[piece.row, piece.start : stop] = example.tokens[:-1]
         inputs[piece.row, stop : piece.stop] = self.pad
-        labels[piece.row, piece.start : stop] = np.where(scored, tokens[1:], IGNORED)
+        labels[piece.row, piece.start : stop] = np.where(example.scored, example.tokens[1:], IGNORED)
         labels[piece.row, stop : piece.stop] = IGNORED
 
     def answer_length(self, length: int) -> int:

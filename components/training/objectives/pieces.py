@@ -4,7 +4,7 @@ A window is T + 1 tokens: T that are read, each saying the one after it. A token
 beginning of the next one, as validation and serving read it, and said as the end of the one before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +58,14 @@ def pieces_of(windows: NDArray[np.int64], end: int) -> list[Piece]:
             tokens = window[start + begins : stop + 1 - ends]
             found.append(Piece(row=row, start=start, stop=stop, tokens=tokens, ends=ends))
     return found
+
+
+def halved(piece: Piece, draw: float) -> list[Piece]:
+    """A piece cut in two at a uniform place, by a draw in [0, 1); itself where one part would be too short to ask."""
+    free = len(piece.tokens) - 2 * MINIMUM_PIECE_TOKENS + 1
+    if free < 1:
+        return [piece]
+    size = MINIMUM_PIECE_TOKENS + int(draw * free)
+    middle = piece.start + size
+    first = replace(piece, stop=middle, tokens=piece.tokens[:size], ends=False)
+    return [first, replace(piece, start=middle, tokens=piece.tokens[size:])]
