@@ -25,6 +25,8 @@ from components.training.work import EndOfRunError
 END, HEARD, NAME, SEEN = "end", "heard", "name", "seen/"
 # How long worker 0, whose memory holds what was told, waits for the others to hear it.
 PATIENCE_SECONDS = 10.0
+# A silent worker is named by Ray Train's polls first; the others would only say that they waited for somebody.
+EXCHANGE_SHARE = 1.25
 # Workers import for seconds here and for minutes from a cold network disk, not all alike; one that died or was stopped
 # meanwhile is found by Ray Train's polls.
 JOINING = timedelta(minutes=10)
@@ -69,12 +71,12 @@ def joined(world: World, share: Callable[[Any], Any], hang_seconds: float) -> It
     """A process group for the length of a block; nothing to join for a single worker.
 
     share           worker 0's small value on every worker
-    hang_seconds    an exchange that takes longer raises on all workers
+    hang_seconds    an exchange that takes longer, by a quarter, raises on all workers
     """
     if world.size == 1:
         yield Group(None, world)
         return
-    address, patience = ray.util.get_node_ip_address(), timedelta(seconds=hang_seconds)
+    address, patience = ray.util.get_node_ip_address(), timedelta(seconds=EXCHANGE_SHARE * hang_seconds)
     use_interface_of(address)
     host, port = share((address, free_port(address)) if world.rank == 0 else None)
     store = TCPStore(host, port, world.size, is_master=world.rank == 0, timeout=max(patience, JOINING))
@@ -102,8 +104,8 @@ def check_shared(run: Path, group: Group) -> None:
     while not (seen := path.exists()) and time.monotonic() < until:
         time.sleep(0.1)
     store.set(f"{SEEN}{world.rank}", "" if seen else socket.gethostname())
+    # Waits for every worker, so that the file may go.
     hosts = [store.get(f"{SEEN}{rank}").decode() for rank in range(world.size)]
-    torch.distributed.barrier()
     if world.rank == 0:
         path.unlink()
     if any(hosts):

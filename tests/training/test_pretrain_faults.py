@@ -71,14 +71,15 @@ def drilled(content: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Cluster]:
     """A Ray of two nodes with one core each, joined by this process."""
-    # As cluster.start_head does: Ray would run its workers at nice 15.
-    os.environ["RAY_worker_niceness"] = "0"
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
-    nodes.add_node(num_cpus=1, object_store_memory=10**8)
-    ray.init(address=nodes.address, log_to_driver=False)
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # As cluster.start_head does: Ray would run its workers at nice 15.
+        patch.setenv("RAY_worker_niceness", "0")
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 10**8})
+        nodes.add_node(num_cpus=1, object_store_memory=10**8)
+        ray.init(address=nodes.address, log_to_driver=False)
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
 
 
 @pytest.fixture
