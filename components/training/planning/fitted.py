@@ -16,7 +16,7 @@ from components.core.config import digest_of
 from components.core.errors import DataError
 from components.training.config import PlanConfig
 from components.training.laws import Law
-from components.training.planning.fit import Fitted, Interval, Run
+from components.training.planning.fit import FITTED_NUMBERS, Fitted, Interval, Run
 
 UNIT = "bits per byte"
 # A prediction is made up to this many times the largest size and length that were measured; beyond it the law only
@@ -125,7 +125,9 @@ class FittedLaw(BaseModel):
                 **numbers.model_dump(),
             )
 
-        return Fitted(law=law(self.law), draws=tuple(law(each) for each in self.draws), spread=self.spread)
+        freedom = len(self.points) - FITTED_NUMBERS
+        draws = tuple(law(each) for each in self.draws)
+        return Fitted(law=law(self.law), draws=draws, spread=self.spread, freedom=freedom)
 
     def intervals(self) -> dict[str, dict[str, float]]:
         """Each of the five numbers with its interval."""
