@@ -61,7 +61,7 @@ def spelled(tokenizer: Path) -> list[bytes]:
     kept = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
     others = (byte for byte in range(256) if byte not in kept)
     byte_of = {char: ord(char) if ord(char) in kept else next(others) for char in visible}
-    names = [found.id_to_token(token) for token in range(found.get_vocab_size())]
+    names = [str(found.id_to_token(token)) for token in range(found.get_vocab_size())]
     return [name.encode() if name[:2] == "<|" else bytes(byte_of[char] for char in name) for name in names]
 
 
