@@ -85,7 +85,7 @@ class Share:
         self._set(owned)
 
     def _set(self, every: Tensor) -> None:
-        torch._foreach_copy_([each.detach().view(-1) for each in self.parameters], list(every.split(self.sizes)))
+        torch._foreach_copy_([each.detach().view(-1) for each in self.parameters], list(torch.split(every, self.sizes)))
 
 
 class Replicated(Share):
@@ -105,7 +105,7 @@ class Replicated(Share):
         mine = self.parameters[0].new_zeros(self.length)
         mine[: len(owned)] = owned
         every = mine.new_empty(self.length * self.world.size)
-        torch.distributed.all_gather(list(every.split(self.length)), mine)
+        torch.distributed.all_gather(list(torch.split(every, self.length)), mine)
         self._set(every[: self.total])
 
 
@@ -178,8 +178,8 @@ class Sharded(Share):
         given = torch.cat(sent) if sent else torch.empty(0, device=self.world.device)
         taken = given.new_empty(sum(lengths))
         sizes = [[sum(each.length for each in segments) for segments in way] for way in (back, out)]
-        torch.distributed.all_to_all_single(taken, given, *sizes)
-        return list(taken.split(lengths))
+        torch.distributed.all_to_all_single(taken, given, output_split_sizes=sizes[0], input_split_sizes=sizes[1])
+        return list(torch.split(taken, lengths))
 
 
 def _copy(to: list[Tensor], found: list[Tensor]) -> None:
