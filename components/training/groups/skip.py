@@ -16,7 +16,7 @@ class SkipConfig(StepConfig):
     documents: tuple[str, ...] = Field(
         default=(),
         description="ids of documents: nothing of them is asked for, and other documents do not see them. Their "
-        "windows stay where they are, so that nothing else of the run moves; an encoder-decoder passes over whole windows",
+        "windows stay where they are, so nothing else of the run moves; an encoder-decoder passes over whole windows",
     )
 
     @property
