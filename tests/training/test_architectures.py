@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,22 +52,21 @@ TABLE = {
 
 def shape(architecture: Architecture, **changes: int | bool) -> Shape:
     """A small one."""
-    return shape_of(
-        **{
-            "architecture": architecture,
-            "vocabulary_size": VOCABULARY_SIZE,
-            "context": 32,
-            "layers": 2,
-            "width": 64,
-            "head_width": 32,
-            "queries_per_key_value": 2,
-            "rope_theta": 10_000.0,
-            "tied": architecture == "t5",
-            "experts": 4,
-            "experts_per_token": 2,
-            **changes,
-        }
-    )
+    values: dict[str, Any] = {
+        "architecture": architecture,
+        "vocabulary_size": VOCABULARY_SIZE,
+        "context": 32,
+        "layers": 2,
+        "width": 64,
+        "head_width": 32,
+        "queries_per_key_value": 2,
+        "rope_theta": 10_000.0,
+        "tied": architecture == "t5",
+        "experts": 4,
+        "experts_per_token": 2,
+        **changes,
+    }
+    return shape_of(**values)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -250,7 +250,7 @@ def test_an_architecture_is_served_or_refused(
     if engine_name is None:
         for name in (None, "ctranslate2", "transformers"):
             with pytest.raises(ArtifactError, match=r"is no decoder: it has no chat and completes nothing"):
-                open_engine(export, name)  # type: ignore[arg-type]
+                open_engine(export, name)
     else:
         assert engine_for(export) == engine_name
         engine = open_engine(export, cache=tmp_path, num_threads=1)
