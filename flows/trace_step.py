@@ -25,7 +25,7 @@ SHOWN = 20
 
 def trace_step(step: int) -> Found:
     """All that is known of a step's batch. Raises DataError when what the model was made from is not here."""
-    held = {stage: found for stage, path in PLACES.items() if (found := in_directory(path)) is not None}
+    held = {stage: here for stage, path in PLACES.items() if (here := in_directory(path)) is not None}
     _require(held)
     recompute = importlib.import_module("components.training.recompute")
     found: Found = recompute.documents_of_step(
