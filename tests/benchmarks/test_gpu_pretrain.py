@@ -40,6 +40,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_the_table_comes_out_with_torch_and_transformers_alone(tmp_path: Path) -> None:
     tokens = np.tile(np.arange(64, dtype=np.uint16), 300)
     np.save(tmp_path / "tokens.npy", tokens)

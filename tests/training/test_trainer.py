@@ -62,6 +62,7 @@ def starved(spare_bytes: int, samples: int) -> dict[str, object]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_a_step_that_memory_breaks_is_taken_again_in_smaller_parts() -> None:
     found = starved(160 << 20, 1024)
     assert found["notes"][0] == (  # type: ignore[index]
