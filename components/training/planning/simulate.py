@@ -101,7 +101,8 @@ def summary(run: Run, ended: list[Ended]) -> dict[str, object]:
 
 def _cycle(run: Run, generator: np.random.Generator) -> Ended:
     chances, needs = run.chances, Needs(run.config)
-    clock, excess = 0.0, {"stages before the plan": 0.0, "lost to failures": 0.0, "stages after pretraining": 0.0}
+    # What is late before pretraining comes out of it: only these can make a cycle late.
+    clock, excess = 0.0, {"lost to failures": 0.0, "stages after pretraining": 0.0}
 
     def taken(stage: str) -> float:
         expected = needs.of(stage).wanted
@@ -110,9 +111,9 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
         again = 0.0
         if rate and (at := float(generator.exponential(1 / rate))) < seconds:  # a retry begins anew
             again = at + _restart(chances, generator)
-        key = "stages after pretraining" if stage in AFTER_PRETRAIN else "stages before the plan"
-        excess[key] += seconds - expected
-        excess["lost to failures"] += again
+        if stage in AFTER_PRETRAIN:
+            excess["stages after pretraining"] += seconds - expected
+            excess["lost to failures"] += again
         return seconds + again
 
     for stage in (*BEFORE_PLAN, "plan"):
