@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from components.core import artifact
 from components.core.errors import DataError
@@ -71,6 +72,7 @@ def documents_of_step(step: int, *, tokens: Path, tokenizer: Path, plan: Path, b
     batch = samples(step)
     kind = samples.work.plan.shape.kind
     isolated = samples.work.config.objectives.isolate_documents or kind != "decoder"
+    disable_progress_bar()
     model = CLASSES[kind].from_pretrained(base, dtype=torch.float32, local_files_only=True).eval()
     nats = _nats(model, batch, isolated)
     found = by_document(samples.documents(step, batch.labels.shape), batch.labels, nats, World())
