@@ -34,6 +34,9 @@ def completion_prompt(codec: TextCodec, prefix: str, max_tokens: int | None = No
 def fim_prompt(codec: TextCodec, prefix: str, suffix: str, max_tokens: int | None = None) -> list[int]:
     """<|fim_prefix|>prefix<|fim_suffix|>suffix<|fim_middle|>, whose continuation is the middle.
 
+    The form of half of what components.training.objectives.infill writes, token for token (tests/training). The other
+    half gives the suffix first, which would save work only to an engine that keeps keys from prompt to prompt.
+
     With `max_tokens`, text far from the cursor goes first: a suffix keeps at most a third of the room, more where the
     prefix is short.
     """
