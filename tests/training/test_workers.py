@@ -16,6 +16,8 @@ from components.training.trainer import Trainer
 from tests.training.runs import SHAPE, batches_for, recipe, run_small, same
 from tests.training.together import MODES, STEPS, held_out
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
