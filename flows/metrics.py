@@ -103,8 +103,8 @@ class EventsCollector(Collector):
         for name, text in STAGE_GAUGES.items():
             family = GaugeMetricFamily(f"overnight_stage_{name}", text, labels=["stage"])
             for stage, each in stages.items():
-                if (value := self._stage_value(name, stage, each, whole, now)) is not None:
-                    family.add_metric([stage], value)
+                if (found := self._stage_value(name, stage, each, whole, now)) is not None:
+                    family.add_metric([stage], found)
             yield family
         for stage, each in stages.items():
             for name, value in each.metrics.items():
