@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ OBJECT_STORE_BYTES = 2 * 2**30
 # A task whose worker died is run again this often; then it is the task's fault.
 _MAX_RETRIES = 4
 _CANCEL_SECONDS = 10
+_LEAVE_SECONDS = 10
 
 
 def _num_cpus(settings: Settings) -> int:
@@ -83,11 +85,23 @@ def connect() -> Iterator[None]:
             raise OvernightError(f"Ray at {where} refused us: {' '.join(str(error).split())[:300]}") from error
     try:
         yield
-    finally:
-        if answers():
-            ray.shutdown()
-        else:  # it waits for a dead Ray, 22 s measured, and after 60 s Ray ends the process without a word
-            atexit.unregister(ray.shutdown)
+    except BaseException:
+        _leave_in_time()
+        raise
+    ray.shutdown()
+
+
+def _leave_in_time() -> None:
+    """Leave a Ray that may be the very cause: leaving a dead one took 22 s, and after 60 s Ray ends the process without
+    a word."""
+    leaving = threading.Thread(target=ray.shutdown, daemon=True, name="leave ray")
+    if answers():
+        leaving.start()
+        leaving.join(_LEAVE_SECONDS)
+    if leaving.is_alive() or ray.is_initialized():
+        # Ray's own way out waits again, and its threads of a dead cluster crashed the interpreter's end (SIGSEGV).
+        atexit.unregister(ray.shutdown)
+        atexit.register(os._exit, 1)
 
 
 def joined_at() -> str:

@@ -20,6 +20,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback, get_context, report
 from ray.train.backend import Backend, BackendConfig
 from ray.train.collective import broadcast_from_rank_zero
@@ -143,7 +144,7 @@ def train_on_ray(content: str) -> dict[str, Any]:
 
 def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
     """Train to the end and return worker 0's figures. Ray is joined. Raises OvernightError in one line."""
-    faults = work.config.faults
+    faults, where = work.config.faults, cluster.joined_at()
     nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
     threads = threads_per_worker(work.plan, faults, nodes)
     os.environ |= {
@@ -158,6 +159,11 @@ def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
         raise OvernightError(
             f"training failed {faults.max_failures + 1} times, last because of {cause_of(error)}; checkpoints are kept "
             f"in {work.run}: run the same command again to go on from there"
+        ) from error
+    except RayError as error:  # of the controller's actor, or of the node below it
+        raise OvernightError(
+            f"Ray stopped answering at {where} ({type(error).__name__}); run the same command again to go on from the "
+            "last checkpoint"
         ) from error
     if FATAL in figures:
         raise OvernightError(f"{figures[FATAL]}; the last good checkpoint is kept in {work.run}")

@@ -4,6 +4,7 @@ Every drill runs the product's own worker with one thing added: `drilled` writes
 which step, and does at a step what the drill's file says.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -82,6 +84,9 @@ def two_nodes() -> Iterator[Cluster]:
         yield nodes
         ray.shutdown()
         nodes.shutdown()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # Ray leaves a socket to the collector
+            gc.collect()
 
 
 @pytest.fixture
