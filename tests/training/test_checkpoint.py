@@ -107,6 +107,17 @@ def test_any_damaged_file_is_named_and_the_one_before_is_used(tmp_path: Path, ho
         assert checkpoint.steps(run) == [1]
 
 
+def test_a_manifest_that_still_reads_as_one_is_not_believed(tmp_path: Path) -> None:
+    """F6. A digit of where a piece begins, changed in the manifest, which no file's hash covers."""
+    write_steps(tmp_path, [1], size=2)
+    path = tmp_path / "step-00000001"
+    manifest = json.loads((path / checkpoint.MANIFEST).read_bytes())
+    manifest["tensors"]["momentum.a"]["pieces"][1][1] -= 1
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(DamagedCheckpointError, match=r"checkpoint\.json: found sha256 \w+, wanted"):
+        Checkpoint(path)
+
+
 def test_when_all_are_damaged_the_run_says_so_and_starts_from_its_beginning(tmp_path: Path) -> None:
     """F6. A byte flipped in every checkpoint that is left."""
     _, whole = run_small(tmp_path, steps=12, how=recipe(checkpoint_seconds=0.0))
