@@ -51,7 +51,6 @@ def train(folder: Path, budget: Budget) -> Outcome:
         plan=plan,
         tokens=folder / "tokens",
         tokenizer=folder / "tokenizer",
-        tokenizer=folder / "tokenizer",
         run=run,
         training_ends_at=time.time() + (budget.seconds or 0.0),
         threads=THREADS,
