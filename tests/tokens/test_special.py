@@ -83,7 +83,5 @@ def test_a_tokenizer_that_ends_no_text_or_is_no_json_is_refused(tmp_path: Path) 
 
 def test_a_vocabulary_too_small_for_its_special_tokens_is_refused() -> None:
     values = {"vocabulary_size": 300, "span_tokens": 100}
-    with pytest.raises(
-        ConfigError, match=r"vocabulary_size is 300; needed at least 372 .*100 of them span_tokens"
-    ):
+    with pytest.raises(ConfigError, match=r"vocabulary_size is 300; needed at least 372 .*100 of them span_tokens"):
         validate(values, VocabularyConfig, "params.yaml", "vocabulary")

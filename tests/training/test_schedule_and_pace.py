@@ -1,5 +1,7 @@
 """Rates over steps, and the decisions that a clock takes."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,17 @@ def test_a_new_end_bends_the_line_where_it_was_decided() -> None:
     assert (schedule.decay_start_step, schedule.total_steps) == (100, 250)
 
 
+def test_a_cosine_falls_over_the_whole_run_and_keeps_falling_when_its_end_moves() -> None:
+    schedule = fixed(0, 0.1, [(0, 100)], "cosine")
+    for step in range(101):
+        assert schedule.share(step) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * step / 100)) / 2)
+    moved = fixed(0, 0.1, [(0, 100), (40, 160)], "cosine")
+    shares = [moved.share(step) for step in range(161)]
+    assert shares[:41] == [schedule.share(step) for step in range(41)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[160] == pytest.approx(0.1)
+
+
 def test_decisions_that_cannot_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot end at step 5"):
         fixed(0, 0.0, [(10, 5)])
@@ -44,7 +57,7 @@ def run_by_clock(pace: Pace, schedule: Schedule, seconds_of: list[float]) -> tup
     return step, seconds
 
 
-@given(st.lists(st.floats(0.05, 0.5), min_size=1, max_size=7), st.floats(0.2, 0.9))
+@given(st.lists(st.floats(0.05, 0.5), min_size=1, max_size=7), st.floats(0.2, 0.9) | st.just(1.0))
 def test_the_budget_is_met_whatever_the_speed(seconds_of: list[float], decay_share: float) -> None:
     schedule = Schedule(warmup_steps=0, final_share=0.0)
     _, seconds = run_by_clock(Pace(training_seconds=100.0, decay_share=decay_share), schedule, seconds_of)
