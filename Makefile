@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup cycle test check format bench up down clean
+.PHONY: help setup cycle test drills check format bench up down clean
 .ONESHELL:
 
 PYTHON ?= python3
@@ -51,7 +51,10 @@ cycle: setup  ## raw data to a served model on this machine: about ten minutes
 test: setup  ## the tests
 	@scripts/debian_packages
 	# Two files at a time, the longest first: most of what tests take is starting servers and waiting for them.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
+
+drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: ten minutes
+	@$(BIN)/python -m pytest -m drill $(ARGS)
 
 check: setup  ## format, lint, types, architecture
 	@$(BIN)/ruff format --check .

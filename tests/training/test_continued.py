@@ -131,7 +131,7 @@ def special_size(folder: Path) -> int:
     return TextCodec(folder / "tokenizer").vocabulary_size
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_the_stage_goes_on_from_a_checkpoint(folder: Path, tmp_path: Path) -> None:
     environ = {**os.environ, "OVERNIGHT_STATE": str(tmp_path / "state"), "OVERNIGHT_RAY_NUM_CPUS": "1"}
     with pytest.MonkeyPatch.context() as patch:

@@ -128,7 +128,7 @@ def reads(folder: Path) -> dict[int, tuple[int, list[str]]]:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_nodes: Cluster, folder: Path) -> None:
     """F1 and F3, on two nodes: SIGKILL of worker 1 at step 20, SIGSTOP of worker 1 at step 40."""
@@ -156,7 +156,7 @@ def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_
     assert not Path(f"/proc/{stopped['pid']}").exists(), "the stopped worker still holds its memory"
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_a_loss_that_is_not_a_number_ends_the_stage_without_another_try(two_nodes: Cluster, folder: Path) -> None:
     rates = {"matrix": 1e30, "embedding": 1e30, "output": 1e30, "norm": 1e30}
@@ -168,7 +168,7 @@ def test_a_loss_that_is_not_a_number_ends_the_stage_without_another_try(two_node
     assert not (folder / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_a_full_disk_ends_the_stage_and_the_rerun_passes(two_nodes: Cluster, folder: Path) -> None:
     """F7: the state lies on a file system of 24 MB. It is filled at ten steps: a checkpoint that goes makes room."""
@@ -191,7 +191,7 @@ def test_a_full_disk_ends_the_stage_and_the_rerun_passes(two_nodes: Cluster, fol
         subprocess.run(["umount", "-l", str(state)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_a_cluster_that_shrinks_and_grows_reads_each_sample_once(two_nodes: Cluster, folder: Path) -> None:
     """F5: the second node is killed at step 15 and a new one joins; 2 -> 1 -> 2 workers."""
@@ -227,7 +227,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.timeout(600)
 def test_when_ray_dies_the_stage_says_so_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -82,7 +82,7 @@ def test_other_rates_are_other_runs_and_other_reports_are_not() -> None:
     assert len(others) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_law_is_fitted_by_ray_tune_and_finished_runs_are_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

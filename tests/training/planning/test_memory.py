@@ -26,7 +26,7 @@ print(json.dumps(int(line.split()[1]) * 1024))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize(("layers", "width", "samples"), [(4, 128, 8), (8, 512, 2)])
 def test_the_formula_is_within_15_percent_of_the_measured_peak(layers: int, width: int, samples: int) -> None:
     config = PlanConfig(ladder=(Size(layers=layers, width=width),), micro_batch_samples=samples, probe_seconds=1.0)
