@@ -50,8 +50,8 @@ cycle: setup  ## raw data to a served model on this machine: about ten minutes
 
 test: setup  ## the tests
 	@scripts/debian_packages
-	# Two files at a time, the longest first: most of what tests take is starting servers and waiting for them.
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
+	# Three files at a time, the longest first: much of what tests take is starting servers and waiting for them.
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
 
 drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: ten minutes
 	@$(BIN)/python -m pytest -m drill $(ARGS)

@@ -178,6 +178,7 @@ def test_a_killed_worker_changes_nothing(large: tuple[Path, artifact.Manifest], 
     assert killed
 
 
+@pytest.mark.drill
 def test_a_killed_driver_leaves_pieces_that_the_next_one_goes_on_from(
     large: tuple[Path, artifact.Manifest], tmp_path: Path, state: Path
 ) -> None:

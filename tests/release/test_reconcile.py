@@ -212,7 +212,7 @@ def test_a_version_that_cannot_start_leaves_the_live_one(
 ) -> None:
     good = commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
     run(production)
-    broken = write_random_model(tmp_path / "broken", 3, hidden_act="relu")
+    broken = write_random_model(tmp_path / "broken", 3, hidden_act="no engine knows it")
     registered = registry.register(production, broken, tags={}, metrics={})
     commit(production, WeightedVersion(version=registered.version, digest=registered.digest, weight=100))
     with pytest.raises(OvernightError, match="did not start, nothing was changed"):

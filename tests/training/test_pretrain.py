@@ -105,7 +105,7 @@ def finish(process: subprocess.Popen[str]) -> None:
     assert process.returncode == 0, errors
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_killed_stage_resumes_to_the_very_bytes_of_an_unbroken_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

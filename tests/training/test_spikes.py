@@ -193,6 +193,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.drill
 def test_two_workers_take_one_decision(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

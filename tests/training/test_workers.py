@@ -16,7 +16,7 @@ from components.training.trainer import Trainer
 from tests.training.runs import SHAPE, batches_for, recipe, run_small, same
 from tests.training.together import MODES, STEPS, held_out
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drill
 
 
 @pytest.fixture(scope="module")
