@@ -50,8 +50,9 @@ cycle: setup  ## raw data to a served model on this machine: about ten minutes
 
 test: setup  ## the tests
 	@scripts/debian_packages
-	# Three files at a time, the longest first: much of what tests take is starting servers and waiting for them.
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
+	# Two files at a time, the longest first: much of what tests take is starting servers and waiting for them. Three
+	# on two cores take as long and wait for each other.
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
 
 drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: ten minutes
 	@$(BIN)/python -m pytest -m drill $(ARGS)
@@ -62,7 +63,7 @@ check: setup  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-bench: setup $(PEERS)/.installed  ## ours against peers: make bench AREA=data|tokens, report in reports/bench/
+bench: setup $(PEERS)/.installed  ## ours against peers: make bench AREA=data|tokens|training, report in reports/bench/
 	@$(BIN)/python -m benchmarks $(AREA) $(ARGS)
 
 $(PEERS)/.installed: benchmarks/requirements.txt | $(STAMP)
