@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 FLOPS_PER_PARAMETER_AND_TRAINING_TOKEN = 6
 FLOPS_PER_PARAMETER_AND_SERVED_TOKEN = 2
-TOKENS_PER_PARAMETER_OF_CEREBRAS = 20
 BISECTIONS = 200  # halvings of an interval of logarithms: far below float's resolution
 
 

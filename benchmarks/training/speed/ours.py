@@ -8,22 +8,25 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as every stage runs; before torch is imported
 
 import numpy as np
+import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from benchmarks.harness import Outcome
 from benchmarks.training.speed.given import UNTIMED_STEPS, shape
 from components.training.batch import next_token_batch
 from components.training.config import PretrainConfig
+from components.training.figures import gemm_flops
 from components.training.optimizer import Rates
-from components.training.probe import multiplication_flops
 from components.training.trainer import Recipe, Trainer, World
+
+PEAK_ROUNDS = 5
 
 
 def run(folder: Path) -> Outcome:
     """Tokens per second."""
     windows = np.load(folder / "windows.npy")
     model = Qwen3ForCausalLM.from_pretrained(folder / "model", dtype="float32")
-    peak = multiplication_flops("bfloat16", shape(), 2048, "cpu", 5.0)
+    peak = max(gemm_flops(torch.bfloat16, "cpu") for _ in range(PEAK_ROUNDS))
     recipe = Recipe(
         precision="bfloat16",
         compiled=True,
