@@ -284,20 +284,28 @@ def trace(
 def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")],
     suite: Annotated[list[Path], typer.Option(help="file in HumanEval's format")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="keep the evaluation here, for compare")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the held-out documents of data/tokens and on suites."""
-    _print(_rounded(_load("flows.measuring").evaluate(model, suite), as_json), as_json)
+    _print(_rounded(_load("flows.measuring").evaluate(model, suite, out), as_json), as_json)
 
 
 @app.command()
 def compare(
-    model_a: Annotated[Path, typer.Argument(metavar="MODEL_A")],
-    model_b: Annotated[Path, typer.Argument(metavar="MODEL_B")],
+    model_a: Annotated[str, typer.Argument(metavar="MODEL_A", help="model directory, or evaluation[:MODEL]")],
+    model_b: Annotated[str, typer.Argument(metavar="MODEL_B", help="model directory, or evaluation[:MODEL]")],
+    replicate_a: Annotated[list[str], typer.Option(metavar="MODEL", help="A trained with another seed")] = [],  # noqa: B006
+    replicate_b: Annotated[list[str], typer.Option(metavar="MODEL", help="B trained with another seed")] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="folder of comparison.json, .md and .svg")] = Path("reports/compare"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure two models on the same questions: A minus B, in pairs, with intervals."""
-    _print(_rounded(_load("flows.measuring").compare(model_a, model_b), as_json), as_json)
+    """Measure two models on the same questions: A minus B, in pairs, with intervals, and what the gate would say."""
+    rows, verdict = _load("flows.measuring").compare([model_a, *replicate_a], [model_b, *replicate_b], out)
+    shown = rows if as_json else [{key: row[key] for key in _load("flows.comparison").COLUMNS} for row in rows]
+    _print(_rounded(shown, as_json), as_json)
+    if not as_json:
+        print("\n".join(["", f"{verdict['outcome'].replace('_', ' ')}:", *verdict["reasons"], f"files: {out}"]))
 
 
 @app.command()

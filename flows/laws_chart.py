@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from math import log
 
 from components.training.config import Alternative
 from components.training.planning.fitted import FittedLaw
 from flows.chart import log_ticks, quantity, ticks
+from flows.svg import dot, line, page, text
 
 WIDTH, HEIGHT = 720, 420
 LEFT, RIGHT, TOP, BOTTOM = 64, 180, 40, 48
@@ -31,16 +31,16 @@ class _Axes:
 
     def drawn(self, x_label: str, y_label: str, marks: Callable[[float, float], Sequence[float]]) -> list[str]:
         """Grid, ticks and labels."""
-        found = [_text(LEFT, 20, y_label), _text(WIDTH - RIGHT, HEIGHT - 8, x_label, "end")]
+        found = [text(LEFT, 20, y_label), text(WIDTH - RIGHT, HEIGHT - 8, x_label, "end")]
         for value in marks(*self.x):
             across, _ = self.at(value, self.y[0])
             found += [
-                _line(across, TOP, across, HEIGHT - BOTTOM),
-                _text(across, HEIGHT - BOTTOM + 16, quantity(value), "middle"),
+                line(across, TOP, across, HEIGHT - BOTTOM),
+                text(across, HEIGHT - BOTTOM + 16, quantity(value), "middle"),
             ]
         for value in marks(*self.y):
             _, up = self.at(self.x[0], value)
-            found += [_line(LEFT, up, WIDTH - RIGHT, up), _text(LEFT - 6, up + 4, f"{value:.3g}", "end")]
+            found += [line(LEFT, up, WIDTH - RIGHT, up), text(LEFT - 6, up + 4, f"{value:.3g}", "end")]
         return found
 
 
@@ -60,14 +60,14 @@ def fit_svg(law: FittedLaw, planned: Alternative | None) -> str:
         curve = [axes.at(each, fitted.law.loss(size, each)) for each in steps]
         inside = [(x, y) for x, y in curve if TOP <= y <= HEIGHT - BOTTOM]
         body.append(f'<path fill="none" stroke="{colour}" d="M{" ".join(f"{x:.1f},{y:.1f}" for x, y in inside)}"/>')
-        body += [_dot(*axes.at(each.tokens, each.loss), colour) for each in law.points if each.parameters == size]
-        body.append(_text(WIDTH - RIGHT + 10, TOP + 16 * (number + 1), f"{size / 1e6:.2f}M parameters", fill=colour))
+        body += [dot(*axes.at(each.tokens, each.loss), colour) for each in law.points if each.parameters == size]
+        body.append(text(WIDTH - RIGHT + 10, TOP + 16 * (number + 1), f"{size / 1e6:.2f}M parameters", fill=colour))
         if planned and planned.predicted and size == planned.parameters:
             x, low = axes.at(planned.tokens, planned.predicted.low)
             _, high = axes.at(planned.tokens, planned.predicted.high)
-            body.append(_line(x, low, x, high, colour, 3))
-            body.append(_text(x - 6, high - 6, f"planned: {planned.predicted.value:.3f}", "end", colour))
-    return _page(body)
+            body.append(line(x, low, x, high, colour, 3))
+            body.append(text(x - 6, high - 6, f"planned: {planned.predicted.value:.3f}", "end", colour))
+    return page(body, WIDTH, HEIGHT)
 
 
 def ends_svg(hours: Sequence[float], deadline_hours: float) -> str:
@@ -84,27 +84,9 @@ def ends_svg(hours: Sequence[float], deadline_hours: float) -> str:
         width, height = (WIDTH - LEFT - RIGHT) / bins, HEIGHT - BOTTOM - y
         body.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{COLOURS[0]}"/>')
     x, _ = axes.at(deadline_hours, 0)
-    body += [_line(x, TOP, x, HEIGHT - BOTTOM, COLOURS[4], 2), _text(x + 6, TOP + 12, "deadline", fill=COLOURS[4])]
-    return _page(body)
+    body += [line(x, TOP, x, HEIGHT - BOTTOM, COLOURS[4], 2), text(x + 6, TOP + 12, "deadline", fill=COLOURS[4])]
+    return page(body, WIDTH, HEIGHT)
 
 
 def _share(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.5
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str = "#d0d7de", width: float = 1) -> str:
-    return f'<path stroke="{colour}" stroke-width="{width}" d="M{x1:.1f},{y1:.1f} {x2:.1f},{y2:.1f}"/>'
-
-
-def _dot(x: float, y: float, colour: str) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", fill: str = "#24292f") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{fill}">{escape(text)}</text>'
-
-
-def _page(body: Sequence[str]) -> str:
-    style = 'font-family="sans-serif" font-size="12"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" {style}>'
-    return "\n".join([head, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>', *body, "</svg>\n"])

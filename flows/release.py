@@ -35,7 +35,13 @@ def put_into_production(
     """
     cluster.start_head(settings)
     evidence = read_evidence(
-        params.evaluate, events, model=model_dir.name, model_dir=model_dir, evaluation=EVALUATION, tokens=TOKENS
+        params.evaluate,
+        params.release.criteria,
+        events,
+        model=model_dir.name,
+        model_dir=model_dir,
+        evaluation=EVALUATION,
+        tokens=TOKENS,
     )
     lineage = [graph.output_manifest(each) for each in graph.read_graph() if each.output.is_dir()]
     tags = {"cycle": settings.cycle or "", "git_commit": head_commit()}

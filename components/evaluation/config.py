@@ -49,12 +49,25 @@ class FunctionalConfig(StepConfig):
         return self
 
 
+class ContaminationConfig(StepConfig):
+    """Which items stand in the training documents, at the least in part."""
+
+    ngram_words: int = Field(10, ge=2, le=50, description="words per n-gram; passages of fewer words match as a whole")
+    min_words: int = Field(8, ge=2, le=50, description="passages of fewer words are in many programs: not looked for")
+    min_share: float = Field(
+        0.3, gt=0, le=1, description="items are contaminated when a training document holds this share of a passage"
+    )
+
+
 class EvaluateConfig(StepConfig):
     """What is measured on every model, before and after each training stage."""
 
     likelihood: LikelihoodConfig = Field(LikelihoodConfig.model_validate({}), description="bits per byte")
     completion: CompletionConfig = Field(CompletionConfig.model_validate({}), description="lines, infilling, functions")
     functional: FunctionalConfig = Field(FunctionalConfig.model_validate({}), description="pass@k")
+    contamination: ContaminationConfig = Field(
+        ContaminationConfig.model_validate({}), description="what was trained on of what is measured"
+    )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples per interval")
     seed: int = Field(0, ge=0, description="draws documents, places, samples and resamples")

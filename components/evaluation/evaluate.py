@@ -1,8 +1,9 @@
 """Measure every model of the cycle: before and after pretraining, fine-tuning and alignment.
 
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
-Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}; items.parquet: model, suite, item, metric,
-        value, weight; summary.csv: the same figures as a table
+Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
+        contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
+        overlap, contaminated; summary.csv: the same figures as a table
 Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
 functions that parse, pass@k; every model is asked the same, so items pair up between models.
 Not covered: answers to instructions, safety, languages beside Python in parse_share and pass@k.
@@ -20,6 +21,7 @@ from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
 from components.evaluation.config import EvaluateConfig
+from components.evaluation.contamination import counts, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
 from components.evaluation.likelihood import unigram_bits_per_byte
 from components.evaluation.measure import Metrics, Questions, Report, measure, questions, summarise, unigram_items
@@ -28,7 +30,9 @@ from components.tokens.store import TokenStore
 from components.tokens.text import TextCodec
 
 VALIDATION = "validation.parquet"
-MIN_TELLING_CHARACTERS = 30
+METRICS = "metrics.json"
+ITEMS = "items.parquet"
+CONTAMINATION = "contamination.parquet"
 
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
@@ -42,20 +46,6 @@ def evaluate_model(
     """Metrics (under the directory's name) and items of one model."""
     items = measure(model_dir.name, model_dir, asked, config, report)
     return summarise(items, config), items
-
-
-def contaminated(suite: Suite, training: pl.LazyFrame) -> list[str]:
-    """Tasks whose longest prompt line stands in a training document (column text), sorted.
-
-    Lines under 30 characters stand anywhere and tell nothing; a task that has only such lines is not listed.
-    """
-    lines = {task.task_id: max((line.strip() for line in task.prompt.splitlines()), key=len) for task in suite.tasks}
-    telling = sorted({line for line in lines.values() if len(line) >= MIN_TELLING_CHARACTERS})
-    if not telling:
-        return []
-    found = training.select(pl.col("text").str.extract_many(telling, overlapping=True).explode()).unique().collect()
-    seen = set(found["text"].drop_nulls().to_list())
-    return sorted(task_id for task_id, line in lines.items() if line in seen)
 
 
 def unigram(tokens: Path, tokenizer: Path, asked: Questions) -> pl.DataFrame:
@@ -75,8 +65,7 @@ def run(
     events = Events("evaluate")
     suites = [built_in_suite(name) for name in config.functional.suites]
     asked = read_questions(tokens, suites, config)
-    held_out = pl.scan_parquet(tokens / VALIDATION).select("id")
-    training = pl.scan_parquet(source / "part-*.parquet").join(held_out, on="id", how="anti")
+    held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
     total = len(models) * (3 + len(suites))
     done = 0
 
@@ -91,16 +80,20 @@ def run(
         frames.append(measure(name, directory, asked, config, report))
         seconds[name] = time.monotonic() - started
     items = pl.concat(frames)
-    metrics = summarise(items, config)
+    training = training_texts(source, held_out["id"])
+    overlap = overlaps(items, held_out, suites, training, config.contamination)
+    metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        draft.rows["items.parquet"] = len(items)
+        draft.rows[ITEMS] = len(items)
         draft.rows["summary.csv"] = write(metrics, items, draft.path)
+        draft.rows[CONTAMINATION] = len(overlap)
+        overlap.write_parquet(draft.path / CONTAMINATION, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),
             "suites": {suite.name: len(suite.tasks) for suite in suites},
             "suite_digests": {suite.name: suite.digest for suite in suites},
-            "contaminated": {suite.name: contaminated(suite, training) for suite in suites},
+            "contamination": counts(overlap),
         }
         draft.run["seconds_per_model"] = seconds
         draft.run["isolation"] = isolation()
@@ -122,12 +115,12 @@ def rows_of(metrics: Metrics) -> list[tuple[str, str, str, dict[str, float | int
 
 def write(metrics: Metrics, items: pl.DataFrame, directory: Path) -> int:
     """metrics.json, items.parquet and summary.csv; returns the rows of the last."""
-    (directory / "metrics.json").write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    items.write_parquet(directory / "items.parquet", compression="zstd")
+    (directory / METRICS).write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    items.write_parquet(directory / ITEMS, compression="zstd")
     rows = [
         {"model": model, "suite": suite, "metric": metric, **each} for model, suite, metric, each in rows_of(metrics)
     ]
-    pl.DataFrame(rows).write_csv(directory / "summary.csv", float_precision=6)
+    pl.DataFrame(rows, infer_schema_length=None).write_csv(directory / "summary.csv", float_precision=6)
     return len(rows)
 
 

@@ -170,11 +170,21 @@ def unigram_items(values: NDArray[np.float64], asked: Questions) -> pl.DataFrame
     return _items("unigram", LIKELIHOOD, BITS_PER_BYTE, asked.documents["id"].to_list(), values, asked.num_bytes)
 
 
-def summarise(items: pl.DataFrame, config: EvaluateConfig) -> Metrics:
-    """model -> suite -> metric -> {value, low, high, n}, in the order of the items."""
+def summarise(items: pl.DataFrame, config: EvaluateConfig, contaminated: pl.DataFrame | None = None) -> Metrics:
+    """model -> suite -> metric -> {value, low, high, n}, in the order of the items.
+
+    Where some of a metric's items are contaminated (columns suite, item), value_clean and n_clean are of the others;
+    n_clean is 0 and value_clean not there when none is left.
+    """
     metrics: Metrics = {}
     for (model, suite, metric), rows in items.group_by("model", "suite", "metric", maintain_order=True):
-        found = asdict(estimate(str(metric), rows, config))
+        found: dict[str, float | int] = asdict(estimate(str(metric), rows, config))
+        if contaminated is not None:
+            clean = rows.join(contaminated, on=["suite", "item"], how="anti", maintain_order="left")
+            if len(clean) < len(rows):
+                found["n_clean"] = len(clean)
+            if 0 < len(clean) < len(rows):
+                found["value_clean"] = estimate(str(metric), clean, config).value
         metrics.setdefault(str(model), {}).setdefault(str(suite), {})[str(metric)] = found
     return metrics
 

@@ -15,12 +15,16 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import Settings
 from components.core.errors import OvernightError
+from components.evaluation.pairs import Paired
 from components.release import environment, registry
 from components.release.cards import card
 from components.release.config import ReleaseConfig
 from components.release.environment import FULL_WEIGHT, Desired, EnvironmentFile, WeightedVersion
-from components.release.gate import GateDecision, Paired, absolute, combine, decide
+from components.release.gate import GateDecision, absolute, decide
 from components.release.registry import RegisteredVersion
+
+CHAMPION_TAG = "gate_champion"
+LOOKS_TAG = "gate_looks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +73,10 @@ def release(
     if any(each.digest == version.digest for each in now.file.versions):
         reason = f"version {version.version} is in {config.environment} already, since commit {now.commit[:12]}"
         return _result("already_live", (reason,), version, now.commit)
-    decision = _ask_gate(settings, config, evidence, now)
-    registry.tag(settings, version.version, {"gate": decision.outcome, "gate_reasons": "; ".join(decision.reasons)})
+    look = _look(version, now)
+    decision = _ask_gate(settings, config, evidence, now, look)
+    told = {"gate": decision.outcome, "gate_reasons": "; ".join(decision.reasons)}
+    registry.tag(settings, version.version, told | _looked(look, now))
     if decision.outcome != "promote":
         return _result(decision.outcome, decision.reasons, version, None)
     text = card(version.version, manifest, lineage, evidence.metrics, decision)
@@ -107,16 +113,28 @@ def rollback(settings: Settings, config: ReleaseConfig, *, reason: str = "by han
     return environment.rollback(settings, config.environment, config, reason=reason)
 
 
-def _ask_gate(settings: Settings, config: ReleaseConfig, evidence: Evidence, now: Desired) -> GateDecision:
+def _look(version: RegisteredVersion, now: Desired) -> int:
+    """How often this version was judged against this champion, this time included."""
+    champion = now.file.champion
+    if champion is None or version.tags.get(CHAMPION_TAG) != champion.digest:
+        return 1
+    return 1 + int(version.tags[LOOKS_TAG])
+
+
+def _looked(look: int, now: Desired) -> dict[str, str]:
+    """Tags from which the next look knows that it is not the first."""
+    champion = now.file.champion
+    return {} if champion is None else {CHAMPION_TAG: champion.digest, LOOKS_TAG: str(look)}
+
+
+def _ask_gate(settings: Settings, config: ReleaseConfig, evidence: Evidence, now: Desired, look: int) -> GateDecision:
     """Measure the champion, if there is one and the candidate has a chance, and decide."""
     champion = now.file.champion
-    if champion is None:
-        return decide(config, figures=evidence.figures, differences=None)
-    alone = absolute(config, evidence.figures)
-    if any(outcome != "promote" for outcome, _ in alone):
-        return combine(alone)
-    path = registry.resolve(settings, champion.version, champion.digest)
-    return decide(config, figures=evidence.figures, differences=evidence.against(path))
+    if champion is None or any(outcome != "promote" for outcome, _ in absolute(config, evidence.figures)):
+        differences: Mapping[str, Paired] | None = None if champion is None else {}
+    else:
+        differences = evidence.against(registry.resolve(settings, champion.version, champion.digest))
+    return decide(config, figures=evidence.figures, differences=differences, look=look)
 
 
 def _only(version: RegisteredVersion, decided_on: Desired) -> Callable[[Desired], EnvironmentFile]:

@@ -21,10 +21,10 @@ from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.evaluation import evaluate
-from components.evaluation.compare import compare_models
+from components.evaluation.compare import Sides, compare_items
 from components.evaluation.completion import body_of, edit_similarity, line_end_ids
 from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
-from components.evaluation.functional import Suite, Task, built_in_suite
+from components.evaluation.criteria import Criteria
 from components.evaluation.likelihood import bits_per_byte, unigram_bits_per_byte, windows, xz_bits_per_byte
 from components.evaluation.measure import figures, questions
 from components.evaluation.places import function_places, has_body, indented, line_places
@@ -211,28 +211,25 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     assert asked[0].equals(asked[2])
     assert set(asked[0]["suite"]) == {"likelihood", "completion", "infilling", "short_tasks"}
     assert set(figures(metrics["sft"])) == {"bits_per_byte", "xz_bits_per_byte", "parse_share"}
+    overlap = pl.read_parquet(tmp_path / "one" / "contamination.parquet")
+    assert overlap.select("suite", "item").rows() == list(dict.fromkeys(items.select("suite", "item").iter_rows()))
+    assert manifests[0].statistics["contamination"]["short_tasks"]["items_contaminated"] == 0
     table = pl.read_csv(tmp_path / "one" / "summary.csv")
     assert len(table) == items.select("model", "suite", "metric").n_unique()
 
 
 def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path) -> None:
     asked = evaluate.read_questions(data / "tokens", [], CONFIG)
-    found = {each.metric: each for each in compare_models(models / "base", models / "sft", asked, CONFIG)}
-    bits = found["bits_per_byte"]
-    metrics, _ = evaluate.evaluate_model(models / "sft", asked, CONFIG)
+    metrics, items = {}, {}
+    for name in ("base", "sft"):
+        found, items[name] = evaluate.evaluate_model(models / name, asked, CONFIG)
+        metrics |= found
+    sides = Sides(candidates=(items["base"],), champions=(items["sft"],))
+    rows = {each.metric: each for each in compare_items(sides, Criteria(resamples=1000))}
+    bits = rows["bits_per_byte"]
     assert bits.champion == pytest.approx(metrics["sft"]["likelihood"]["bits_per_byte"]["value"])
     assert bits.difference == pytest.approx(bits.candidate - bits.champion)
-    assert found["xz_bits_per_byte"].difference == 0
-
-
-def test_contamination_is_found_in_training_text() -> None:
-    suite = built_in_suite("short_tasks")
-    planted = suite.tasks[14].prompt
-    training = pl.LazyFrame({"text": ["x = 1\n", f"import os\n\n{planted}    return 1\n"]})
-    assert evaluate.contaminated(suite, training) == [suite.tasks[14].task_id]
-    assert evaluate.contaminated(suite, training.head(1)) == []
-    short = Task.model_validate({**suite.tasks[0].model_dump(), "prompt": "def f(): # short\n"})
-    assert evaluate.contaminated(Suite(name="s", tasks=(short,), digest=""), training) == []
+    assert rows["xz_bits_per_byte"].difference == 0
 
 
 def test_no_document_no_figure() -> None:

@@ -1,22 +1,17 @@
-"""Intervals, estimators and comparisons against brute force, closed forms and simulation."""
+"""Intervals and estimators against brute force, closed forms and simulation."""
 
 import itertools
 import math
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.errors import DataError
-from components.evaluation.compare import compare_items, item_differences, paired
-from components.evaluation.config import EvaluateConfig, FunctionalConfig
+from components.evaluation.config import FunctionalConfig
 from components.evaluation.functional import pass_at_k
 from components.evaluation.intervals import bootstrap, wilson
-from components.evaluation.measure import ITEM_SCHEMA
 
-CONFIG = EvaluateConfig()
 ONES = np.ones(200)
 
 
@@ -96,38 +91,3 @@ def test_nothing_has_no_figure() -> None:
     ):
         with pytest.raises(ValueError, match="no items"):
             call()
-
-
-def items(model: str, values: dict[str, float], metric: str = "bits_per_byte", weight: float = 1.0) -> pl.DataFrame:
-    rows = [(model, "likelihood", item, metric, value, weight) for item, value in values.items()]
-    return pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row")
-
-
-def test_pairs_cancel_what_both_models_find_hard() -> None:
-    """Items vary by 1, models differ by 0.05 ± 0.01: unpaired intervals would overlap, the paired one is narrow."""
-    generator = np.random.default_rng(0)
-    hard = generator.normal(2, 1, 100)
-    champion = items("old", {f"{n}": float(value) for n, value in enumerate(hard)})
-    shift = generator.normal(-0.05, 0.01, 100)
-    candidate = items("new", {f"{n}": float(value) for n, value in reversed(list(enumerate(hard + shift)))})
-    (found,) = compare_items(candidate, champion, CONFIG)
-    assert found.low < shift.mean() < found.high
-    assert found.high - found.low < 0.01
-    assert found.difference == pytest.approx(found.candidate - found.champion)
-    assert item_differences(candidate, champion, "likelihood", "bits_per_byte").mean() == pytest.approx(shift.mean())
-
-
-def test_a_model_equals_itself() -> None:
-    own = items("a", {"x": 1.5, "y": 0.25})
-    (found,) = compare_items(own, own, CONFIG)
-    assert (found.difference, found.low, found.high, found.n) == (0, 0, 0, 2)
-
-
-def test_only_common_items_and_metrics_are_compared() -> None:
-    left, right = items("a", {"x": 1.0, "y": 2.0}), items("b", {"y": 5.0, "z": 7.0})
-    (found,) = compare_items(pl.concat([left, items("a", {"x": 1.0}, "exact_match")]), right, CONFIG)
-    assert (found.metric, found.candidate, found.champion, found.n) == ("bits_per_byte", 2.0, 5.0, 1)
-    with pytest.raises(DataError, match="no item in common; evaluate both on the same data"):
-        paired(left, items("b", {"z": 7.0}), "likelihood", "bits_per_byte")
-    with pytest.raises(DataError, match="an item stands twice"):
-        paired(pl.concat([left, left]), right, "likelihood", "bits_per_byte")

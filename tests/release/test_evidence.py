@@ -11,9 +11,11 @@ from components.core.artifact import Manifest
 from components.core.errors import ArtifactError
 from components.core.events import Events
 from components.evaluation.config import CompletionConfig, EvaluateConfig
-from components.evaluation.evaluate import evaluate_model, read_questions, write
+from components.evaluation.contamination import SCHEMA
+from components.evaluation.criteria import Criteria
+from components.evaluation.differences import difference
+from components.evaluation.evaluate import CONTAMINATION, evaluate_model, read_questions, write
 from components.release.evidence import read_evidence
-from components.release.gate import interval
 from components.release.release import Evidence
 from tests.serving.random_model import RandomConfig, write_random_model
 
@@ -34,20 +36,22 @@ def tokens(tmp_path: Path) -> Path:
     return out
 
 
-def evaluate(model: Path, tokens: Path, out: Path) -> Manifest:
-    """What the stage writes, for one model."""
+def evaluate(model: Path, tokens: Path, out: Path, contaminated: str | None = None) -> Manifest:
+    """What the stage writes, for one model; one document may be contaminated."""
     metrics, items = evaluate_model(model, read_questions(tokens, (), CONFIG), CONFIG)
     named = {"base": metrics[model.name]}
     inputs = [artifact.read(tokens), artifact.read(model)]
     with artifact.create(out, stage="evaluate", config=CONFIG, inputs=inputs, code=Path(__file__)) as draft:
         write(named, items.with_columns(model=pl.lit("base")), draft.path)
+        marked = pl.DataFrame({"suite": ["likelihood"], "item": [contaminated], "overlap": [1.0], "contaminated": True})
+        marked.cast(SCHEMA).write_parquet(draft.path / CONTAMINATION)
     assert draft.manifest is not None
     return draft.manifest
 
 
 def evidence_on(model_dir: Path, evaluation: Path, tokens: Path, model: str = "base") -> Evidence:
     return read_evidence(
-        CONFIG, Events("release"), model=model, model_dir=model_dir, evaluation=evaluation, tokens=tokens
+        CONFIG, Criteria(), Events("release"), model=model, model_dir=model_dir, evaluation=evaluation, tokens=tokens
     )
 
 
@@ -61,7 +65,7 @@ def test_a_model_is_its_own_equal_to_the_last_item(models: dict[int, Path], toke
     evaluate(models[1], tokens, tmp_path / "evaluation")
     evidence = evidence_on(models[1], tmp_path / "evaluation", tokens)
     pairs = evidence.against(models[1])
-    assert set(pairs) == {"bits_per_byte", "parse_share"}
+    assert set(pairs) == {"likelihood/bits_per_byte", "completion/parse_share"}
     assert all(np.all(each.differences == 0) and len(each.differences) > 4 for each in pairs.values())
 
 
@@ -70,12 +74,21 @@ def test_differences_add_up_to_the_figures(models: dict[int, Path], tokens: Path
     for seed, model in models.items():
         evaluate(model, tokens, tmp_path / f"evaluation-{seed}")
         evidence[seed] = evidence_on(model, tmp_path / f"evaluation-{seed}", tokens)
-    found = interval(evidence[2].against(models[1])["bits_per_byte"], 0.95, share=False)
+    found = difference(evidence[2].against(models[1])["likelihood/bits_per_byte"], resamples=1000, seed=0)
     bits = {seed: each.figures["bits_per_byte"] for seed, each in evidence.items()}
     assert bits[1] != bits[2]
     assert found.mean == pytest.approx(bits[2] - bits[1])
     assert evidence[1].metrics["likelihood/bits_per_byte"] == bits[1]
     assert evidence[1].figures["xz_bits_per_byte"] == evidence[2].figures["xz_bits_per_byte"] > 0
+
+
+def test_contaminated_items_decide_nothing(models: dict[int, Path], tokens: Path, tmp_path: Path) -> None:
+    evaluate(models[1], tokens, tmp_path / "whole")
+    evaluate(models[1], tokens, tmp_path / "less", contaminated=f"{3:064x}")
+    whole, less = (evidence_on(models[1], tmp_path / name, tokens).against(models[2]) for name in ("whole", "less"))
+    name = "likelihood/bits_per_byte"
+    assert len(whole[name].differences) == 12 and len(less[name].differences) == 11
+    assert set(less[name].differences) < set(whole[name].differences)
 
 
 def test_an_evaluation_of_another_model_is_refused(models: dict[int, Path], tokens: Path, tmp_path: Path) -> None:

@@ -10,15 +10,22 @@ import pytest
 from components.core import artifact
 from components.core.config import Settings
 from components.core.errors import OvernightError
+from components.evaluation.criteria import Criteria, Guard, Primary
+from components.evaluation.pairs import Paired
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
-from components.release.gate import Paired
 from components.release.release import Evidence, ReleaseResult, promote, release, rollback
 
 MakeModel = Callable[[str], Path]
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
 
-CONFIG = ReleaseConfig(min_parse_share=0.1)
+CONFIG = ReleaseConfig(
+    min_parse_share=0.1,
+    criteria=Criteria(
+        primaries=(Primary(metric="likelihood/bits_per_byte", better="lower"),),
+        guards=(Guard(metric="completion/parse_share", better="higher", margin=0.05),),
+    ),
+)
 FIGURES = {"bits_per_byte": 1.6, "xz_bits_per_byte": 1.9, "parse_share": 0.4}
 
 
@@ -32,8 +39,11 @@ def better_by(bits: float) -> Callable[[Path], Mapping[str, Paired]]:
     def against(champion: Path) -> Mapping[str, Paired]:
         artifact.read(champion)
         noise = np.linspace(-0.1, 0.1, 100)
-        pairs = {"bits_per_byte": noise - bits, "parse_share": np.zeros(100)}
-        return {name: Paired(differences=values, weights=np.ones(100)) for name, values in pairs.items()}
+        pairs = {"likelihood/bits_per_byte": noise - bits, "completion/parse_share": np.zeros(100)}
+        return {
+            name: Paired(differences=values, weights=np.ones(100), shares="share" in name)
+            for name, values in pairs.items()
+        }
 
     return against
 
@@ -77,7 +87,7 @@ def test_releasing_again_changes_nothing(settings: Settings, make_model: MakeMod
 
 @pytest.mark.parametrize(
     ("bits", "decision", "live"),
-    [(0.1, "promote", [2]), (-0.1, "refuse", [1]), (-0.02, "not_enough_evidence", [1])],
+    [(0.1, "promote", [2]), (-0.1, "refuse", [1]), (-0.005, "not_enough_evidence", [1])],
 )
 def test_a_challenger(settings: Settings, make_model: MakeModel, bits: float, decision: str, live: list[int]) -> None:
     first(settings, make_model)
@@ -85,6 +95,16 @@ def test_a_challenger(settings: Settings, make_model: MakeModel, bits: float, de
     assert (result.decision, result.version, versions(settings)) == (decision, 2, live)
     assert (result.environment_commit is None) == (decision != "promote")
     assert registry.get(settings, 2).tags["gate"] == decision
+
+
+def test_every_look_at_a_candidate_costs_evidence(settings: Settings, make_model: MakeModel) -> None:
+    """Bounds widen from 97.5 % to 99.2 % with the second look at one candidate; another candidate begins anew."""
+    first(settings, make_model)
+    for name, look, confidence in (("two", "1", "97.5%"), ("two", "2", "99.2%"), ("three", "1", "97.5%")):
+        result = release(settings, CONFIG, model_dir=make_model(name), evidence=evidence(better_by(0.005)))
+        assert result.decision == "not_enough_evidence"
+        assert confidence in result.reasons[0]
+        assert registry.get(settings, result.version).tags["gate_looks"] == look
 
 
 def test_below_the_absolute_gate_no_champion_is_measured(settings: Settings, make_model: MakeModel) -> None:
