@@ -9,11 +9,16 @@ and attention's 12 * layers * width * T; the causal half is not subtracted.
     torchrun --nproc-per-node 8 -m benchmarks.gpu_pretrain --parallel sharded
     python -m benchmarks.gpu_pretrain --device cpu --size tiny      the same code on any machine
 
-Covers: eager and compiled, bfloat16 and float32 (TF32), several GPUs of one machine.
-Not covered: fp8, documents kept apart inside a window. No GPU was at hand when this was written: not measured.
+Each row is trained with none of the accelerators (components/training/accelerators.py), each alone, and all that can be
+used; one that cannot be used here leaves a line that says why. Shares of peaks are of bfloat16's, in float8 too.
+
+Covers: eager and compiled, bfloat16 and float32 (TF32), float8 products, CUDA graphs, Liger's kernels where
+liger-kernel is installed, several GPUs of one machine.
+Not covered: documents kept apart inside a window. No GPU was at hand when this was written: not measured.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -27,15 +32,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from components.training.accelerators import ACCELERATORS, Accelerator, objection
 from components.training.batch import Batch, next_token_batch
 from components.training.figures import gemm_flops
 from components.training.memory import peak_bytes
 from components.training.model import build
 from components.training.optimizer import Rates
-from components.training.shape import Shape, shape_of
+from components.training.shape import Architecture, Shape, shape_of
 from components.training.trainer import DTYPES, OutOfMemoryError, Precision, Recipe, Trainer, World
 
 UNTIMED_STEPS = 3
+ARCHITECTURE: Architecture = "qwen3"
 # bfloat16 FLOP/s of dense products as the makers' data sheets say; the first name that the device's contains.
 DATA_SHEETS = {
     "B200": 2250e12,
@@ -67,7 +74,7 @@ class Size:
     def shape(self) -> Shape:
         """As qwen3 with two query heads to a key-value head."""
         return shape_of(
-            architecture="qwen3",
+            architecture=ARCHITECTURE,
             vocabulary_size=self.vocabulary_size,
             context=self.context,
             layers=self.layers,
@@ -118,6 +125,7 @@ class Row:
     parameters: int
     precision: str
     compiled: bool
+    accelerators: list[Accelerator]
     workers: int
     micro_batch_samples: int
     tokens_per_second: float
@@ -131,13 +139,28 @@ class Row:
     notes: list[str]
 
 
-def measure(name: str, precision: Precision, compiled: bool, world: World, options: argparse.Namespace) -> Row:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a row computes."""
+
+    precision: Precision
+    compiled: bool
+    accelerators: tuple[Accelerator, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "+".join([self.precision, "compiled" if self.compiled else "eager", *self.accelerators])
+
+
+def measure(name: str, way: Way, world: World, options: argparse.Namespace) -> Row:
     """Train one model for a few steps."""
+    precision = way.precision
     size, notes = SIZES[name], list[str]()
     if world.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
     peak = gemm_flops(DTYPES[precision], world.device)
-    trainer = Trainer(build(size.shape, 0, 0), recipe_of(size, precision, compiled, options), world, notes.append)
+    trainer = Trainer(build(size.shape, 0, 0), recipe_of(size, way, options), world, notes.append)
     batches = [batch_of(size, step, world, options.tokens) for step in range(UNTIMED_STEPS + options.steps)]
     started = time.perf_counter()
     trainer.warm_up(batches[0])
@@ -157,7 +180,8 @@ def measure(name: str, precision: Precision, compiled: bool, world: World, optio
         size=name,
         parameters=size.shape.parameters,
         precision=precision,
-        compiled=trainer.loss is not trainer.eager or (compiled and trainer.sharded),
+        compiled=trainer.loss is not trainer.eager or (way.compiled and trainer.sharded),
+        accelerators=list(way.accelerators),
         workers=world.size,
         micro_batch_samples=trainer.micro_batch_samples,
         tokens_per_second=per_second,
@@ -172,11 +196,12 @@ def measure(name: str, precision: Precision, compiled: bool, world: World, optio
     )
 
 
-def recipe_of(size: Size, precision: Precision, compiled: bool, options: argparse.Namespace) -> Recipe:
+def recipe_of(size: Size, way: Way, options: argparse.Namespace) -> Recipe:
     """As a stage's, but for documents, which may see each other."""
     return Recipe(
-        precision=precision,
-        compiled=compiled,
+        precision=way.precision,
+        compiled=way.compiled,
+        accelerators=way.accelerators,
         micro_batch_samples=options.micro_batch_samples or size.micro_batch_samples,
         rates=Rates(
             matrix=0.01,
@@ -226,13 +251,14 @@ def table(rows: list[Row], device: str) -> str:
     name = "this CPU" if device == "cpu" else torch.cuda.get_device_name(device)
     lines = [
         f"{name}, torch {torch.__version__}",
-        f"{'size':6}{'precision':>11}{'compiled':>10}{'workers':>9}{'micro':>7}{'tokens/s':>12}{'of sheet':>10}"
-        f"{'of GEMM':>9}{'GEMM TFLOP/s':>14}{'GiB':>8}{'warm-up s':>11}{'loss':>16}",
+        f"{'size':6}{'precision':>11}{'compiled':>10}{'with':>22}{'workers':>9}{'micro':>7}{'tokens/s':>12}"
+        f"{'of sheet':>10}{'of GEMM':>9}{'GEMM TFLOP/s':>14}{'GiB':>8}{'warm-up s':>11}{'loss':>16}",
     ]
     for row in rows:
         sheet = "-" if row.share_of_data_sheet is None else f"{row.share_of_data_sheet:.1%}"
         lines.append(
-            f"{row.size:6}{row.precision:>11}{'yes' if row.compiled else 'no':>10}{row.workers:9}"
+            f"{row.size:6}{row.precision:>11}{'yes' if row.compiled else 'no':>10}"
+            f"{'+'.join(row.accelerators) or 'none':>22}{row.workers:9}"
             f"{row.micro_batch_samples:7}{row.tokens_per_second:12,.0f}{sheet:>10}{row.share_of_gemm:9.1%}"
             f"{row.gemm_flops / 1e12:14.1f}{row.memory_bytes / 2**30:8.1f}{row.warm_up_seconds:11.1f}"
             f"{row.first_loss:9.2f} ->{row.last_loss:5.2f}"
@@ -259,6 +285,12 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", choices=[*SIZES], nargs="+", default=["350m", "1.3b"])
     parser.add_argument("--precision", choices=[*DTYPES], nargs="+", default=["bfloat16"])
     parser.add_argument("--mode", choices=["eager", "compiled"], nargs="+", default=["eager", "compiled"])
+    parser.add_argument(
+        "--accelerators",
+        choices=["none", *ACCELERATORS, "all"],
+        nargs="+",
+        help="a row for each, all: those that can be used together; without it all of these on cuda, none on cpu",
+    )
     parser.add_argument("--steps", type=int, default=10, help="timed ones, after three")
     parser.add_argument("--tokens", type=Path, help="one-dimensional .npy of token ids; without it they are drawn")
     parser.add_argument("--micro-batch-samples", type=int, help="halved by itself where memory is short")
@@ -280,21 +312,49 @@ def main(arguments: list[str]) -> int:
         return 2
     world, rows = joined(options.device), list[Row]()
     for size in options.size:
-        for precision in options.precision:
-            for mode in options.mode:
-                torch.compiler.reset()
-                try:
-                    rows.append(measure(size, precision, mode == "compiled", world, options))
-                except (OutOfMemoryError, ValueError) as error:
-                    print(f"{size} {precision} {mode}: {error}", file=sys.stderr)
-                    return 1
-    if world.rank == 0:
+        for way in ways_of(options, world):
+            torch.compiler.reset()
+            try:
+                rows.append(measure(size, way, world, options))
+            except (OutOfMemoryError, ValueError) as error:
+                print(f"{size} {way.name}: {error}", file=sys.stderr)
+                return 1
+            except Exception as error:  # kernels' failures have no common class; the other rows go on
+                if not way.accelerators:
+                    raise
+                print(f"{size} {way.name}: {type(error).__name__}: {error}", file=sys.stderr)
+    if world.rank == 0 and rows:
         print(table(rows, world.device))
         if options.json:
             options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if world.size > 1:
         torch.distributed.destroy_process_group()
-    return 0
+    return 0 if rows else 1
+
+
+def ways_of(options: argparse.Namespace, world: World) -> list[Way]:
+    """What is measured of each size; says why what was asked for is left out."""
+    every = ["none"] if options.device == "cpu" else ["none", *ACCELERATORS, "all"]
+    found = []
+    for precision, mode in itertools.product(options.precision, options.mode):
+        against = {
+            name: objection(
+                name,
+                architecture=ARCHITECTURE,
+                device=world.device,
+                precision=precision,
+                compiled=mode == "compiled",
+                workers=world.size,
+            )
+            for name in ACCELERATORS
+        }
+        for asked in options.accelerators or every:
+            if asked in against and (reason := against[asked]):
+                print(f"{precision} {mode}: left out: {reason}", file=sys.stderr)
+                continue
+            usable = tuple(name for name in ACCELERATORS if (asked == "all" and not against[name]) or asked == name)
+            found.append(Way(precision=precision, compiled=mode == "compiled", accelerators=usable))
+    return list(dict.fromkeys(found))
 
 
 if __name__ == "__main__":

@@ -187,6 +187,7 @@ def _told(
         "currency_per_hour": machine.price_per_hour,
         "precision": found.precision,
         "compiled": found.compiled,
+        "accelerators": list(found.accelerators),
         "stage_seconds": found.stage_seconds,
         "alternatives": [
             each.model_dump(mode="json") | {"chosen": size == found.chosen} for size, each in found.rows.items()

@@ -19,14 +19,18 @@ LAYERS = (
 )
 # The same loop runs under Ray and alone on a bare GPU box: the engine and all that it imports.
 PLAIN_TORCH = (
+    "accelerators",
     "attention",
     "batch",
     "checkpoint",
     "continued",
     "checkpoint_writer",
+    "comparison",
     "engine",
     "figures",
+    "float8",
     "forward",
+    "liger",
     "loss",
     "memory",
     "masks",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
 from components.tokens.initial import Initial
+from components.training.groups.accelerators import Accelerator, AcceleratorsConfig
 from components.training.groups.experts import ExpertsConfig
 from components.training.groups.faults import FaultsConfig
 from components.training.groups.fit import EconomicsConfig, FitConfig
@@ -50,6 +51,7 @@ class FixedRun(StepConfig):
     )
     precision: Precision = Field(default="float32", description="what the model computes in; masters are float32")
     compiled: bool = Field(default=False, description="compile the model")
+    accelerators: tuple[Accelerator, ...] = Field(default=(), description="as plan.accelerators.use, by name")
 
 
 class PlanConfig(StepConfig):
@@ -105,6 +107,9 @@ class PlanConfig(StepConfig):
     device: Device = Field("cpu", description="cpu: the workers share the cores; cuda: one GPU for each worker")
     compile_from_seconds: float = Field(120, ge=0, description="compile when at least this much is left for training")
     compiled_speedup: float = Field(1.8, ge=1, description="tokens per second compiled over eager, measured")
+    accelerators: AcceleratorsConfig = Field(
+        default_factory=AcceleratorsConfig, description="what makes a GPU faster beside compilation"
+    )
     fixed: FixedRun = Field(default_factory=FixedRun, description="the run of fixed mode")
     fit: FitConfig = Field(default_factory=FitConfig, description="the small runs that a scaling law is fitted to")
     economics: EconomicsConfig = Field(default_factory=EconomicsConfig, description="cost of training and serving")
@@ -210,6 +215,7 @@ class Plan(BaseModel):
     device: Device
     precision: Precision
     compiled: bool
+    accelerators: tuple[Accelerator, ...] = ()
     training_seconds: float | None = Field(default=None, description="first step to last; None in fixed mode")
     finish_seconds: float = Field(default=0.0, description="of stage_seconds of pretrain: after the last step")
     steps: int | None = Field(default=None, description="None in deadline mode")

@@ -105,6 +105,7 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None
         device=config.device,
         precision=config.fixed.precision,
         compiled=config.fixed.compiled,
+        accelerators=config.fixed.accelerators,
         steps=config.fixed.steps,
         decisions=config.fixed.decisions,
         skipped=config.fixed.skipped,
@@ -151,6 +152,7 @@ def plan_deadline(
         device=config.device,
         precision=found.precision,
         compiled=found.compiled,
+        accelerators=found.accelerators,
         training_seconds=seconds["pretrain"] - found.around_seconds,
         finish_seconds=needs.finish,
         expected_tokens=chosen.tokens,
@@ -197,7 +199,7 @@ def _tell(events: Events, plan: Plan) -> None:
     shape = plan.shape
     events.note(
         f"{shape.parameters:,} parameters ({shape.architecture}, {shape.layers} layers of {shape.width}), "
-        f"{plan.precision}{', compiled' if plan.compiled else ''}; "
+        f"{', '.join([plan.precision, *(['compiled'] if plan.compiled else []), *plan.accelerators])}; "
         + (f"{plan.training_seconds:.0f} s of training" if plan.training_seconds else f"{plan.steps} steps")
     )
     for note in plan.notes:

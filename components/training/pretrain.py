@@ -181,6 +181,7 @@ def split_figures(
             "skipped": figures["skipped"],
             "precision": plan.precision,
             "compiled": plan.compiled,
+            "accelerators": plan.accelerators,
         },
     }
     return timed, statistics

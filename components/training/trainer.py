@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
+from components.training.accelerators import Accelerator, before_replay, take_up
 from components.training.attention import leave_mask_out
 from components.training.batch import Batch
 from components.training.forward import Tensors, features, output_weight
@@ -57,6 +58,7 @@ class Recipe:
     isolate_documents: bool = True
     parallel: Parallel = "data"
     activation_checkpointing: bool = False
+    accelerators: tuple[Accelerator, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,15 @@ class Trainer:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if not recipe.isolate_documents:
             leave_mask_out(model)
+        take_up(
+            model,
+            recipe.accelerators,
+            device=world.device,
+            precision=recipe.precision,
+            compiled=recipe.compiled,
+            workers=world.size,
+        )
+        self.replayed = "graphs" in recipe.accelerators
         self.eager = Loss(model, recipe.z_loss)
         if self.sharded:
             shard(self.eager, world, DTYPES[recipe.precision])
@@ -118,8 +129,9 @@ class Trainer:
             for block in blocks_of(self.model):
                 block.forward = torch.compile(block.forward, dynamic=False)
         elif self.recipe.compiled:
-            compiled = torch.compile(self.eager, dynamic=False)
+            compiled = torch.compile(self.eager, dynamic=False, mode="reduce-overhead" if self.replayed else None)
             try:
+                self._before_pass()
                 torch.autograd.backward(_mean(compiled(**part)[:2], 1))
                 self.loss = compiled
             except Exception as error:  # whatever the compiler raises, training can do without it
@@ -131,6 +143,7 @@ class Trainer:
             self.loss = DistributedDataParallel(self.loss)
         # Also through DistributedDataParallel: its first backward pass finds the order in which it exchanges gradients
         # from then on, and a resumed run must add them up as the unbroken one did.
+        self._before_pass()
         torch.autograd.backward(_mean(self.loss(**part)[:2], 1))
         self.optimizer.write_back()
 
@@ -154,13 +167,14 @@ class Trainer:
         total, nats = torch.zeros((), device=self.world.device), []
         for position, part in enumerate(parts):
             last = position == len(parts) - 1
+            self._before_pass()
             with reducing(self.loss, last):
                 lowered, auxiliary, found = self.loss(**self._tensors(part))
                 # Workers' gradients are averaged: each scales by their number, so that the sum over all is the mean.
                 scale, weight = num_labels / self.world.size, len(part) / len(batch)
                 torch.autograd.backward(_mean((lowered, auxiliary), scale, weight))
             total += _mean((found.sum(), auxiliary.detach()), scale, weight)
-            nats.append(found)
+            nats.append(found.clone() if self.replayed else found)
         loss = self._sum(float(total)) / self.world.size
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"step {step}: the loss is {loss}; lower the learning rates or look at the data")
@@ -213,6 +227,10 @@ class Trainer:
         with whole(self.eager):
             found = figure(self.model)
         return found if self.world.rank == 0 else None
+
+    def _before_pass(self) -> None:
+        if self.replayed:
+            before_replay(self.model)
 
     def _fits(self, work: Callable[[], None]) -> bool:
         """Whether memory sufficed for some passes; if not, what they left is gone."""

@@ -21,6 +21,7 @@ from transformers.modeling_utils import PreTrainedModel
 from components.core.artifact import write_file
 from components.tokens.special import SpecialTokens
 from components.training import checkpoint, continued
+from components.training.accelerators import AcceleratorError
 from components.training.batch import Batch
 from components.training.checkpoint_writer import UnwrittenCheckpointError
 from components.training.engine import Outcome, train
@@ -38,7 +39,10 @@ from components.training.trainer import NonFiniteLossError, OutOfMemoryError, Re
 from components.training.work import EndOfRunError, Work
 
 # A restart would end the same way, and no restart finds more room.
-ENDS = (NonFiniteLossError, OutOfMemoryError, SpikeError, continued.CheckpointError, EndOfRunError)
+ENDS = (
+    *(NonFiniteLossError, OutOfMemoryError, SpikeError),
+    *(continued.CheckpointError, AcceleratorError, EndOfRunError),
+)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 HISTORY_COLUMNS = ("step", "tokens", "loss", "learning_rate", "validation_bits_per_byte")
@@ -66,6 +70,7 @@ def recipe_of(work: Work) -> Recipe:
     return Recipe(
         precision=plan.precision,
         compiled=plan.compiled,
+        accelerators=plan.accelerators,
         micro_batch_samples=plan.micro_batch_samples,
         rates=Rates(
             **config.rates_at(plan.shape.width).model_dump(),

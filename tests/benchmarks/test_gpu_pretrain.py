@@ -46,13 +46,17 @@ def test_the_table_comes_out_with_torch_and_transformers_alone(tmp_path: Path) -
     np.save(tmp_path / "tokens.npy", tokens)
     out = tmp_path / "rows.json"
     given = ["--device", "cpu", "--size", "tiny", "--mode", "eager", "--steps", "12"]
+    given += ["--accelerators", "none", "graphs", "float8"]
     done = run(*given, "--tokens", str(tmp_path / "tokens.npy"), "--json", str(out))
     assert done.returncode == 0, done.stderr[-2000:]
-    (row,) = json.loads(out.read_text())
+    row, eight = json.loads(out.read_text())
     assert f"{row['tokens_per_second']:,.0f}" in done.stdout
     assert 0 < row["share_of_gemm"] < 1
     assert row["share_of_data_sheet"] is None
     assert row["last_loss"] < row["first_loss"] - 0.5, "the next of 64 tokens in order can be learned"
+    assert (row["accelerators"], eight["accelerators"]) == ([], ["float8"])
+    assert 0 < abs(eight["last_loss"] / row["last_loss"] - 1) < 0.02
+    assert "left out: graphs: found device cpu, needed cuda" in done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -15,7 +15,7 @@ from components.training.work import Work
 from components.training.worker import train_worker
 from tests.training.test_pretrain import PRETRAIN, make_inputs
 
-REPLAYED = ("steps", "decisions", "skipped", "precision", "compiled")
+REPLAYED = ("steps", "decisions", "skipped", "precision", "compiled", "accelerators")
 
 
 def train(folder: Path, name: str, plan: Plan, ends_at: float | None) -> tuple[dict[str, Any], bytes, bytes]:
@@ -45,7 +45,8 @@ def test_a_deadline_run_replayed_in_fixed_mode_has_the_same_bytes(
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     make_inputs(tmp_path)
     fixed = pretrain.read_plan(tmp_path / "plan")
-    by_clock = fixed.model_copy(update={"mode": "deadline", "steps": None, "training_seconds": 5.0})
+    chosen = {"precision": "bfloat16", "accelerators": ("float8",)}
+    by_clock = fixed.model_copy(update={"mode": "deadline", "steps": None, "training_seconds": 5.0} | chosen)
     figures, weights, history = train(tmp_path, "clock", by_clock, time.time() + 5.0)
     assert figures["decisions"], "the clock decided when the decay starts"
     _, statistics = pretrain.split_figures(figures, by_clock, 1.0)

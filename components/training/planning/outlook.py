@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from components.training.budget import Needs, divide
 from components.training.config import Alternative, PlanConfig, Precision
+from components.training.groups.accelerators import Accelerator
 from components.training.groups.size import Size
+from components.training.planning.accelerators import Accelerated, Planned, accelerated
 from components.training.planning.choose import choose, epochs_note, reach_note, row, rows_until_too_large
 from components.training.planning.fitted import Domain, FittedLaw
 from components.training.planning.hardware_table import Machine
@@ -26,6 +28,7 @@ class Outlook:
     reason: str
     precision: Precision
     compiled: bool
+    accelerators: tuple[Accelerator, ...]
     around_seconds: float
     stage_seconds: dict[str, float]
     measured: dict[str, float]
@@ -61,35 +64,27 @@ def look(
     training_seconds = max(1.0, seconds["pretrain"] - around)
 
     def row_of(size: Size) -> Alternative:
-        shape = shape_of(size)
-        samples = largest_micro_batch(shape, config, how.precision, machine.memory_bytes)
-        if machine.measured and samples is not None:  # what does not fit must not be tried
-            fitting = config.model_copy(update={"micro_batch_samples": samples})
-            speed = tokens_per_second(fitting, shape, how.precision, how.compiled)
-        else:
-            speed = machine.achieved_flops / shape.training_flops_per_token(config.sequence_length)
-        return row(
-            config,
-            shape,
-            machine,
-            precision=how.precision,
-            tokens_per_second=speed,
-            training_seconds=training_seconds,
-            law=law,
-        )
+        return _row(config, machine, how, shape_of(size), training_seconds, law)
 
     rows = rows_until_too_large(config, sizes, row_of, law)
     chosen, reason = choose(rows, config, machine, why_no_law)
+    faster = _accelerated(config, machine, how, shape_of(chosen), rows[chosen])
     return Outlook(
         rows=rows,
         chosen=chosen,
         reason=reason,
         precision=how.precision,
         compiled=how.compiled,
+        accelerators=faster.names,
         around_seconds=around,
         stage_seconds=seconds,
-        measured=how.measured | {"pace": needs.pace},
-        notes=(*how.notes, *epochs_note(rows[chosen].tokens, corpus_tokens), *reach_note(rows[chosen], law)),
+        measured={**how.measured, **faster.measured, "pace": needs.pace},
+        notes=(
+            *how.notes,
+            *faster.notes,
+            *epochs_note(rows[chosen].tokens, corpus_tokens),
+            *reach_note(rows[chosen], law),
+        ),
     )
 
 
@@ -112,3 +107,44 @@ def _conditions(config: PlanConfig, machine: Machine, training_seconds: float, s
     compiled, notes = compiles(config, training_seconds)
     precision, measured = fastest_precision(config, smallest, compiled)
     return _Conditions(precision=precision, compiled=compiled, measured=measured, notes=notes)
+
+
+def _row(
+    config: PlanConfig,
+    machine: Machine,
+    how: _Conditions,
+    shape: Shape,
+    training_seconds: float,
+    law: FittedLaw | None,
+) -> Alternative:
+    """What the time gives one size."""
+    samples = largest_micro_batch(shape, config, how.precision, machine.memory_bytes)
+    if machine.measured and samples is not None:  # what does not fit must not be tried
+        fitting = config.model_copy(update={"micro_batch_samples": samples})
+        speed = tokens_per_second(fitting, shape, how.precision, how.compiled)
+    else:
+        speed = machine.achieved_flops / shape.training_flops_per_token(config.sequence_length)
+    return row(
+        config,
+        shape,
+        machine,
+        precision=how.precision,
+        tokens_per_second=speed,
+        training_seconds=training_seconds,
+        law=law,
+    )
+
+
+def _accelerated(
+    config: PlanConfig, machine: Machine, how: _Conditions, shape: Shape, chosen: Alternative
+) -> Accelerated:
+    """What makes the chosen size faster. Its row is not corrected: the run's own clock is."""
+    run = Planned(
+        shape=shape,
+        precision=how.precision,
+        compiled=how.compiled,
+        micro_batch_samples=chosen.micro_batch_samples or 1,
+        training_seconds=chosen.training_seconds,
+        here=machine.measured,
+    )
+    return accelerated(config, run)
