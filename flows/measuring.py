@@ -93,14 +93,25 @@ def _record(told: dict[str, Any], out: Path) -> None:
 
 
 def _read_or_measured(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """Items of one model and their contamination, None where that is not known. Raises DataError for an evaluation that
-    holds several models, or not the one that was named."""
+    """Items of one model and their contamination, None where that is not known."""
+    directory, model = _named(name)
+    return read_evaluation(name) if model or (directory / ITEMS).exists() else _measured(directory, _suites(()))
+
+
+def _named(name: str) -> tuple[Path, str]:
+    """Directory and model of DIR or DIR:MODEL."""
     directory, _, model = name.rpartition(":") if not Path(name).exists() and ":" in name else (name, "", "")
-    path = Path(directory)
+    return Path(directory), model
+
+
+def read_evaluation(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """Items and contamination of one model of a kept evaluation, DIR or DIR:MODEL.
+
+    Raises DataError for a directory without an evaluation, with several models or without the one that was named.
+    """
+    path, model = _named(name)
     if not (path / ITEMS).exists():
-        if model:
-            raise DataError(f"{path}: no {ITEMS} in it, so {model} cannot be chosen from it; name an evaluation")
-        return _measured(path, _suites(()))
+        raise DataError(f"{path}: no evaluation, {ITEMS} is not in it; keep one with `overnight evaluate --out`")
     artifact.read(path)
     items = pl.read_parquet(path / ITEMS)
     models = items["model"].unique(maintain_order=True).to_list()

@@ -71,7 +71,7 @@ def counts(found: pl.DataFrame) -> dict[str, dict[str, int]]:
 def _passages(documents: pl.DataFrame, suites: Sequence[Suite]) -> pl.DataFrame:
     """suite, task_id, part, text of all that is looked for."""
     rows = [
-        (suite.name, task.task_id, part, "\n".join(getattr(task, field) for field in fields))
+        (suite.name, task.task_id, part, "\n".join(getattr(task, field) or "" for field in fields))
         for suite in suites
         for task in suite.tasks
         for part, fields in PARTS.items()

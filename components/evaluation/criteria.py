@@ -77,13 +77,13 @@ class Criteria(StepConfig):
         description="metrics of which one has to be better",
     )
     guards: tuple[Guard, ...] = Field(
-        (Guard(metric="completion/parse_share", better="higher", margin=0.05),),
+        (Guard(metric="completion/parse_share", better="higher", margin=0.15),),
         description="metrics that may not be worse: safety, over-refusal and latency go here",
     )
     confidence: float = Field(
         0.95, gt=0.5, lt=1, description="one-sided, of all looks at a candidate together; each side has its own"
     )
-    min_items: int = Field(30, ge=2, description="fewer items (or groups of items) on both models are no evidence")
+    min_items: int = Field(20, ge=2, description="fewer items (or groups of items) on both models are no evidence")
     resamples: int = Field(10_000, ge=1000, description="bootstrap resamples per metric")
     seed: int = Field(0, ge=0, description="draws the resamples")
 

@@ -4,7 +4,8 @@ Two sources of error, added draw by draw where both are there:
     items       Continuous figures: bootstrap-t over groups of items (Efron and Tibshirani 1993, 12.5), which follows
                 skewed differences and unequal weights; from 1,000 groups on Student's t. Shares (passes, matches): the
                 normal interval with half an item more in each cell of the paired table (Agresti and Min 2005,
-                Statistics in Medicine 24:729), and against a difference of none the exact test of McNemar (1947).
+                Statistics in Medicine 24:729), on Student's t where items are in groups; against a difference of none
+                the exact test of McNemar (1947).
     trainings   Student's t with the deviation between trainings that differ in the seed alone.
 Adding draws of both is Fisher's solution of the Behrens-Fisher problem, which errs to the safe side (Robinson 1976,
 Annals of Statistics 4:963). Not covered: a dependence between the items of different groups.
@@ -69,11 +70,12 @@ def difference(paired: Paired, *, resamples: int, seed: int) -> Difference:
         values = np.append(values, [0.5**0.5, -(0.5**0.5)])
         weights = np.append(weights, [weights.mean()] * 2)
     centre = float((weights * values).sum() / weights.sum())
-    correction = 1.0 if paired.shares else units / (units - 1)
-    deviation = (correction * float(np.square(weights * (values - centre)).sum())) ** 0.5 / float(weights.sum())
-    if paired.shares:
+    # The jackknife's error: without its leverages, 20 documents of unequal sizes erred in 4.1 % of draws, not 3.2 %.
+    rest = weights.sum() - (0 if paired.shares else weights)
+    deviation = float(np.square(weights * (values - centre) / rest).sum()) ** 0.5
+    if paired.shares and units == len(paired.differences):
         pivots = ndtri(_grid(resamples, generator))
-    elif units > BOOTSTRAPPED_UNITS or deviation == 0:
+    elif paired.shares or units > BOOTSTRAPPED_UNITS or deviation == 0:
         pivots = stdtrit(units - 1, _grid(resamples, generator))
     else:
         pivots = _pivots(values - centre, weights, _counts(units, resamples, seed))

@@ -1,0 +1,115 @@
+"""`overnight compare` on kept evaluations: the table, its files, events for MLflow, and what cannot be compared."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from components.core import artifact
+from components.core.config import StepConfig, read_settings
+from components.core.errors import DataError
+from components.core.events import Events, read_events
+from components.evaluation.contamination import SCHEMA
+from components.evaluation.evaluate import CONTAMINATION, ITEMS
+from components.evaluation.measure import ITEM_SCHEMA
+from flows import measuring
+from flows.cli import app
+from flows.comparison import svg
+from tests.workspace import ROOT
+
+DOCUMENTS = 60
+
+
+class NoConfig(StepConfig):
+    """No parameters."""
+
+
+def kept(out: Path, bits: float, parse: float, models: tuple[str, ...] = ("base",), documents: int = DOCUMENTS) -> Path:
+    """An evaluation as `overnight evaluate --out` keeps it; the first two documents are contaminated."""
+    generator = np.random.default_rng(int(1000 * bits))
+    rows = []
+    for model in models:
+        values = bits + generator.normal(0, 0.02, documents) + np.linspace(0, 1, documents)
+        rows += [(model, "likelihood", f"d{n}", "bits_per_byte", float(each), 100.0) for n, each in enumerate(values)]
+        passes = (np.arange(documents) < parse * documents).astype(float)
+        rows += [(model, "completion", f"d{n}:3", "parse_share", float(each), 1.0) for n, each in enumerate(passes)]
+    marked = [("likelihood", "d0", 0.9, True), ("likelihood", "d1", 0.5, True), ("likelihood", "d2", 0.1, False)]
+    with artifact.create(out, stage="evaluate", config=NoConfig(), inputs=[], code=Path(__file__)) as draft:
+        pl.DataFrame(rows, schema=ITEM_SCHEMA, orient="row").write_parquet(draft.path / ITEMS)
+        pl.DataFrame(marked, schema=SCHEMA, orient="row").write_parquet(draft.path / CONTAMINATION)
+    return out
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    return tmp_path
+
+
+def test_compare_prints_a_table_and_writes_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    better, worse = kept(workspace / "a", 1.2, 0.5), kept(workspace / "b", 1.5, 0.5, ("base", "sft"))
+    monkeypatch.setattr("flows.cli.Console", lambda **_: Console(width=200))
+    found = CliRunner().invoke(app, ["compare", str(better), f"{worse}:sft"], catch_exceptions=False)
+    assert found.exit_code == 0
+    assert "promote:" in found.stdout and "bits_per_byte" in found.stdout and "files: reports/compare" in found.stdout
+    told = json.loads((workspace / "reports/compare/comparison.json").read_text())
+    bits, parse = told["rows"]
+    assert told["verdict"]["outcome"] == "promote"
+    assert bits["low"] < bits["difference"] < bits["high"] < 0
+    assert bits["difference"] == pytest.approx(-0.3, abs=0.02)
+    assert (bits["n"], bits["contaminated"], parse["contaminated"]) == (60, 2, 0)
+    assert bits["difference_clean"] != bits["difference"] and parse["difference_clean"] == parse["difference"] == 0
+    text = (workspace / "reports/compare/comparison.md").read_text()
+    assert "**promote**" in text and f"| likelihood | bits_per_byte | {bits['candidate']:.4g} |" in text
+    drawn = (workspace / "reports/compare/comparison.svg").read_text()
+    assert drawn.startswith("<svg") and "likelihood/bits_per_byte" in drawn
+    events, _ = read_events(Events.path_of("compare", read_settings()))
+    sent = {each["name"]: each["value"] for each in events if each["kind"] == "metric"}
+    assert sent == {f"difference/{row['suite']}/{row['metric']}": row["difference"] for row in told["rows"]}
+    files = [Path(each["path"]).name for each in events if each["kind"] == "artifact"]
+    assert files == ["comparison.json", "comparison.md", "comparison.svg"]
+
+
+def test_json_is_the_rows(workspace: Path) -> None:
+    names = [str(kept(workspace / name, bits, 0.5)) for name, bits in (("a", 1.5), ("b", 1.2))]
+    found = CliRunner().invoke(app, ["compare", *names, "--json"], catch_exceptions=False)
+    assert [row["metric"] for row in json.loads(found.stdout)] == ["bits_per_byte", "parse_share"]
+
+
+def test_trainings_with_other_seeds_are_averaged(workspace: Path) -> None:
+    """Three on one side: their spread, not the configured deviation, is the error of trainings."""
+    seeds = [str(kept(workspace / f"a{number}", 1.2 + 0.2 * number, 0.5)) for number in range(3)]
+    rows, verdict = measuring.compare(seeds, [str(kept(workspace / "b", 1.5, 0.5))], workspace / "out")
+    assert rows[0]["candidate"] == pytest.approx(1.9, abs=0.02)  # 1.4 and the half that documents add
+    reach = 4.303 * 0.2 * (1 / 3 + 1) ** 0.5  # Student's t for two degrees of freedom
+    assert rows[0]["high"] - rows[0]["low"] == pytest.approx(2 * reach, rel=0.05)
+    assert verdict["outcome"] == "not_enough_evidence"
+
+
+def test_what_cannot_be_compared_is_named(workspace: Path) -> None:
+    whole = str(kept(workspace / "a", 1.2, 0.5))
+    less = str(kept(workspace / "b", 1.2, 0.5, documents=59))
+    two = str(kept(workspace / "c", 1.2, 0.5, ("base", "sft")))
+    for names, said in (
+        ((whole, less), r"likelihood/bits_per_byte: the champion was not asked 1 of the candidate's 60 items \(d59\)"),
+        ((whole, two), r"holds base, sft, found no name; name one: .*c:MODEL"),
+        ((whole, f"{two}:aligned"), "holds base, sft, found aligned; name one"),
+        ((whole, f"{workspace}:base"), "no evaluation, items.parquet is not in it"),
+    ):
+        with pytest.raises(DataError, match=said):
+            measuring.compare([names[0]], [names[1]], workspace / "out")
+
+
+def test_a_plot_shows_each_difference_on_its_own_scale() -> None:
+    """A difference at its bound stands at the right end, whatever its unit; zero stands in the middle."""
+    row = {"suite": "s", "metric": "<m>", "difference": 2.0, "low": 2.0, "high": 2.0, "contaminated": 0}
+    drawn = svg([row, {**row, "metric": "n", "difference": 0.0, "low": None, "high": None}])
+    assert re.findall(r'circle cx="([\d.]+)"', drawn) == ["620.0", "470.0"]
+    assert "s/&lt;m&gt;" in drawn
