@@ -23,12 +23,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """How many tasks of a suite passed, and how long all of them took."""
+    """How many tasks of a suite passed of those that could be run, and how long all of them took. `not_run` names the
+    tasks whose language has no toolchain here, and what to install: no verdict on a solution."""
 
     passed: int
     total: int
     seconds: float
     failures: tuple[Failure, ...]
+    not_run: tuple[Failure, ...]
 
 
 def execute(
@@ -41,7 +43,7 @@ def execute(
     """Run every task with its canonical solution, with none (the bare prompt), or with those of a file.
 
     A file has one JSON object a line: task_id, completion. Raises DataError for a file that cannot be read, a task
-    without a completion, and a completion without a task.
+    without a completion, a completion without a task, and canonical solutions that the suite does not have.
     """
     completions = _completions(suite, solutions)
     started = time.monotonic()
@@ -50,19 +52,30 @@ def execute(
         timeout_seconds=timeout_seconds,
         memory_bytes=memory_bytes,
     )
-    failures = tuple(
-        Failure(task_id=task.task_id, cause=f"{outcome.cause}: {outcome.detail}")
+    causes = [
+        (Failure(task_id=task.task_id, cause=f"{outcome.cause}: {outcome.detail}".removesuffix(": ")), outcome)
         for task, outcome in zip(suite.tasks, outcomes, strict=True)
         if not outcome.passed
+    ]
+    not_run = tuple(failure for failure, outcome in causes if outcome.cause == "not_run")
+    failures = tuple(failure for failure, outcome in causes if outcome.cause != "not_run")
+    total = len(outcomes) - len(not_run)
+    return Execution(
+        passed=total - len(failures),
+        total=total,
+        seconds=time.monotonic() - started,
+        failures=failures,
+        not_run=not_run,
     )
-    seconds = time.monotonic() - started
-    return Execution(passed=len(outcomes) - len(failures), total=len(outcomes), seconds=seconds, failures=failures)
 
 
 def _completions(suite: Suite, solutions: Literal["canonical", "none"] | Path) -> dict[str, str]:
     """task_id -> completion for every task of the suite."""
     if solutions == "canonical":
-        return {task.task_id: task.canonical_solution for task in suite.tasks}
+        known = {task.task_id: each for task in suite.tasks if (each := task.canonical_solution) is not None}
+        if len(known) < len(suite.tasks):
+            raise DataError(f"suite {suite.name} has no canonical solutions; name a file with --solutions FILE")
+        return known
     if solutions == "none":
         return {task.task_id: "" for task in suite.tasks}
     assert isinstance(solutions, Path)

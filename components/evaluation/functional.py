@@ -1,7 +1,7 @@
-"""Programs that a model completes, run in the sandbox: suites in HumanEval's format and the unbiased pass@k.
+"""Programs that a model completes, run in the sandbox, and the unbiased pass@k.
 
-A suite is a JSONL file, gzipped where its name ends in .gz, one task a line: task_id, prompt, entry_point,
-canonical_solution, test (which defines check(candidate)); other fields are ignored.
+A suite is a JSONL file, gzipped where its name ends in .gz, in one of the formats of formats.py; whatever the format,
+each line becomes a Task.
 """
 
 import gzip
@@ -10,14 +10,16 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
-from components.evaluation.config import BUILT_IN_SUITES, FunctionalConfig
+from components.evaluation.config import FunctionalConfig
+from components.evaluation.formats import Line, format_of
 from components.evaluation.places import indented
-from components.execution.sandbox import Outcome, run_programs
+from components.execution.sandbox import Outcome, Program, run_programs
 from components.inference.engine import Engine, Sampling
 from components.inference.prompts import completion_prompt, completion_stop_ids
 from components.tokens.text import TextCodec
@@ -26,15 +28,21 @@ SUITES = Path(__file__).with_name("suites")
 
 
 class Task(BaseModel):
-    """One program to complete."""
+    """One program to complete: prompt, completion and test, one after the other, are the program.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    A completion ends before the first of `stops`, or with `end`, which belongs to it; with neither, where its block
+    does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     task_id: str = Field(min_length=1)
     prompt: str = Field(min_length=1)
-    entry_point: str = Field(pattern=r"^[A-Za-z_]\w*$")
-    canonical_solution: str
-    test: str = Field(pattern=r"def check\(")
+    test: str
+    canonical_solution: str | None = None
+    language: str = "python"
+    stops: tuple[str, ...] = ()
+    end: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +56,9 @@ class Suite:
 
 def built_in_suite(name: str) -> Suite:
     """A suite that comes with us. Raises DataError with the allowed names for another one."""
-    if name not in BUILT_IN_SUITES:
-        raise DataError(f"suite {name!r} does not come with us; allowed: {', '.join(BUILT_IN_SUITES)}")
+    allowed = sorted(path.stem for path in SUITES.glob("*.jsonl"))
+    if name not in allowed:
+        raise DataError(f"suite {name!r} does not come with us; allowed: {', '.join(allowed)}")
     return read_suite(SUITES / f"{name}.jsonl")
 
 
@@ -60,23 +69,35 @@ def read_suite(path: Path) -> Suite:
         lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
-    tasks = [_task(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if not tasks:
+    parsed = [
+        (_json(line, where := f"{path}: line {number}"), where)
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    if not parsed:
         raise DataError(f"{path}: no task in it; a suite has one JSON object a line, see components/evaluation/suites")
-    seen: set[str] = set()
-    for task in tasks:
-        if task.task_id in seen:
-            raise DataError(f"{path}: task_id {task.task_id!r} is there twice; each task needs its own")
-        seen.add(task.task_id)
-    return Suite(name=path.name.removesuffix(".gz").removesuffix(".jsonl"), tasks=tuple(tasks), digest=sha256_of(path))
+    kind = format_of(parsed[0][0])
+    tasks: dict[str, Task] = {}
+    for value, where in parsed:
+        task = _task(value, kind, where)
+        if task.task_id in tasks:
+            raise DataError(f"{where}: task_id {task.task_id!r} is there twice; each task needs its own")
+        tasks[task.task_id] = task
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    return Suite(name=name, tasks=tuple(tasks.values()), digest=sha256_of(path))
 
 
-def _task(line: str, where: str) -> Task:
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON: {error}") from error
+
+
+def _task(value: Any, kind: type[Line], where: str) -> Task:
     """One line as a task."""
     try:
-        return Task.model_validate(json.loads(line))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
+        return Task.model_validate(kind.model_validate(value).task())
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the line"
@@ -84,22 +105,32 @@ def _task(line: str, where: str) -> Task:
         raise DataError(f"{where}: {field}{found}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
 
 
-def program(task: Task, completion: str) -> str:
-    """The program that passes when the completion is right: it defines the function and checks it."""
-    return f"{task.prompt}{completion}\n{task.test}\ncheck({task.entry_point})\n"
+def program(task: Task, completion: str) -> Program:
+    """The program that passes when the completion is right."""
+    return Program(source=f"{task.prompt}{completion}\n{task.test}", language=task.language)
+
+
+def extract(task: Task, text: str) -> str:
+    """What of a model's text is the completion: all before the first stop, or up to the end of the function."""
+    if task.end:
+        found = text.find(task.end)
+        return text if found < 0 else text[: found + len(task.end)] + "\n"
+    if task.stops:
+        return text[: min((at for stop in task.stops if (at := text.find(stop)) >= 0), default=len(text))]
+    return indented(text)
 
 
 def run_solutions(solutions: Sequence[tuple[Task, str]], *, timeout_seconds: float, memory_bytes: int) -> list[Outcome]:
     """Run each completion of a task in the sandbox; equal programs run once. Outcomes in the order of the solutions."""
-    sources = [program(task, completion) for task, completion in solutions]
-    distinct = list(dict.fromkeys(sources))
+    programs = [program(task, completion) for task, completion in solutions]
+    distinct = list(dict.fromkeys(programs))
     outcomes = run_programs(distinct, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
-    by_source = dict(zip(distinct, outcomes, strict=True))
-    return [by_source[source] for source in sources]
+    by_program = dict(zip(distinct, outcomes, strict=True))
+    return [by_program[each] for each in programs]
 
 
 def num_passed(engine: Engine, codec: TextCodec, suite: Suite, config: FunctionalConfig, seed: int) -> list[int]:
-    """How many of `num_samples` completions pass, for each task; a completion ends where its block does."""
+    """How many of `num_samples` completions pass, for each task; of the text, `extract` is the completion."""
     room = max(engine.context_tokens - config.max_new_tokens, engine.context_tokens // 2)
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
@@ -111,7 +142,7 @@ def num_passed(engine: Engine, codec: TextCodec, suite: Suite, config: Functiona
     prompts = [completion_prompt(codec, task.prompt, room) for task in suite.tasks]
     completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     solutions = [
-        (task, indented(codec.decode(sample.tokens)))
+        (task, extract(task, codec.decode(sample.tokens)))
         for task, samples in zip(suite.tasks, completions, strict=True)
         for sample in samples
     ]

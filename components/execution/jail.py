@@ -1,10 +1,11 @@
 """The inner half of the sandbox: a server that walls itself in and then runs one program after another.
 
-Started only by components.execution.sandbox, with a bare interpreter; it imports nothing but the standard library.
+Started only by components.execution.runner, with a bare interpreter; it imports nothing but the standard library.
 Four processes: the server builds the walls once; for each program it forks a session, which makes a process namespace
 and an empty /box; the session's child is process 1 there and watches; the watcher's child drops every privilege and
-becomes the candidate. The watcher alone holds the pipe on which the end is reported. When it goes, the kernel kills
-whatever is left in its namespace.
+becomes the candidate: Python in this very interpreter, which is warm; other languages' compiler and then their program.
+The watcher alone holds the pipe on which the end is reported. When it goes, the kernel kills whatever is left in its
+namespace. In bubblewrap the walls stand already, for one program only, and the server itself is the watcher.
 """
 
 import ctypes
@@ -12,26 +13,31 @@ import json
 import os
 import platform
 import resource
-import shutil
 import signal
 import socket
+import struct
 import sys
 import traceback
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 KEPT_FLAGS = MS_NOSUID | MS_NODEV | 8 | 1024 | 2048 | (1 << 21)  # an inner user namespace may not clear these
 MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x20000, 0x4000000, 0x8000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER = 1, 4, 22, 24, 36
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_MODE_FILTER = 2
 CAPABILITY_VERSION_3 = 0x20080522
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 FIRST_UID = 1_000_000  # plus the session's process id: no two running programs share a uid, so limits count one program
 BOX = "/box"
-DESCRIPTORS = 64
+HOST_PROCESSES = "/.proc"  # a process file system may be mounted only where another is seen; gone when programs run
+DESCRIPTORS = 256
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,8 +57,8 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
     call("mount", texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3])
 
 
-def enter_namespaces(root: str, *, as_user: bool) -> None:
-    """Leave the host's files and network behind: a read-only root with the standard library, three devices and /box.
+def enter_namespaces(root: str, shown: Sequence[str], *, as_user: bool) -> None:
+    """Leave the host's files and network behind: a read-only root with the directories `shown`, a few devices and /box.
 
     `root` is an empty directory to build it in. `as_user` first enters a user namespace, which is how somebody without
     privileges may do the rest.
@@ -66,18 +72,21 @@ def enter_namespaces(root: str, *, as_user: bool) -> None:
         Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     mount("tmpfs", root, "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
-    libraries = ["/usr/lib", "/lib", "/lib64", f"{sys.base_prefix}/lib"]
-    for path in dict.fromkeys(os.path.realpath(each) for each in libraries):
-        if Path(path).is_dir() and not Path(root + path).exists():
-            _show(path, root + path)
-    for path in libraries:
+    for path in shown:
+        _show(path, root + path)
+    for path in ("/bin", "/lib", "/lib64"):
         if Path(path).is_symlink():
-            Path(root + path).symlink_to(os.path.realpath(path))
+            Path(root + path).symlink_to(Path(path).readlink())
+        elif Path(path).is_dir():
+            _show(path, root + path)
     Path(root + "/dev").mkdir()
-    for name in ("null", "zero", "urandom"):
+    for name in ("null", "zero", "urandom", "random"):
         Path(f"{root}/dev/{name}").touch()
         mount(f"/dev/{name}", f"{root}/dev/{name}", None, MS_BIND)
-    Path(root + BOX).mkdir()
+    for path in (BOX, "/proc", HOST_PROCESSES):
+        Path(root + path).mkdir()
+    Path(root + "/tmp").symlink_to(BOX)
+    mount("/proc", root + HOST_PROCESSES, None, MS_BIND | MS_REC)
     mount("none", root, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
     os.chdir(root)
     call("syscall", PIVOT_ROOT[platform.machine()], b".", b".")
@@ -87,22 +96,25 @@ def enter_namespaces(root: str, *, as_user: bool) -> None:
 
 def _show(source: str, target: str) -> None:
     """Show a directory of the host at `target`, read-only."""
-    Path(target).mkdir(parents=True)
+    Path(target).mkdir(parents=True, exist_ok=True)
     mount(source, target, None, MS_BIND | MS_REC)
     kept = os.statvfs(source).f_flag & KEPT_FLAGS
     mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | kept)
 
 
-def limit(request: dict[str, Any], *, shares_uid: bool) -> None:
-    """Resource limits of the candidate and of everything that it starts."""
-    others = _tasks_of(os.getuid()) if shares_uid else 0
+def limit(request: dict[str, Any]) -> None:
+    """Resource limits of the candidate and of everything that it starts.
+
+    Runtimes of other languages reserve address space by the gigabyte: theirs is limited where it may be written.
+    """
     limits = {
         resource.RLIMIT_CPU: int(request["timeout_seconds"]) + 1,
-        resource.RLIMIT_AS: request["memory_bytes"],
+        resource.RLIMIT_AS if "source" in request else resource.RLIMIT_DATA: request["memory_bytes"],
         resource.RLIMIT_FSIZE: request["file_bytes"],
-        resource.RLIMIT_NPROC: others + request["processes"],
+        resource.RLIMIT_NPROC: request["processes"],
         resource.RLIMIT_NOFILE: DESCRIPTORS,
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
     }
     for name, wanted in limits.items():
         hard = resource.getrlimit(name)[1]
@@ -110,20 +122,8 @@ def limit(request: dict[str, Any], *, shares_uid: bool) -> None:
         resource.setrlimit(name, (value, value))
 
 
-def _tasks_of(uid: int) -> int:
-    """Threads that a uid runs on this machine: what RLIMIT_NPROC counts where there is no namespace and no own uid."""
-    total = 0
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and entry.stat().st_uid == uid:
-                total += sum(1 for _ in (entry / "task").iterdir())
-        except OSError:  # it ended while we looked
-            continue
-    return total
-
-
-def drop_privileges(backend: str, uid: int) -> None:
-    """Give up root, or the capabilities of the root of a user namespace, for good."""
+def drop_privileges(backend: str, uid: int, refused_calls: bytes) -> None:
+    """Give up root, or the capabilities of the root of a user namespace, for good, and the system calls refused."""
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if backend == "user_namespaces":
         for capability in range(64):
@@ -134,13 +134,33 @@ def drop_privileges(backend: str, uid: int) -> None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if refused_calls:
+        code = ctypes.create_string_buffer(refused_calls, len(refused_calls))
+        program = struct.pack("@HP", len(refused_calls) // 8, ctypes.addressof(code))  # struct sock_fprog
+        call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.c_char_p(program), 0, 0)
 
 
-def become_candidate(request: dict[str, Any], output: int, verdict: int) -> NoReturn:
-    """Run the program as __main__; write the nonce only when its last line has been executed."""
+def redirect(output: int, verdict: int) -> None:
+    """Leave the candidate four descriptors: nothing to read, one pipe for both of its streams, the verdict's pipe."""
     for number, descriptor in enumerate((os.open("/dev/null", os.O_RDONLY), output, output, verdict)):
-        os.dup2(descriptor, number)  # the pipes were made by the sandbox and received: all lie above 3
+        os.dup2(descriptor, number)  # the pipes were made by the runner and received: all lie above 3
     os.closerange(4, DESCRIPTORS)
+
+
+def become_command(command: list[str], path: str) -> NoReturn:
+    """Become a compiler or a compiled or interpreted program, with an environment that says nothing of the host."""
+    for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    os.environ["PATH"] = path  # where execvpe looks
+    try:
+        os.execvpe(command[0], command, {"PATH": path, "HOME": BOX, "TMPDIR": BOX, "LANG": "C.UTF-8"})
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error}\n".encode())
+        os._exit(127)
+
+
+def become_candidate(request: dict[str, Any]) -> NoReturn:
+    """Run the program as __main__; write the nonce only when its last line has been executed."""
     for name in (signal.SIGTERM, signal.SIGALRM, signal.SIGINT):
         signal.signal(name, signal.SIG_DFL)
     status = 1
@@ -166,20 +186,39 @@ def become_candidate(request: dict[str, Any], output: int, verdict: int) -> NoRe
 
 
 def watch(request: dict[str, Any], output: int, verdict: int, report: int, uid: int) -> None:
-    """Start the candidate, wait for its end or the time limit, and report which; leave the rest to the caller."""
-    backend = request["backend"]
+    """Run the candidate's steps, each to its end or its time limit, and report; leave the rest to the caller."""
+    nothing = os.open("/dev/null", os.O_WRONLY)
+    for name, text in request.get("files", {}).items():
+        Path(name).write_text(text, encoding="utf-8", errors="surrogatepass")
+    content: dict[str, Any] = {}
+    if request.get("compile"):
+        compiling = {**request, "run": request["compile"], "timeout_seconds": request["compile_seconds"]}
+        content = {**_step(compiling, output, nothing, uid), "compiled": False}
+        if _has_children():
+            os.kill(-1, signal.SIGKILL)
+    if not content.get("code"):
+        content = _step(request, output, verdict, uid)
+    os.write(report, json.dumps({**content, "left": _has_children()}).encode())
+
+
+def _step(request: dict[str, Any], output: int, verdict: int, uid: int) -> dict[str, Any]:
+    """Start one process of the candidate and wait for it: whether its time was up, and its exit code."""
     candidate = os.fork()
     if candidate == 0:
         os.setsid()
         os.umask(0o077)
-        limit(request, shares_uid=backend == "limits" and os.getuid() != 0)
-        drop_privileges(backend, uid)
-        become_candidate(request, output, verdict)
-    ended = {"timed_out": False}
+        redirect(output, verdict)
+        limit(request)
+        drop_privileges(request["backend"], uid, bytes.fromhex(request["refused_calls"]))
+        if "source" in request:
+            become_candidate(request)
+        become_command(request["run"], request["path"])
+    timed_out = False
 
     def stop(number: int, frame: object) -> None:
-        ended["timed_out"] = True
-        os.kill(-1 if os.getpid() == 1 else candidate, signal.SIGKILL)  # process 1 of a namespace means all of it
+        nonlocal timed_out
+        timed_out = True
+        os.kill(-1, signal.SIGKILL)  # all of the namespace but its first process and us
 
     signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, request["timeout_seconds"])
@@ -187,8 +226,7 @@ def watch(request: dict[str, Any], output: int, verdict: int, report: int, uid: 
     while found != candidate:  # orphans of the candidate come to us as well
         found, status = os.waitpid(-1, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    content = {**ended, "code": os.waitstatus_to_exitcode(status), "left": _has_children()}
-    os.write(report, json.dumps(content).encode())
+    return {"timed_out": timed_out, "code": os.waitstatus_to_exitcode(status)}
 
 
 def _has_children() -> bool:
@@ -202,22 +240,21 @@ def _has_children() -> bool:
 
 
 def hold_session(request: dict[str, Any], pipes: list[int]) -> None:
-    """One program, in a process of its own: an empty directory, a process namespace where there is one, a watcher."""
+    """One program, in a process of its own: a process namespace, an empty directory, a watcher."""
     output, verdict, report = pipes
     uid = FIRST_UID + os.getpid()
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if request["backend"] == "limits":
-        call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        if os.getuid() == 0:
-            os.chown(".", uid, uid)
-        watch(request, output, verdict, report, uid)
-        return
     call("unshare", CLONE_NEWNS | CLONE_NEWPID)
-    mount("tmpfs", BOX, "tmpfs", MS_NOSUID | MS_NODEV, f"size={request['file_bytes']},nr_inodes=1024,mode=1777")
-    os.chdir(BOX)
     watcher = os.fork()
     if watcher == 0:
         call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        runs_files = 0 if "files" in request else MS_NOEXEC
+        size = f"size={request['file_bytes']},nr_inodes=8192,mode=1777"
+        mount("tmpfs", BOX, "tmpfs", MS_NOSUID | MS_NODEV | runs_files, size)
+        if "files" in request:
+            mount("proc", "/proc", "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        call("umount2", HOST_PROCESSES.encode(), MNT_DETACH)
+        os.chdir(BOX)
         watch(request, output, verdict, report, uid)
         os._exit(0)
     for descriptor in pipes:
@@ -225,7 +262,7 @@ def hold_session(request: dict[str, Any], pipes: list[int]) -> None:
     os.waitpid(watcher, 0)
 
 
-def serve(control: socket.socket, backend: str, root: str) -> None:
+def serve(control: socket.socket, backend: str, settings: dict[str, Any]) -> None:
     """Answer requests until the other end closes: one message with four descriptors in, one byte out when all is gone.
 
     SIGTERM ends the program that runs, and the server goes on.
@@ -242,46 +279,38 @@ def serve(control: socket.socket, backend: str, root: str) -> None:
         if not message:
             return
         with os.fdopen(descriptors[0], "rb") as file:
-            request = json.loads(file.read())
-        if backend == "limits":
-            Path(root, "box").mkdir()
-            os.chdir(Path(root, "box"))
+            request = {**json.loads(file.read()), **settings, "backend": backend}
+        if backend == "bubblewrap":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.chdir(BOX)
+            output, verdict, report = descriptors[1:]
+            watch(request, output, verdict, report, os.getuid())
+            return
         session = os.fork()
         if session == 0:
             control.close()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            hold_session({**request, "backend": backend}, descriptors[1:])
+            hold_session(request, descriptors[1:])
             os._exit(0)
         current.append(session)
         for descriptor in descriptors[1:]:
             os.close(descriptor)
         os.waitpid(session, 0)
         current.clear()
-        _await_emptiness(kill=backend == "limits")
-        if backend == "limits":
-            os.chdir(root)
-            shutil.rmtree(Path(root, "box"))
+        while _has_children():  # what came to us when the session ended: the kernel has killed it
+            os.waitpid(-1, 0)
         control.send(b".")
 
 
-def _await_emptiness(*, kill: bool) -> None:
-    """Reap every process that came to us when its session ended; where no namespace kills them, `kill` them first."""
-    while _has_children():
-        if kill:
-            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-        os.waitpid(-1, 0)
-
-
 def main() -> None:
-    """Build the walls of the backend named, say whether they stand, and serve."""
-    backend, root, descriptor = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    """Build the walls of the backend named, say whether they stand, and serve. Settings: shown, path, refused_calls."""
+    backend, root, descriptor, settings = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
     with socket.socket(fileno=descriptor) as control:
         try:
             call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-            if backend != "limits":
-                enter_namespaces(root, as_user=backend == "user_namespaces")
+            if backend != "bubblewrap":
+                enter_namespaces(root, settings["shown"], as_user=backend == "user_namespaces")
             call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # a candidate of the same uid may not trace us
         except (OSError, KeyError) as error:
             control.send(f"refused: {error}".encode())
@@ -289,7 +318,7 @@ def main() -> None:
         control.send(b"ready")
         sys.argv = ["program.py"]
         os.environ.clear()
-        serve(control, backend, root)
+        serve(control, backend, settings)
 
 
 if __name__ == "__main__":

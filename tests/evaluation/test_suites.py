@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from components.core.config import read_settings
 from components.core.errors import DataError
 from components.evaluation.config import BUILT_IN_SUITES
 from components.evaluation.execute import execute
-from components.evaluation.functional import Suite, built_in_suite, read_suite, run_solutions
+from components.evaluation.functional import Suite, built_in_suite, extract, read_suite, run_solutions
+from components.execution import sandbox
+from components.execution.languages import LANGUAGES, missing
 
 TASK = {
     "task_id": "t/0",
@@ -32,12 +35,35 @@ def run(suite: Suite, solutions: dict[str, str]) -> dict[str, bool]:
 def test_our_suite_tells_right_from_wrong(name: str) -> None:
     """Every canonical solution passes; no task passes with nothing, nor with another task's solution."""
     suite = built_in_suite(name)
-    canonical = {task.task_id: task.canonical_solution for task in suite.tasks}
+    canonical = {task.task_id: task.canonical_solution or "" for task in suite.tasks}
     assert all(run(suite, canonical).values())
     assert not any(run(suite, dict.fromkeys(canonical, "    pass\n")).values())
     shifted = dict(zip(canonical, [*list(canonical.values())[1:], "    return 0\n"], strict=True))
     assert not any(run(suite, shifted).values())
-    assert all(task.prompt.endswith('"""\n') and task.canonical_solution.count("\n") == 1 for task in suite.tasks)
+    assert all(task.prompt.endswith('"""\n') and canonical[task.task_id].count("\n") == 1 for task in suite.tasks)
+
+
+OTHERS = [
+    each if each in ("javascript", "bash", "c") else pytest.param(each, marks=pytest.mark.slow)
+    for each in LANGUAGES
+    if each != "python"
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_our_suites_in_other_languages_tell_right_from_wrong(name: str) -> None:
+    """Canonical solutions pass; bare prompts and each other's solutions do not. Two tasks where starts are slow."""
+    if reason := missing(name):
+        pytest.skip(reason)
+    suite = built_in_suite(f"short_{name}")
+    suite = replace(suite, tasks=suite.tasks if name in ("javascript", "bash", "c") else suite.tasks[:2])
+    assert {task.language for task in suite.tasks} == {name}
+    canonical = [task.canonical_solution or "" for task in suite.tasks]
+    assert [extract(task, task.canonical_solution or "") for task in suite.tasks] == canonical
+    assert all(run(suite, dict(zip([task.task_id for task in suite.tasks], canonical, strict=True))).values())
+    shifted = [*canonical[1:], canonical[0]]
+    assert not any(run(suite, dict(zip([task.task_id for task in suite.tasks], shifted, strict=True))).values())
+    assert execute(suite, "none").passed == 0
 
 
 def test_humaneval_is_read_and_its_solutions_pass() -> None:
@@ -46,8 +72,115 @@ def test_humaneval_is_read_and_its_solutions_pass() -> None:
         pytest.skip(f"{path} is absent: set OVERNIGHT_BENCHMARKS to the folder that holds it")
     suite = read_suite(path)
     assert (suite.name, len(suite.tasks)) == ("HumanEval", 164)
-    passed = run(suite, {task.task_id: task.canonical_solution for task in suite.tasks})
-    assert [task_id for task_id, good in passed.items() if not good] == []
+    assert execute(suite, "canonical").failures == ()
+    assert execute(suite, "none").passed == 0
+
+
+@pytest.mark.slow
+def test_humaneval_x_passes_where_its_own_solutions_are_right() -> None:
+    path = ROOT / read_settings().benchmarks / "humaneval_x_js.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is absent: set OVERNIGHT_BENCHMARKS to the folder that holds it")
+    if reason := missing("javascript"):
+        pytest.skip(reason)
+    suite = read_suite(path)
+    found = execute(suite, "canonical")
+    assert (found.passed, found.total) == (161, 164)
+    causes = {failure.task_id: failure.cause for failure in found.failures}
+    wrong = "raised: Error: console.assert: false"
+    assert causes == {
+        "JavaScript/112": wrong,
+        "JavaScript/155": wrong,
+        "JavaScript/162": "raised: Error: Cannot find module 'js-md5'",
+    }
+    assert execute(suite, "none").passed == 0
+    assert all(
+        extract(task, (task.canonical_solution or "") + "const x = 1\n").strip().endswith("}") for task in suite.tasks
+    )
+
+
+MBPP = {
+    "task_id": 2,
+    "text": "Write a function to add two numbers.",
+    "code": "def add(a, b):\r\n  return a + b",
+    "test_list": ["assert add(1, 2) == 3", "assert add(K, 0) == 7"],
+    "test_setup_code": "K = 7",
+    "challenge_test_list": [],
+}
+MULTIPL_E = {
+    "name": "HumanEval_53_add",
+    "language": "js",
+    "prompt": "//Add two numbers x and y\nfunction add(x, y){\n",
+    "tests": "const assert = require('node:assert');\n\n\nfunction test() {\n  let candidate = add;\n"
+    "  assert.deepEqual(candidate(0, 1),1);\n}\n\ntest();",
+    "stop_tokens": ["\nfunction ", "\n/*", "\n//", "\nconsole.log"],
+}
+
+
+def written(folder: Path, *lines: object) -> Path:
+    path = folder / "suite.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_mbpp_is_read_as_published_and_sanitized(tmp_path: Path) -> None:
+    sanitized = {key: MBPP[key] for key in ("task_id", "code", "test_list")}
+    sanitized |= {"prompt": MBPP["text"], "test_imports": ["K = 7"]}
+    for line in (MBPP, sanitized):
+        suite = read_suite(written(tmp_path, line))
+        assert suite.tasks[0].task_id == "MBPP/2"
+        assert suite.tasks[0].prompt.startswith('"""\nWrite a function')
+        assert (execute(suite, "canonical").passed, execute(suite, "none").passed) == (1, 0)
+        wrong = {"task_id": "MBPP/2", "completion": "def add(a, b):\n    return 3\n"}
+        (tmp_path / "wrong").write_text(json.dumps(wrong))
+        assert execute(suite, tmp_path / "wrong").passed == 0, "its second test counts"
+    text = "def add(a, b):\n    return a + b\n\nprint(add(1, 2))\n"
+    assert extract(suite.tasks[0], text) == "def add(a, b):\n    return a + b\n"
+
+
+def test_multipl_e_is_read_and_judged_by_its_own_tests(tmp_path: Path) -> None:
+    if reason := missing("javascript"):
+        pytest.skip(reason)
+    suite = read_suite(written(tmp_path, MULTIPL_E))
+    text = "  return x + y\n}\n// more\nfunction other() {}\n"
+    assert extract(suite.tasks[0], text) == "  return x + y\n}"
+    found = run(replace(suite, tasks=suite.tasks), {"HumanEval_53_add": extract(suite.tasks[0], text)})
+    assert found == {"HumanEval_53_add": True}
+    assert run(suite, {"HumanEval_53_add": "  return x - y\n}"}) == {"HumanEval_53_add": False}
+    with pytest.raises(DataError, match="has no canonical solutions; name a file"):
+        execute(suite, "canonical")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({**MULTIPL_E, "language": "cobol"}, r"line 1: language is 'cobol': .*cannot be run; known: python"),
+        ({**MULTIPL_E, "stop_tokens": "x"}, r"line 1: stop_tokens is 'x'"),
+        ({**MBPP, "test_list": []}, r"line 1: test_list is '\[\]'"),
+        ({**MBPP, "text": ""}, r"line 1: .*neither text nor prompt"),
+        (
+            {**TASK, "task_id": "Go/3", "declaration": "", "entry_point": None},
+            r"line 1: entry_point is 'None'",
+        ),
+        (
+            {"task_id": "Go/3", "prompt": "p", "canonical_solution": "", "test": "t", "declaration": ""},
+            r"line 1: task_id is 'Go/3': .*'go' is not covered; covered: python, javascript",
+        ),
+    ],
+)
+def test_a_mistake_in_another_format_names_its_field(tmp_path: Path, line: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_suite(written(tmp_path, line))
+
+
+def test_a_language_that_is_not_installed_is_reported_and_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "missing", lambda name: "node not found; install nodejs" if name != "python" else None)
+    line = {**MULTIPL_E, "canonical_solution": "return x + y }"}
+    found = execute(read_suite(written(tmp_path, line)), "canonical")
+    assert (found.passed, found.total, found.failures) == (0, 0, ())
+    assert [each.cause for each in found.not_run] == ["not_run: node not found; install nodejs"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +231,7 @@ def test_an_unreadable_file(tmp_path: Path, name: str, content: bytes, message: 
 
 
 def test_an_unknown_suite_is_named() -> None:
-    with pytest.raises(DataError, match="suite 'long' does not come with us; allowed: short_tasks"):
+    with pytest.raises(DataError, match=r"suite .long. does not come with us; allowed: short_bash, .*, short_tasks"):
         built_in_suite("long")
 
 

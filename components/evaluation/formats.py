@@ -1,0 +1,137 @@
+"""Formats that suites of programs are published in, each line of which becomes one kind of task.
+
+HumanEval (Chen 2021, arXiv:2107.03374): task_id, prompt, entry_point, canonical_solution, test (defines check).
+HumanEval-X (Zheng 2023, arXiv:2303.17568): task_id "JavaScript/0", prompt, canonical_solution, test, declaration.
+MBPP (Austin 2021, arXiv:2108.07732), as published or sanitized: task_id, text or prompt, code, test_list.
+MultiPL-E (Cassano 2022, arXiv:2208.08227): name, language, prompt, tests, stop_tokens; canonical_solution where a suite
+has one. Other fields are ignored.
+Not covered: HumanEval-X in Go and Rust, whose tests need packages from outside.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from components.execution.languages import LANGUAGES
+
+# What HumanEval-X and MultiPL-E call the languages.
+NAMES = {
+    **{name: name for name in LANGUAGES},
+    **{"js": "javascript", "sh": "bash", "py": "python", "rs": "rust", "c++": "cpp", "go_test.go": "go"},
+}
+X_LANGUAGES = ("python", "javascript", "cpp", "java")
+MBPP_STOPS = ("\nclass ", "\nassert", '\n"""', "\nprint", "\nif ", "\n#")
+
+
+class Line(BaseModel):
+    """One line of a suite's file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    def task(self) -> dict[str, Any]:
+        """The fields of the task that the line stands for."""
+        raise NotImplementedError
+
+
+class HumanEvalLine(Line):
+    """Python; the body of a function follows the prompt and ends where a line begins at the margin."""
+
+    task_id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    entry_point: str = Field(pattern=r"^[A-Za-z_]\w*$")
+    canonical_solution: str
+    test: str = Field(pattern=r"def check\(")
+
+    def task(self) -> dict[str, Any]:
+        """`check` is called by us."""
+        return {**self.model_dump(exclude={"entry_point"}), "test": f"{self.test}\ncheck({self.entry_point})\n"}
+
+
+class HumanEvalXLine(Line):
+    """The language stands before the slash of task_id; a body ends with the brace at the margin."""
+
+    task_id: str = Field(pattern=r"^[\w+]+/")
+    prompt: str = Field(min_length=1)
+    canonical_solution: str
+    test: str = Field(min_length=1)
+
+    @field_validator("task_id")
+    @classmethod
+    def _covered(cls, task_id: str) -> str:
+        if (name := task_id.split("/")[0].lower()) not in X_LANGUAGES:
+            raise ValueError(f"HumanEval-X in {name!r} is not covered; covered: {', '.join(X_LANGUAGES)}")
+        return task_id
+
+    def task(self) -> dict[str, Any]:
+        """A brace that ends the function belongs to the completion."""
+        language = self.task_id.split("/")[0].lower()
+        end = {"python": "", "java": "\n    }\n}"}.get(language, "\n}")
+        return {**self.model_dump(), "language": language, "end": end}
+
+
+class MbppLine(Line):
+    """Python; a whole module follows a task in words and its first test."""
+
+    task_id: int
+    text: str = Field("", validation_alias="text")
+    prompt: str = ""
+    code: str
+    test_list: list[str] = Field(min_length=1)
+    test_setup_code: str = ""
+    test_imports: list[str] = []
+
+    @model_validator(mode="after")
+    def _worded(self) -> "MbppLine":
+        if not (self.text or self.prompt):
+            raise ValueError("neither text nor prompt says what is wanted")
+        return self
+
+    def task(self) -> dict[str, Any]:
+        """The prompt is a docstring, as in the paper's own evaluation by InCoder and others."""
+        setup = [*self.test_imports, self.test_setup_code]
+        return {
+            "task_id": f"MBPP/{self.task_id}",
+            "prompt": f'"""\n{self.text or self.prompt}\n{self.test_list[0]}\n"""\n',
+            "canonical_solution": self.code.replace("\r\n", "\n"),
+            "test": "\n".join([*filter(None, setup), *self.test_list, ""]),
+            "stops": MBPP_STOPS,
+        }
+
+
+class MultiPlELine(Line):
+    """Any language; completions end before the first of the line's own stop tokens."""
+
+    name: str = Field(min_length=1)
+    language: str
+    prompt: str = Field(min_length=1)
+    tests: str = Field(min_length=1)
+    stop_tokens: list[str]
+    canonical_solution: str | None = None
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, language: str) -> str:
+        if language not in NAMES:
+            raise ValueError(f"language {language!r} cannot be run; known: {', '.join(NAMES)}")
+        return NAMES[language]
+
+    def task(self) -> dict[str, Any]:
+        """Tests begin with what closes the function, where the stop tokens cut it off."""
+        return {
+            "task_id": self.name,
+            "prompt": self.prompt,
+            "canonical_solution": self.canonical_solution,
+            "test": self.tests,
+            "language": self.language,
+            "stops": tuple(self.stop_tokens),
+        }
+
+
+def format_of(first: Any) -> type[Line]:
+    """The format of a suite, by the fields that only it has on its first line."""
+    fields = first if isinstance(first, dict) else {}
+    if "tests" in fields:
+        return MultiPlELine
+    if "test_list" in fields:
+        return MbppLine
+    return HumanEvalXLine if "entry_point" not in fields and "declaration" in fields else HumanEvalLine

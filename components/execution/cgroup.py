@@ -1,0 +1,83 @@
+"""A control group around a jail, where this machine lets us make one: memory and processes of all that runs in it.
+
+Limits of single processes do not add up; a group's do, files in memory included. Covers cgroup v1 (a hierarchy for
+each controller) and v2 (below our own group, when that hands controllers down). Where neither can be written, the
+limits of single processes remain.
+"""
+
+import contextlib
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+_LIMITS = {"memory": ("memory.limit_in_bytes", "memory.max"), "pids": ("pids.max", "pids.max")}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Folders of one group, one for each hierarchy that it is in."""
+
+    folders: tuple[Path, ...]
+
+    def limit(self, *, memory_bytes: int, processes: int) -> None:
+        """Limit what the group holds together. A kernel that refuses leaves the limit before."""
+        for controller, value in (("memory", memory_bytes), ("pids", processes)):
+            for folder in self.folders:
+                for name in _LIMITS[controller]:
+                    if (folder / name).exists():
+                        with contextlib.suppress(OSError):
+                            (folder / name).write_text(str(value))
+                        break
+
+    def remove(self) -> None:
+        """Remove the group, whose processes have ended."""
+        for folder in self.folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def make(name: str, process: int) -> Group:
+    """A group with one process, and all that it has started or will, in it; without folders where none can be made."""
+    made = []
+    for parent in _parents():
+        folder = parent / name
+        try:
+            folder.mkdir()
+            for each in _family(process):
+                (folder / "cgroup.procs").write_text(each)
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            continue
+        made.append(folder)
+    return Group(tuple(made))
+
+
+def _family(process: int) -> list[str]:
+    """A process and its descendants."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [str(process), *(each for child in children for each in _family(int(child)))]
+
+
+@functools.cache
+def _parents() -> tuple[Path, ...]:
+    """Groups of this process in which we may make others that limit memory or processes."""
+    found = []
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(",") if controllers else ("",):
+            parent = MOUNT / controller / path.lstrip("/")
+            handed_down = controller in _LIMITS if controller else _hands_down(parent)
+            if handed_down and parent.is_dir() and os.access(parent, os.W_OK):
+                found.append(parent)
+    return tuple(found)
+
+
+def _hands_down(parent: Path) -> bool:
+    """Whether a group of v2 gives its children the controllers that we need."""
+    try:
+        return set(_LIMITS) <= set((parent / "cgroup.subtree_control").read_text().split())
+    except OSError:
+        return False

@@ -1,0 +1,222 @@
+"""Our end of a jail (jail.py): start it, hand it one program after another, and read what came of each."""
+
+import functools
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from components.execution import cgroup, jail
+from components.execution.filter import system_call_filter
+from components.execution.languages import toolchain_folders
+
+Backend = Literal["namespaces", "user_namespaces", "bubblewrap"]
+
+BACKENDS: tuple[Backend, ...] = ("namespaces", "user_namespaces", "bubblewrap")
+JAIL = Path(jail.__file__)  # run, not called; imported so that it counts among the code that results depend on
+OUTPUT_BYTES = 65_536
+FLOOD_BYTES = 32 * 2**20
+GRACE_SECONDS = 5.0
+SERVER_BYTES = 64 * 2**20  # what the jail itself may need in the group that it shares with its program
+
+
+class WallError(Exception):
+    """The kernel refused a wall."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How one program ended, as the watcher saw it. `code` is negative for a signal; `output`: both streams, cut."""
+
+    code: int
+    timed_out: bool
+    left_processes: bool
+    compiled: bool
+    flooded: bool
+    verdict: bytes
+    output: str
+    seconds: float
+
+
+@contextmanager
+def open_runner(backend: Backend) -> "Iterator[Runner]":
+    """A runner for as long as it is needed. Raises WallError when the kernel refuses."""
+    opened = Runner(backend)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+class Runner:
+    """A walled-in server that runs one program at a time; in bubblewrap a new one for each program."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._start()
+
+    def _start(self) -> None:
+        self.root = tempfile.TemporaryDirectory(prefix="overnight-")
+        self.control, theirs = socket.socketpair()
+        with theirs:
+            settings = {"shown": _shown(), "path": _search_path(), "refused_calls": system_call_filter().hex()}
+            descriptor = str(theirs.fileno())
+            # -I would ignore the seed of the hashes; these four switches with no other variable are otherwise the same
+            command = [interpreter(), "-s", "-P", "-S", "-B"]
+            arguments = [self.backend, self.root.name, descriptor, json.dumps(settings)]
+            before = _bubblewrap() if self.backend == "bubblewrap" else []
+            self.process = subprocess.Popen(
+                [*before, *command, "/jail.py" if before else str(JAIL), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self.group = cgroup.Group(())
+        answer = self.control.recv(4096).decode()
+        if answer != "ready":
+            self.close()
+            raise WallError(answer or "the jail did not start")
+        self.group = cgroup.make(Path(self.root.name).name, self.process.pid)
+
+    def close(self) -> None:
+        """Kill the server and, with it, everything in it."""
+        self.control.close()
+        self.process.kill()
+        self.process.wait()
+        self.group.remove()
+        self.root.cleanup()
+
+    def run(self, request: Mapping[str, Any], seconds: float) -> Ending:
+        """Run one program (see jail.py); `seconds` is all that its steps may take. A server that was killed, or that
+        serves once, is replaced."""
+        self.group.limit(memory_bytes=request["memory_bytes"] + SERVER_BYTES, processes=request["processes"] + 8)
+        started = time.monotonic()
+        pipes = [os.pipe() for _ in range(3)]
+        os.fchmod(pipes[1][1], 0o622)  # the JVM can only write to a descriptor that it opens anew
+        reading = dict(zip(("output", "verdict", "report"), (ends[0] for ends in pipes), strict=True))
+        try:
+            self._send(json.dumps(request).encode(), [ends[1] for ends in pipes])
+            self.control.settimeout(GRACE_SECONDS)
+            texts, flooded = self._collect(reading, started + seconds + GRACE_SECONDS)
+            alive = self._is_empty_again()
+        finally:
+            for descriptor in reading.values():
+                os.close(descriptor)
+        if not alive:
+            self.close()
+            self._start()
+        unanswered: dict[str, Any] = {"timed_out": not flooded, "code": -signal.SIGKILL, "left": False}
+        report: dict[str, Any] = json.loads(texts["report"]) if texts["report"] else unanswered
+        return Ending(
+            code=report["code"],
+            timed_out=report["timed_out"],
+            left_processes=report["left"],
+            compiled=report.get("compiled", True),
+            flooded=flooded,
+            verdict=texts["verdict"],
+            output=texts["output"][:OUTPUT_BYTES].decode(errors="replace"),
+            seconds=time.monotonic() - started,
+        )
+
+    def _send(self, request: bytes, writing: list[int]) -> None:
+        """Hand over the request, in a file that has no name, and the writing ends of the pipes."""
+        try:
+            with os.fdopen(os.memfd_create("request"), "w+b") as file:
+                file.write(request)
+                file.seek(0)
+                socket.send_fds(self.control, [b"."], [file.fileno(), *writing])
+        finally:
+            for descriptor in writing:
+                os.close(descriptor)
+
+    def _is_empty_again(self) -> bool:
+        """Wait for the server's word that nothing of the program runs any more; False when it gives none."""
+        try:
+            return self.control.recv(1) == b"."
+        except OSError:
+            return False
+
+    def _collect(self, reading: dict[str, int], deadline: float) -> tuple[dict[str, bytes], bool]:
+        """Read every pipe until the report is whole or the deadline has passed; keep the beginning of what comes, and
+        end a program that floods us."""
+        texts = dict.fromkeys(reading, b"")
+        written = 0
+        with selectors.DefaultSelector() as selector:
+            for name, descriptor in reading.items():
+                selector.register(descriptor, selectors.EVENT_READ, name)
+            waiting = True
+            while ready := selector.select(max(0.0, deadline - time.monotonic()) if waiting else 0):
+                for key, _ in ready:
+                    chunk = os.read(key.fd, 65_536)
+                    if not chunk:
+                        selector.unregister(key.fd)
+                        waiting = waiting and key.data != "report"
+                    elif len(texts[key.data]) <= OUTPUT_BYTES:
+                        texts[key.data] += chunk
+                    written += len(chunk)
+                if written > FLOOD_BYTES:
+                    self._stop()
+                    return texts, True
+        return texts, False
+
+    def _stop(self) -> None:
+        """End the program that runs; the server goes on, where it serves more than once."""
+        if self.backend == "bubblewrap":
+            self.process.kill()
+        else:
+            self.process.send_signal(signal.SIGTERM)
+
+
+@functools.cache
+def interpreter() -> str:
+    """The interpreter beneath the virtual environment: candidates see the standard library only."""
+    path = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
+    return str(path) if path.exists() else sys.executable
+
+
+@functools.cache
+def _shown() -> list[str]:
+    """Directories of the host that programs see, read-only: toolchains and what these read of /etc."""
+    outside = list(toolchain_folders())
+    python = Path(sys.base_prefix)
+    if not python.is_relative_to("/usr"):
+        outside += [python / "lib", python / "bin"]
+    settings = [path for path in (Path("/etc/alternatives"), *Path("/etc").glob("java-*")) if path.is_dir()]
+    return [str(path) for path in dict.fromkeys([Path("/usr"), *outside, *settings])]
+
+
+def _search_path() -> str:
+    """PATH of programs."""
+    return ":".join([*(f"{each}/bin" for each in toolchain_folders()), "/usr/local/bin", "/usr/bin", "/bin"])
+
+
+def _bubblewrap() -> list[str]:
+    """The walls by bwrap, up to the command in them. Raises WallError where it is not installed."""
+    path = shutil.which("bwrap")
+    if path is None:
+        raise WallError("bwrap not found")
+    shown = [argument for each in _shown() for argument in ("--ro-bind", each, each)]
+    merged = [each for each in ("/bin", "/lib", "/lib64") if Path(each).exists()]
+    for each in merged:
+        link = Path(each).is_symlink()
+        shown += ["--symlink", str(Path(each).readlink()), each] if link else ["--ro-bind", each, each]
+    return [
+        *(path, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"),
+        *("--die-with-parent", "--new-session", *shown, "--ro-bind", str(JAIL), "/jail.py"),
+        *("--dev", "/dev", "--proc", "/proc", "--size", str(2**27), "--tmpfs", jail.BOX, "--symlink", jail.BOX, "/tmp"),
+        *("--remount-ro", "/", "--chdir", jail.BOX),
+    ]
