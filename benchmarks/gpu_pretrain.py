@@ -155,11 +155,10 @@ class Way:
 
 def measure(name: str, way: Way, world: World, options: argparse.Namespace) -> Row:
     """Train one model for a few steps."""
-    precision = way.precision
     size, notes = SIZES[name], list[str]()
     if world.device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-    peak = gemm_flops(DTYPES[precision], world.device)
+    peak = gemm_flops(DTYPES[way.precision], world.device)
     trainer = Trainer(build(size.shape, 0, 0), recipe_of(size, way, options), world, notes.append)
     batches = [batch_of(size, step, world, options.tokens) for step in range(UNTIMED_STEPS + options.steps)]
     started = time.perf_counter()
@@ -175,11 +174,11 @@ def measure(name: str, way: Way, world: World, options: argparse.Namespace) -> R
         seconds.append(time.perf_counter() - started)
     per_second = batches[0].num_tokens * world.size / statistics.median(seconds[UNTIMED_STEPS:])
     needed = size.shape.training_flops_per_token(size.context) * per_second / world.size
-    listed = data_sheet_flops(world.device) if precision == "bfloat16" else None
+    listed = data_sheet_flops(world.device) if way.precision == "bfloat16" else None
     return Row(
         size=name,
         parameters=size.shape.parameters,
-        precision=precision,
+        precision=way.precision,
         compiled=trainer.loss is not trainer.eager or (way.compiled and trainer.sharded),
         accelerators=list(way.accelerators),
         workers=world.size,

@@ -28,7 +28,7 @@ from components.training.groups.size import Size
 from components.training.planning import fitted
 from components.training.planning.fitted import FittedLaw, domain_of
 from components.training.planning.hardware_table import Machine, machine_here
-from components.training.planning.outlook import law_for, look
+from components.training.planning.outlook import Outlook, law_for, look
 from components.training.shape import Counts, Shape, shape_of
 
 
@@ -80,10 +80,17 @@ def continued(config: PlanConfig, initial: Initial) -> Shape:
     )
 
 
-def _checkpoint(config: PlanConfig, initial: Initial | None) -> dict[str, Any]:
-    """What a plan says of the checkpoint that is gone on from."""
+def _as_configured(config: PlanConfig, size: Size, vocabulary_size: int, initial: Initial | None) -> dict[str, Any]:
+    """What a plan takes over in either mode: the shape of a size, batches, workers, the checkpoint gone on from."""
     stretched = initial is not None and config.sequence_length > initial.context
-    return {"initial": initial, "rope_scaling": config.rope_scaling if stretched else None}
+    names = ("sequence_length", "batch_samples", "num_workers", "parallel", "activation_checkpointing", "device")
+    return {
+        "deadline_hours": config.hours,
+        "shape": shape_for(config, size, vocabulary_size, initial),
+        "initial": initial,
+        "rope_scaling": config.rope_scaling if stretched else None,
+        **{name: getattr(config, name) for name in names},
+    }
 
 
 def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None = None) -> Plan:
@@ -92,17 +99,9 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None
     reserves = {name: needs.of(name).wanted for name in needs.reserves}
     return Plan(
         mode="fixed",
-        deadline_hours=config.hours,
+        **_as_configured(config, config.fixed.size, vocabulary_size, initial),
         stage_seconds={**reserves, "pretrain": max(1.0, deadline_seconds(config) - sum(reserves.values()))},
-        shape=shape_for(config, config.fixed.size, vocabulary_size, initial),
-        **_checkpoint(config, initial),
-        sequence_length=config.sequence_length,
-        batch_samples=config.batch_samples,
         micro_batch_samples=config.micro_batch_samples,
-        num_workers=config.num_workers,
-        parallel=config.parallel,
-        activation_checkpointing=config.activation_checkpointing,
-        device=config.device,
         precision=config.fixed.precision,
         compiled=config.fixed.compiled,
         accelerators=config.fixed.accelerators,
@@ -122,34 +121,14 @@ def plan_deadline(
 ) -> Plan:
     """Measure, then choose. Raises ConfigError when the deadline cannot be met."""
     needs = Needs(config, durations.read(settings.state), settings.cycle)
-    vocabulary_size = int(tokens.statistics["vocabulary_size"])
-    known, why = (None, None) if initial else law_for(config, law, domain_of(tokens, config))
-    found = look(
-        config,
-        machine,
-        needs,
-        elapsed_seconds=elapsed_seconds(needs, settings, time.time()),
-        sizes=config.ladder if initial is None else (Size(layers=initial.layers, width=initial.width),),
-        shape_of=lambda size: shape_for(config, size, vocabulary_size, initial),
-        law=known,
-        why_no_law=why,
-        corpus_tokens=tokens.statistics.get("train_tokens"),
-    )
+    found = _outlook(config, tokens, machine, needs, elapsed_seconds(needs, settings, time.time()), initial, law)
     seconds = divide(needs, elapsed_seconds(needs, settings, time.time()))
     chosen = found.rows[found.chosen]
     return Plan(
         mode="deadline",
-        deadline_hours=config.hours,
+        **_as_configured(config, found.chosen, int(tokens.statistics["vocabulary_size"]), initial),
         stage_seconds=seconds,
-        shape=shape_for(config, found.chosen, vocabulary_size, initial),
-        **_checkpoint(config, initial),
-        sequence_length=config.sequence_length,
-        batch_samples=config.batch_samples,
         micro_batch_samples=chosen.micro_batch_samples or 1,
-        num_workers=config.num_workers,
-        parallel=config.parallel,
-        activation_checkpointing=config.activation_checkpointing,
-        device=config.device,
         precision=found.precision,
         compiled=found.compiled,
         accelerators=found.accelerators,
@@ -160,6 +139,31 @@ def plan_deadline(
         predicted=chosen.predicted,
         measured=found.measured,
         notes=(f"this machine takes {needs.pace:.2f} times the reserved seconds", *found.notes, found.reason),
+    )
+
+
+def _outlook(
+    config: PlanConfig,
+    tokens: Manifest,
+    machine: Machine,
+    needs: Needs,
+    elapsed: float,
+    initial: Initial | None,
+    law: FittedLaw | None,
+) -> Outlook:
+    """The sizes that may be chosen, with what this machine makes of each in the time left."""
+    vocabulary_size = int(tokens.statistics["vocabulary_size"])
+    known, why = (None, None) if initial else law_for(config, law, domain_of(tokens, config))
+    return look(
+        config,
+        machine,
+        needs,
+        elapsed_seconds=elapsed,
+        sizes=config.ladder if initial is None else (Size(layers=initial.layers, width=initial.width),),
+        shape_of=lambda size: shape_for(config, size, vocabulary_size, initial),
+        law=known,
+        why_no_law=why,
+        corpus_tokens=tokens.statistics.get("train_tokens"),
     )
 
 

@@ -132,28 +132,12 @@ def train_worker(
     if work.plan.mode == "fixed" or world.device == "cpu":
         # Also by the clock, or its replay has other bits: two threads adding to one embedding race (compiled, bf16).
         torch.use_deterministic_algorithms(True)
-    notes: list[str] = []
-
-    def say(*lines: str) -> None:
-        report({"notes": [*notes, *lines]})
-        notes.clear()
-
-    schedule = schedule_of(work)
+    schedule, told = schedule_of(work), Told(report)
     samples = Samples(work, world.rank, world.size, schedule)
-    special = SpecialTokens.read(work.tokenizer)
-    trainer = Trainer(model_of(work, special), recipe_of(work), world, notes.append)
-    warmed = time.monotonic()
-    trainer.warm_up(samples(0))
-    warm_up_seconds = time.monotonic() - warmed
-    say(f"{'compiled' if work.plan.compiled else 'warmed up'} in {warm_up_seconds:.1f} s")
-    pace = pace_of(work, world, agree)
+    trainer, warm_up_seconds = warmed_up(work, world, samples(0), told)
+    told.pace = pace = pace_of(work, world, agree)
     is_decoder = work.plan.shape.kind == "decoder"  # others have no bits per byte, and are measured at the end
     validate = Validation(work, work.config.validation_bytes, world.device) if is_decoder else None
-
-    def tell(row: Report) -> None:
-        report({**asdict(row), "notes": notes.copy(), "training_seconds": pace.training_seconds if pace else None})
-        notes.clear()
-
     watch = Watch(Rules(**work.config.spikes.model_dump()), samples, work.run)
     with (
         _held(work) if world.rank == 0 else nullcontext(),
@@ -161,11 +145,11 @@ def train_worker(
     ):
         outcome = train(
             trainer,
-            batches=Announced(batches, say),
+            batches=Announced(batches, told.say),
             schedule=schedule,
             pace=pace,
             run=work.run,
-            report=tell,
+            report=told.row,
             validate=validate,
             began_at=work.began_at,
             watch=watch,
@@ -176,6 +160,37 @@ def train_worker(
         figures = _finish(work, trainer, outcome, schedule) | _read(work, samples, watch, outcome)
     compiled = trainer.loss is not trainer.eager and work.plan.compiled
     return {**figures, "warm_up_seconds": warm_up_seconds, "compiled": compiled}
+
+
+def warmed_up(work: Work, world: World, batch: Batch, told: "Told") -> tuple[Trainer, float]:
+    """The trainer, ready for its first step on batches like this one, and the seconds that this took."""
+    model = model_of(work, SpecialTokens.read(work.tokenizer))
+    trainer = Trainer(model, recipe_of(work), world, told.notes.append)
+    started = time.monotonic()
+    trainer.warm_up(batch)
+    seconds = time.monotonic() - started
+    told.say(f"{'compiled' if work.plan.compiled else 'warmed up'} in {seconds:.1f} s")
+    return trainer, seconds
+
+
+class Told:
+    """What a worker reports: rows, and with each report the notes since the last one."""
+
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        self.report = report
+        self.notes: list[str] = []
+        self.pace: Pace | None = None
+
+    def say(self, *lines: str) -> None:
+        """Notes alone."""
+        self.report({"notes": [*self.notes, *lines]})
+        self.notes.clear()
+
+    def row(self, row: Report) -> None:
+        """What the engine says every few steps."""
+        seconds = self.pace.training_seconds if self.pace else None
+        self.report({**asdict(row), "notes": self.notes.copy(), "training_seconds": seconds})
+        self.notes.clear()
 
 
 class Announced:
@@ -262,12 +277,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         pad = special.end_of_text if special.pad is None else special.pad
         model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=pad)
     model.save_pretrained(export)
-    with (export / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS)
-        writer.writeheader()
-        writer.writerows(
-            {name: "" if row[name] is None else row[name] for name in HISTORY_COLUMNS} for row in outcome.history
-        )
+    _write_history(export / "history.csv", outcome)
     return {
         "steps": outcome.steps,
         "tokens": outcome.tokens,
@@ -280,3 +290,12 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         "checkpoint_stall_seconds": outcome.checkpoint_stall_seconds,
         "validation_seconds": seconds,
     }
+
+
+def _write_history(path: Path, outcome: Outcome) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, HISTORY_COLUMNS)
+        writer.writeheader()
+        writer.writerows(
+            {name: "" if row[name] is None else row[name] for name in HISTORY_COLUMNS} for row in outcome.history
+        )

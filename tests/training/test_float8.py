@@ -42,8 +42,8 @@ def test_the_three_products_are_those_of_rounded_operands_and_near_the_plain_one
     layer.__class__ = float8.Float8Linear
     out = layer(given)
     out.backward(gradient.view(4, 16, 48))
-    eight = [by_definition(inputs, float8.FORWARD), by_definition(weight, float8.FORWARD)]
-    eight.append(by_definition(gradient, float8.BACKWARD))
+    eight = [by_definition(each, torch.float8_e4m3fn) for each in (inputs, weight)]
+    eight.append(by_definition(gradient, torch.float8_e5m2))
     plain = [inputs.double(), weight.double(), gradient.double()]
     assert given.grad is not None
     assert layer.weight.grad is not None

@@ -24,6 +24,7 @@ def work(**options: Any) -> Work:
         decisions=(),
         parallel="data",
         activation_checkpointing=False,
+        accelerators=(),
     )
     config = PretrainConfig(update=UpdateConfig(**options), warmup_steps=0, decay_share=0.3, final_share=0.1)
     fields: dict[str, Any] = {"config": config, "plan": plan}

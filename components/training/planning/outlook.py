@@ -63,10 +63,9 @@ def look(
     around = needs.around_training + (config.compile_seconds if how.compiled else 0.0)
     training_seconds = max(1.0, seconds["pretrain"] - around)
 
-    def row_of(size: Size) -> Alternative:
-        return _row(config, machine, how, shape_of(size), training_seconds, law)
-
-    rows = rows_until_too_large(config, sizes, row_of, law)
+    rows = rows_until_too_large(
+        config, sizes, lambda size: _row(config, machine, how, shape_of(size), training_seconds, law), law
+    )
     chosen, reason = choose(rows, config, machine, why_no_law)
     faster = _accelerated(config, machine, how, shape_of(chosen), rows[chosen])
     return Outlook(
