@@ -17,12 +17,14 @@ from components.core.events import Events, read_events
 from components.evaluation.contamination import SCHEMA
 from components.evaluation.evaluate import CONTAMINATION, ITEMS
 from components.evaluation.measure import ITEM_SCHEMA
-from flows import measuring
+from flows import measuring, params
 from flows.cli import app
 from flows.comparison import svg
+from tests.serving.random_model import write_random_model
 from tests.workspace import ROOT
 
 DOCUMENTS = 60
+FUNCTION = 'def add_to_all(values, more):\n    """Add more to each."""\n    return [each + more for each in values]\n'
 
 
 class NoConfig(StepConfig):
@@ -91,6 +93,34 @@ def test_trainings_with_other_seeds_are_averaged(workspace: Path) -> None:
     reach = 4.303 * 0.2 * (1 / 3 + 1) ** 0.5  # Student's t for two degrees of freedom
     assert rows[0]["high"] - rows[0]["low"] == pytest.approx(2 * reach, rel=0.05)
     assert verdict["outcome"] == "not_enough_evidence"
+
+
+def test_a_model_is_measured_now_or_was_kept(workspace: Path) -> None:
+    """One model, measured twice: no difference; the document that was trained on is named in the evaluation."""
+    small = ["evaluate.functional.suites=[]", "evaluate.completion.next_lines=4", "evaluate.completion.functions=4"]
+    text = params.overridden((ROOT / "params.yaml").read_text(), [*small, "evaluate.completion.infilled_lines=2"])
+    (workspace / "params.yaml").write_text(text)
+    texts = [
+        f"{FUNCTION}\n\nNAMES_{number} = [{number}, 'value {number} of many', {number * 7}, 'up to {number}']\n" * 2
+        for number in range(6)
+    ]
+    held_out = pl.DataFrame({"id": [f"{number:064x}" for number in range(6)], "text": texts})
+    for stage, name in (("tokenize", "tokens/validation.parquet"), ("clean", "clean/part-00000.parquet")):
+        path = workspace / "data" / name
+        with artifact.create(path.parent, stage=stage, config=NoConfig(), inputs=[], code=Path(__file__)) as draft:
+            rows = held_out if stage == "tokenize" else pl.DataFrame({"id": ["other"], "text": [texts[2]]})
+            rows.write_parquet(draft.path / path.name)
+    model = write_random_model(workspace / "model", 1)
+    command = ["evaluate", str(model), "--out", "kept", "--json"]
+    found = CliRunner().invoke(app, command, catch_exceptions=False)
+    told = {each["metric"]: each for each in json.loads(found.stdout)}
+    assert told["bits_per_byte"]["n"] == 6
+    marked = pl.read_parquet(workspace / "kept" / CONTAMINATION).filter(suite="likelihood")
+    assert marked.filter(pl.col("overlap") == 1)["item"].to_list() == [f"{2:064x}"]
+    rows, verdict = measuring.compare([str(model)], ["kept"], workspace / "out")
+    assert {row["metric"]: row["difference"] for row in rows} == dict.fromkeys(told, 0.0)
+    assert all(row["contaminated"] > 0 for row in rows if row["metric"] == "bits_per_byte")
+    assert verdict["outcome"] == "not_enough_evidence" and "needed 20" in verdict["reasons"][0]
 
 
 def test_what_cannot_be_compared_is_named(workspace: Path) -> None:
