@@ -5,7 +5,8 @@
 
 simulate    Each scenario draws the items of two models again and again. Where there is no difference every promotion is
             false; beside the gate's rate stands that of the same gate without the protection that the scenario is
-            about. Then the power: how often a true improvement is promoted.
+            about. Then how often it refuses models that are no worse, and the power: how often a true improvement is
+            promoted.
 replicates  Evaluations (as `overnight evaluate --out` keeps them, or DIR:MODEL) of trainings that differ in the seed
             alone: the deviation between them, for release.criteria, and how often one is promoted over another, over
             all ordered pairs: with the items' error alone, with the configured deviation, and with the one that the
@@ -113,9 +114,14 @@ def promoted(chosen: Criteria, pairs: Mapping[str, Paired], look: int = 1) -> bo
     return combine(judge(chosen, pairs, look)).outcome == "promote"
 
 
+def refused(chosen: Criteria, pairs: Mapping[str, Paired]) -> bool:
+    """Whether the gate says that a candidate is worse."""
+    return combine(judge(chosen, pairs)).outcome == "refuse"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """A true state; `trial` promotes or not, `without` is the same gate without one protection."""
+    """A true state; `trial` draws whether the gate does what is counted, `without` the same without one protection."""
 
     name: str
     trial: Trial
@@ -177,6 +183,19 @@ def false_promotions() -> list[Scenario]:
         Scenario(
             name="better, slower by the margin",
             trial=lambda g: promoted(all_of, World(bits=0.1, parse=0.1, slower=np.log(1.1)).pairs(g)),
+        ),
+    ]
+
+
+def false_refusals() -> list[Scenario]:
+    """Candidates that are no worse, or in a guard exactly by what it allows."""
+    allowed = World(bits=0.1, parse=-0.15, over_refusal=-0.1, slower=np.log(1.1))
+    return [
+        Scenario(name="equal in all metrics", trial=lambda g: refused(criteria(), World().pairs(g))),
+        Scenario(name="better, each guard worse by its margin", trial=lambda g: refused(criteria(), allowed.pairs(g))),
+        Scenario(
+            name="another seed, deviation from 7 earlier runs",
+            trial=lambda g: refused(_measured(g), {BITS: World(deviation=DEVIATION).bits_pair(g)}),
         ),
     ]
 
@@ -260,14 +279,14 @@ def rate(trial: Trial, trials: int, seed: int) -> float:
 
 
 def simulate(scenarios: Sequence[Scenario], trials: int, seed: int) -> list[dict[str, Any]]:
-    """One row per scenario: the rate of promotions, its standard error, and the rate without the protection."""
+    """One row per scenario: the rate of what is counted, its standard error, and the rate without the protection."""
     rows = []
     for each in scenarios:
         found = rate(each.trial, trials, seed)
         rows.append(
             {
                 "scenario": each.name,
-                "promoted": found,
+                "rate": found,
                 "standard_error": (found * (1 - found) / trials) ** 0.5,
                 "protection": each.protection,
                 "without": rate(each.without, trials, seed) if each.without else None,
@@ -332,12 +351,12 @@ def _names(items: pl.DataFrame) -> list[str]:
     return ["/".join(each) for each in items.select("suite", "metric").unique(maintain_order=True).rows()]
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `simulate` as a table."""
-    lines = ["| scenario | promoted | without protection |", "| --- | --- | --- |"]
+    lines = [f"| {title} | rate | without protection |", "| --- | --- | --- |"]
     for row in rows:
         without = "" if row["without"] is None else f"{row['without']:.1%} without {row['protection']}"
-        lines.append(f"| {row['scenario']} | {row['promoted']:.1%} ± {row['standard_error']:.1%} | {without} |")
+        lines.append(f"| {row['scenario']} | {row['rate']:.1%} ± {row['standard_error']:.1%} | {without} |")
     return "\n".join(lines)
 
 
@@ -354,10 +373,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     REPORTS.mkdir(parents=True, exist_ok=True)
     try:
-        found: dict[str, Any] | list[dict[str, Any]]
+        found: dict[str, Any]
         if options.command == "simulate":
-            found = simulate([*false_promotions(), *power()], options.trials, options.seed)
-            print(markdown(found))
+            found = {}
+            for title, scenarios in (
+                ("promoted although no better", false_promotions()),
+                ("refused although no worse", false_refusals()),
+                ("promoted when better", power()),
+            ):
+                found[title] = simulate(scenarios, options.trials, options.seed)
+                print(markdown(title, found[title]), end="\n\n", flush=True)
         else:
             items = [read_evaluation(each)[0] for each in options.evaluations]
             found = replicate_rates(items, read_params().release.criteria, options.metric)

@@ -18,6 +18,7 @@ from components.evaluation.measure import ITEM_SCHEMA
 FALSE = {each.name: each for each in gate.false_promotions()}
 POWER = {each.name: each for each in gate.power()}
 TRIALS = 300
+LIMIT = 0.05 + 2 * (0.05 * 0.95 / TRIALS) ** 0.5
 
 
 class NoConfig(StepConfig):
@@ -27,11 +28,15 @@ class NoConfig(StepConfig):
 @pytest.mark.parametrize("name", [each for each in FALSE if not each.startswith("all of it")])  # the slowest
 def test_no_better_model_is_promoted_more_often_than_stated(name: str) -> None:
     """5 % and two standard errors of a rate of 5 %; without its protection a scenario exceeds that."""
-    limit = 0.05 + 2 * (0.05 * 0.95 / TRIALS) ** 0.5
     scenario = FALSE[name]
-    assert gate.rate(scenario.trial, TRIALS, seed=1) <= limit
+    assert gate.rate(scenario.trial, TRIALS, seed=1) <= LIMIT
     if scenario.without:
-        assert gate.rate(scenario.without, TRIALS, seed=1) > limit
+        assert gate.rate(scenario.without, TRIALS, seed=1) > LIMIT
+
+
+@pytest.mark.parametrize("scenario", gate.false_refusals(), ids=lambda each: each.name)
+def test_no_worse_model_is_refused_more_often_than_stated(scenario: gate.Scenario) -> None:
+    assert gate.rate(scenario.trial, TRIALS, seed=1) <= LIMIT
 
 
 def test_better_models_are_promoted() -> None:
