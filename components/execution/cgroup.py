@@ -8,10 +8,13 @@ limits of single processes remain.
 import contextlib
 import functools
 import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
+REMOVAL_SECONDS = 2.0
 _LIMITS = {"memory": ("memory.limit_in_bytes", "memory.max"), "pids": ("pids.max", "pids.max")}
 
 
@@ -32,10 +35,17 @@ class Group:
                         break
 
     def remove(self) -> None:
-        """Remove the group, whose processes have ended."""
+        """Kill what is left in the group and remove it, as soon as the kernel has let go of what was killed."""
+        deadline = time.monotonic() + REMOVAL_SECONDS
         for folder in self.folders:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            while folder.exists() and time.monotonic() < deadline:
+                for process in (folder / "cgroup.procs").read_text().split():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(process), signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    break
+                time.sleep(0.002)
 
 
 def make(name: str, process: int) -> Group:
