@@ -310,7 +310,7 @@ def compare(
 
 @app.command()
 def execute(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="file in HumanEval's format, or a built-in name")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="file (HumanEval, HumanEval-X, MBPP, MultiPL-E), or a built-in name")],
     solutions: Annotated[str, typer.Option(metavar="canonical|none|FILE")] = "canonical",
     as_json: AsJson = False,
 ) -> None:
@@ -319,8 +319,10 @@ def execute(
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    print(f"{found['passed']} of {found['total']} passed in {found['seconds']:.1f} s")
+    print(f"{found['passed']}/{found['total']} passed in {found['seconds']:.1f} s")
     _print(list(found["failures"]), False)
+    if found["not_run"]:
+        print(f"{len(found['not_run'])} not run: {found['not_run'][0]['cause'].removeprefix('not_run: ')}")
 
 
 def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
