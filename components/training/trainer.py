@@ -83,7 +83,7 @@ class Trainer:
         self.world = world
         self.note = note
         if world.device.startswith("cuda"):
-            torch.cuda.set_device(world.device)
+            torch.cuda.set_device(torch.device(world.device).index or 0)  # it takes no "cuda" without a number
             torch.set_float32_matmul_precision("high")  # TF32, for what is float32 on purpose
         self.sharded = is_sharded(world, recipe.parallel)
         self.model = model.to(world.device)

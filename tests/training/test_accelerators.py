@@ -42,6 +42,15 @@ def test_liger_without_its_packages_names_them() -> None:
     )
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_without_a_number_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    with pytest.raises(AssertionError, match="not compiled with CUDA"):
+        Trainer(build(SHAPE, 0, 0), recipe(), World(device="cuda"), print)
+    assert chosen == [0]
+
+
 def rotated_twice(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
     plain = modeling_qwen3.apply_rotary_pos_emb
     return plain(*plain(q, k, cos, sin, unsqueeze_dim), cos, sin, unsqueeze_dim)
@@ -97,7 +106,9 @@ def test_a_comparison_sees_a_loss_that_is_kept_and_one_that_is_not(monkeypatch: 
         return values.to(dtype), torch.ones(())  # small gradients are lost
 
     monkeypatch.setattr(float8, "rounded", unscaled)
-    assert compare(SETTING, ("float8",)).gradient > 0.5
+    lost = compare(SETTING, ("float8",))
+    assert lost.gradient > 0.5
+    assert lost.same_weights < lost.after_steps / 10, "the weights were not the same"
 
 
 def test_one_is_taken_that_adds_speed_to_those_before_it_and_keeps_the_loss() -> None:
