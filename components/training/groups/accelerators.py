@@ -1,8 +1,8 @@
 """Faster ways to compute the same model on a GPU."""
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.core.config import StepConfig
 
@@ -29,3 +29,13 @@ class AcceleratorsConfig(StepConfig):
     from_seconds: float = Field(
         default=3600, ge=0, description="auto: look when at least this much is left for training; each takes a minute"
     )
+
+    @field_validator("use", mode="before")
+    @classmethod
+    def _names(cls, given: Any) -> Any:
+        """One line for what is no name, where the two types would give one each."""
+        names = [given] if isinstance(given, str) else given
+        known = get_args(Accelerator)
+        if given == "auto" or (isinstance(names, list | tuple) and all(name in known for name in names)):
+            return given if given == "auto" else tuple(names)
+        raise ValueError(f"found {given!r}, needed auto or a list of {', '.join(known)}")

@@ -5,6 +5,7 @@ import sys
 from typing import Any, Literal
 
 import pytest
+from pydantic import ValidationError
 
 from components.core.errors import ConfigError
 from components.training.config import PlanConfig
@@ -52,6 +53,21 @@ def test_what_is_named_is_taken_or_refused_in_one_line() -> None:
     ):
         accelerated(*plan(("graphs", "float8")))
     assert accelerated(*plan(("graphs",), here=False)).names == ("graphs",), "of a machine that is not here"
+
+
+def test_names_are_read_as_they_are_written_and_unknown_ones_refused_in_one_line() -> None:
+    for given, use in (
+        ("auto", "auto"),
+        ("float8", ("float8",)),
+        (["graphs", "float8"], ("graphs", "float8")),
+        ([], ()),
+    ):
+        assert AcceleratorsConfig.model_validate({"use": given}).use == use
+    with pytest.raises(
+        ValidationError, match=r"found \['fp8'\], needed auto or a list of liger, graphs, float8"
+    ) as found:
+        AcceleratorsConfig.model_validate({"use": ["fp8"]})
+    assert found.value.error_count() == 1
 
 
 def test_too_little_time_to_look_is_said() -> None:
