@@ -143,12 +143,13 @@ def _told(criterion: Deciding, gain: Difference, outcome: Outcome, alpha: float)
         f"{criterion.metric}: {_number(criterion, mean)} against the champion on {gain.n} items, "
         f"between {low} and {high} (each bound with {1 - alpha:.1%} confidence)"
     )
-    threshold = f"{abs(criterion.threshold):g}"
-    if isinstance(criterion, Primary) and criterion.threshold >= 0:
-        by = f" by more than {threshold}" if criterion.threshold else ""
+    amount = criterion.minimal_effect if isinstance(criterion, Primary) else -criterion.margin
+    size = f"{abs(amount):.4g}" if criterion.scale == "difference" else f"{abs(amount):.4g} of it"
+    if isinstance(criterion, Primary) and amount >= 0:
+        by = f" by more than {size}" if amount else ""
         conclusion = {PASSES: f"better{by}", FAILS: f"not better{by}", OPEN: f"not shown to be better{by}"}
     else:
-        by = f"by more than {threshold}"
+        by = f"by more than {size}"
         conclusion = {PASSES: f"not worse {by}", FAILS: f"worse {by}", OPEN: f"it may be worse {by}"}
     more = "; more items, or more trainings, would narrow it" if outcome == OPEN else ""
     return f"{text}: {conclusion[outcome]}{more}"

@@ -3,6 +3,7 @@
 Metrics are named suite/metric, as in an evaluation's items. Imported by the release's parameters: no heavy import.
 """
 
+from math import isfinite, log1p
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,7 +19,7 @@ class Criterion(StepConfig):
     metric: str = Field(pattern=NAME, description="suite/metric, as an evaluation names it")
     better: Literal["lower", "higher"] = Field(description="which values are better")
     scale: Literal["difference", "ratio"] = Field(
-        "difference", description="ratio: of logarithms, for seconds and other positive figures; 0.1 is then 10 %"
+        "difference", description="ratio: for seconds and other positive figures; 0.1 is then 10 % of the champion's"
     )
     replicate_deviation: float = Field(
         0.0,
@@ -34,6 +35,17 @@ class Criterion(StepConfig):
         """1 where higher values are better, else -1."""
         return 1 if self.better == "higher" else -1
 
+    def on_scale(self, improvement: float) -> float:
+        """An improvement as the comparison measures it: of logarithms for a ratio, where 0.1 is 10 % of the champion's.
+
+        Raises ValueError for a share of 1 and more that values would have to lose.
+        """
+        if self.scale == "difference":
+            return improvement
+        if self.sign * improvement <= -1:
+            raise ValueError(f"{self.metric}: a ratio cannot fall by {abs(improvement):g}, needed less than 1")
+        return self.sign * log1p(self.sign * improvement)
+
 
 class Primary(Criterion):
     """A metric in which a candidate has to be better."""
@@ -45,7 +57,7 @@ class Primary(Criterion):
     @property
     def threshold(self) -> float:
         """The improvement that has to be exceeded."""
-        return self.minimal_effect
+        return self.on_scale(self.minimal_effect)
 
 
 class Guard(Criterion):
@@ -56,7 +68,7 @@ class Guard(Criterion):
     @property
     def threshold(self) -> float:
         """The improvement that has to be exceeded."""
-        return -self.margin
+        return self.on_scale(-self.margin)
 
 
 Deciding = Primary | Guard
@@ -95,6 +107,7 @@ class Criteria(StepConfig):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"{twice[0]} is there twice, needed each metric once")
+        assert all(isfinite(each.threshold) for each in self.deciding)  # a ratio that cannot be says so here
         return self
 
     @property

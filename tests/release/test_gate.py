@@ -131,6 +131,19 @@ def test_ratios_are_told_in_percent() -> None:
     decision = decide(config, figures=GOOD, differences=slower)
     assert decision.outcome == "refuse"
     assert "speed/seconds: +30.0% against the champion" in decision.reasons[0]
+    assert "worse by more than 0.1 of it" in decision.reasons[0]
+
+
+def test_a_ratio_is_of_the_champion_s_figure() -> None:
+    """10 % more seconds are a factor of 1.1, 10 % less throughput one of 0.9; half as much is 50 % better."""
+    seconds = Guard(metric="speed/seconds", better="lower", scale="ratio", margin=0.1)
+    rate = Guard(metric="speed/tokens_per_second", better="higher", scale="ratio", margin=0.1)
+    faster = Primary(metric="speed/seconds", better="lower", scale="ratio", minimal_effect=0.5)
+    assert [math.exp(-seconds.threshold), math.exp(rate.threshold)] == pytest.approx([1.1, 0.9])
+    assert math.exp(-faster.threshold) == pytest.approx(0.5)
+    lost = Guard(metric="speed/tokens_per_second", better="higher", scale="ratio", margin=1.0)
+    with pytest.raises(ValidationError, match="a ratio cannot fall by 1, needed less than 1"):
+        Criteria(guards=(lost,))
 
 
 def test_absolute_gate_holds_beside_a_worse_champion() -> None:
