@@ -33,9 +33,11 @@ class FunctionalConfig(StepConfig):
     suites: tuple[str, ...] = Field(
         BUILT_IN_SUITES, description=f"suites in HumanEval's format that come with us: {', '.join(BUILT_IN_SUITES)}"
     )
-    num_samples: int = Field(10, ge=1, description="completions per task")
+    num_samples: int = Field(10, ge=1, description="completions per task at each temperature")
     k: tuple[int, ...] = Field((1, 10), description="values of k in pass@k, each at most num_samples")
-    temperature: float = Field(0.6, gt=0, description="of the samples")
+    temperatures: tuple[float, ...] = Field(
+        (0.6,), min_length=1, description="of the samples; several have a figure each, such as pass_at_1_t0.2"
+    )
     top_p: float = Field(0.95, gt=0, le=1, description="of the samples")
     max_new_tokens: int = Field(64, ge=1, description="new tokens of a completion")
     timeout_seconds: float = Field(3.0, gt=0, description="for one program")
@@ -46,6 +48,8 @@ class FunctionalConfig(StepConfig):
         beyond = [k for k in self.k if not 1 <= k <= self.num_samples]
         if beyond:
             raise ValueError(f"k is {beyond[0]}, needed 1 to num_samples ({self.num_samples})")
+        if min(self.temperatures) <= 0 or len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures are {list(self.temperatures)}, needed different ones above 0")
         return self
 
 

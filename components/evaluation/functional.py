@@ -19,6 +19,7 @@ from components.core.errors import DataError
 from components.evaluation.config import FunctionalConfig
 from components.evaluation.formats import Line, format_of
 from components.evaluation.places import indented
+from components.execution.languages import missing
 from components.execution.sandbox import Outcome, Program, run_programs
 from components.inference.engine import Engine, Sampling
 from components.inference.prompts import completion_prompt, completion_stop_ids
@@ -129,12 +130,20 @@ def run_solutions(solutions: Sequence[tuple[Task, str]], *, timeout_seconds: flo
     return [by_program[each] for each in programs]
 
 
-def num_passed(engine: Engine, codec: TextCodec, suite: Suite, config: FunctionalConfig, seed: int) -> list[int]:
-    """How many of `num_samples` completions pass, for each task; of the text, `extract` is the completion."""
+def num_passed(
+    engine: Engine, codec: TextCodec, suite: Suite, config: FunctionalConfig, temperature: float, seed: int
+) -> list[int]:
+    """How many of `num_samples` completions pass, for each task; of the text, `extract` is the completion.
+
+    Raises DataError for a suite whose language has no toolchain here: that is no verdict on a model.
+    """
+    for task in suite.tasks:
+        if reason := missing(task.language):
+            raise DataError(f"suite {suite.name}: {reason}")
     room = max(engine.context_tokens - config.max_new_tokens, engine.context_tokens // 2)
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
+        temperature=temperature,
         top_p=config.top_p,
         num_samples=config.num_samples,
         seed=seed,

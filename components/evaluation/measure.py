@@ -41,6 +41,7 @@ ITEM_SCHEMA = pl.Schema(
         "weight": pl.Float64,
     }
 )
+PASS_AT = "pass_at_"
 # Means of values that are not bounded, or that are bounded but rarely zero or one, are resampled.
 BOOTSTRAPPED = (BITS_PER_BYTE, XZ_BITS_PER_BYTE, "edit_similarity")
 
@@ -147,11 +148,15 @@ def _line_metrics(places: Sequence[LinePlace], found: Sequence[str]) -> list[Met
 
 
 def _functional(engine: Engine, codec: TextCodec, suite: Suite, config: FunctionalConfig, seed: int) -> list[Metric]:
-    passed = num_passed(engine, codec, suite, config, seed)
     items = [task.task_id for task in suite.tasks]
-    return [
-        (f"pass_at_{k}", items, [pass_at_k(config.num_samples, count, k) for count in passed], None) for k in config.k
-    ]
+    metrics: list[Metric] = []
+    for temperature in config.temperatures:
+        passed = num_passed(engine, codec, suite, config, temperature, seed)
+        suffix = f"_t{temperature:g}" if len(config.temperatures) > 1 else ""
+        for k in config.k:
+            values = [pass_at_k(config.num_samples, count, k) for count in passed]
+            metrics.append((f"{PASS_AT}{k}{suffix}", items, values, None))
+    return metrics
 
 
 def _items(
@@ -192,7 +197,9 @@ def summarise(items: pl.DataFrame, config: EvaluateConfig, contaminated: pl.Data
 def estimate(metric: str, rows: pl.DataFrame, config: EvaluateConfig) -> Estimate:
     """The figure of one metric over its items."""
     values, weights = rows["value"].to_numpy(), rows["weight"].to_numpy()
-    if metric in BOOTSTRAPPED:
+    # Where all tasks have the same share (a small model passes none), resampling would promise a figure without error.
+    varied_shares = metric.startswith(PASS_AT) and values.min() < values.max()
+    if metric in BOOTSTRAPPED or varied_shares:
         return bootstrap(values, weights, confidence=config.confidence, resamples=config.resamples, seed=config.seed)
     return wilson(float(values.mean()), len(values), config.confidence)
 

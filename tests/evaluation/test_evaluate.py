@@ -40,7 +40,7 @@ IDS = [f"{number:064x}" for number in range(len(SOURCES))]
 CONFIG = EvaluateConfig(
     likelihood=LikelihoodConfig(max_bytes=40_000),
     completion=CompletionConfig(next_lines=6, infilled_lines=5, functions=4, max_line_tokens=8, max_function_tokens=8),
-    functional=FunctionalConfig(num_samples=2, k=(1, 2), max_new_tokens=8),
+    functional=FunctionalConfig(num_samples=2, k=(1, 2), temperatures=(0.2, 0.8), max_new_tokens=8),
     resamples=200,
 )
 
@@ -210,6 +210,7 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     assert asked[0].equals(asked[1])
     assert asked[0].equals(asked[2])
     assert set(asked[0]["suite"]) == {"likelihood", "completion", "infilling", "short_tasks"}
+    assert set(metrics["sft"]["short_tasks"]) == {f"pass_at_{k}_t{t}" for k in (1, 2) for t in (0.2, 0.8)}
     assert set(figures(metrics["sft"])) == {"bits_per_byte", "xz_bits_per_byte", "parse_share"}
     overlap = pl.read_parquet(tmp_path / "one" / "contamination.parquet")
     assert overlap.select("suite", "item").rows() == list(dict.fromkeys(items.select("suite", "item").iter_rows()))

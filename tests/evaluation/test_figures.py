@@ -4,13 +4,15 @@ import itertools
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluation.config import FunctionalConfig
+from components.evaluation.config import EvaluateConfig, FunctionalConfig
 from components.evaluation.functional import pass_at_k
 from components.evaluation.intervals import bootstrap, wilson
+from components.evaluation.measure import estimate
 
 ONES = np.ones(200)
 
@@ -91,3 +93,23 @@ def test_nothing_has_no_figure() -> None:
     ):
         with pytest.raises(ValueError, match="no items"):
             call()
+
+
+def test_pass_at_k_is_resampled_by_task_where_tasks_differ() -> None:
+    """Half of 40 tasks at 1: the standard error of the mean is 0.079, so 95 % reach 0.155 to each side."""
+    config = EvaluateConfig(resamples=4000)
+    varied = pl.DataFrame({"value": [1.0] * 20 + [0.0] * 20, "weight": [1.0] * 40})
+    found = estimate("pass_at_1", varied, config)
+    assert found == bootstrap(
+        *(varied[each].to_numpy() for each in varied.columns), confidence=0.95, resamples=4000, seed=0
+    )
+    assert (found.low, found.high) == pytest.approx((0.345, 0.655), abs=0.02)
+    none = estimate("pass_at_1", varied.with_columns(pl.lit(0.0).alias("value")), config)
+    assert none == wilson(0.0, 40, 0.95)
+    assert none.high > 0.05, "no pass in 40 is no proof of none"
+
+
+@pytest.mark.parametrize("temperatures", [(), (0.0,), (0.2, 0.2)])
+def test_temperatures_that_mean_nothing_are_refused(temperatures: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="temperatures"):
+        FunctionalConfig(temperatures=temperatures)

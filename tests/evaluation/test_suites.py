@@ -4,13 +4,16 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from components.core.closure import ROOT
 from components.core.config import read_settings
 from components.core.errors import DataError
-from components.evaluation.config import BUILT_IN_SUITES
+from components.evaluation import functional
+from components.evaluation.config import BUILT_IN_SUITES, FunctionalConfig
 from components.evaluation.execute import execute
 from components.evaluation.functional import Suite, built_in_suite, extract, read_suite, run_solutions
 from components.execution import sandbox
@@ -266,3 +269,12 @@ def test_solutions_that_cannot_be_used(tmp_path: Path, lines: list[str], message
     path.write_text("\n".join(lines))
     with pytest.raises(DataError, match=message):
         execute(built_in_suite("short_tasks"), path)
+
+
+def test_a_model_is_not_failed_for_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said before anything is generated: neither engine nor tokenizer is touched."""
+    monkeypatch.setattr(functional, "missing", lambda name: "go not found; install golang-go")
+    nothing = cast(Any, None)
+    engine = SimpleNamespace(context_tokens=64)
+    with pytest.raises(DataError, match="suite short_go: go not found; install golang-go"):
+        functional.num_passed(cast(Any, engine), nothing, built_in_suite("short_go"), FunctionalConfig(), 0.6, 0)
