@@ -31,7 +31,7 @@ from components.core.errors import OvernightError
 from components.evaluation.compare import Sides, combine, judge, pairs_for
 from components.evaluation.criteria import Criteria, Guard, Primary
 from components.evaluation.pairs import Paired, Replicates, deviation_between
-from flows.measuring import read_evaluation
+from flows.measuring import contaminated_in, read_evaluation
 from flows.params import read_params
 
 REPORTS = Path("reports") / "bench"
@@ -296,7 +296,9 @@ def simulate(scenarios: Sequence[Scenario], trials: int, seed: int) -> list[dict
     return rows
 
 
-def replicate_rates(items: Sequence[pl.DataFrame], chosen: Criteria, metric: str = BITS) -> dict[str, Any]:
+def replicate_rates(
+    items: Sequence[pl.DataFrame], chosen: Criteria, metric: str = BITS, contaminated: pl.DataFrame | None = None
+) -> dict[str, Any]:
     """The deviation between trainings of one recipe, and how often one of them is promoted over another.
 
     Raises OvernightError for fewer than three, and DataError where they were not asked the same.
@@ -314,7 +316,7 @@ def replicate_rates(items: Sequence[pl.DataFrame], chosen: Criteria, metric: str
     counts = {"items_alone": 0, "configured": 0, "other_trainings": 0}
     ordered = list(permutations(range(len(items)), 2))
     for candidate, champion in ordered:
-        sides = Sides(candidates=(items[candidate],), champions=(items[champion],))
+        sides = Sides(candidates=(items[candidate],), champions=(items[champion],), contaminated=contaminated)
         rest = [each for number, each in enumerate(items) if number not in (candidate, champion)]
         others = deviation_between([rest], *_split(metric), primary.scale)
         for kind, changes in (
@@ -384,8 +386,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found[title] = simulate(scenarios, options.trials, options.seed)
                 print(markdown(title, found[title]), end="\n\n", flush=True)
         else:
-            items = [read_evaluation(each)[0] for each in options.evaluations]
-            found = replicate_rates(items, read_params().release.criteria, options.metric)
+            items, marked = zip(*(read_evaluation(each) for each in options.evaluations), strict=True)
+            chosen = read_params().release.criteria
+            found = replicate_rates(items, chosen, options.metric, contaminated_in(marked))
             print(json.dumps(found, indent=1))
     except OvernightError as error:
         print(f"gate: {error}", file=sys.stderr)

@@ -65,8 +65,7 @@ def compare(
     """
     criteria = read_params().release.criteria
     found = [[_read_or_measured(each) for each in side] for side in (candidates, champions)]
-    marked = [each for side in found for _, each in side if each is not None]
-    contaminated = pl.concat(marked).filter("contaminated").select("suite", "item").unique() if marked else None
+    contaminated = contaminated_in([marked for side in found for _, marked in side])
     candidate_items, champion_items = ([items for items, _ in side] for side in found)
     sides = Sides(candidates=candidate_items, champions=champion_items, contaminated=contaminated)
     rows = [asdict(each) for each in compare_items(sides, criteria)]
@@ -78,6 +77,12 @@ def compare(
     write_file(out / "comparison.svg", svg(rows).encode())
     _record(told, out)
     return rows, verdict
+
+
+def contaminated_in(marked: Sequence[pl.DataFrame | None]) -> pl.DataFrame | None:
+    """suite and item of what any evaluation found contaminated; None where none of them looked."""
+    known = [each for each in marked if each is not None]
+    return pl.concat(known).filter("contaminated").select("suite", "item").unique() if known else None
 
 
 def _record(told: dict[str, Any], out: Path) -> None:
