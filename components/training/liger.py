@@ -4,9 +4,9 @@ liger-kernel (Hsu et al. 2024, arXiv:2410.10989) is optional and in no lock: it 
 CUDA build. Its public function replaces a model's layers and, for the whole process, the classes and the rotation of
 transformers' module; here the module gets back what it had, and only this model keeps the kernels. Its cross-entropy is
 not used: FusedLoss needs the loss of each token.
-Covers: llama and qwen3.  Not covered: other architectures. Not measured on a GPU; through triton's interpreter on a CPU
-loss and gradients of a small qwen3 in float32 agreed with the plain layers to 8e-7 (norm of the difference, relative;
-liger-kernel 0.8.5, triton 3.9.0).
+Covers: llama and qwen3.  Not covered: others. Not measured on a GPU. In triton's interpreter on a CPU, where the
+kernels need changes (docs/log.md), loss and gradients of a small qwen3 in float32 agreed with the plain layers to
+8e-7 (norm of the difference, relative; liger-kernel 0.8.5, triton 3.9.0).
 """
 
 import importlib
