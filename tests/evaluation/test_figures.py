@@ -100,9 +100,8 @@ def test_pass_at_k_is_resampled_by_task_where_tasks_differ() -> None:
     config = EvaluateConfig(resamples=4000)
     varied = pl.DataFrame({"value": [1.0] * 20 + [0.0] * 20, "weight": [1.0] * 40})
     found = estimate("pass_at_1", varied, config)
-    assert found == bootstrap(
-        *(varied[each].to_numpy() for each in varied.columns), confidence=0.95, resamples=4000, seed=0
-    )
+    values, weights = varied["value"].to_numpy(), varied["weight"].to_numpy()
+    assert found == bootstrap(values, weights, confidence=0.95, resamples=4000, seed=0)
     assert (found.low, found.high) == pytest.approx((0.345, 0.655), abs=0.02)
     none = estimate("pass_at_1", varied.with_columns(pl.lit(0.0).alias("value")), config)
     assert none == wilson(0.0, 40, 0.95)

@@ -74,6 +74,13 @@ def test_leaving_early_is_no_pass(name: str) -> None:
     assert outcome.cause == "exited"
 
 
+def test_what_main_returns_counts() -> None:
+    if reason := missing("c"):
+        pytest.skip(reason)
+    outcomes = run_programs([Program(source=f"int main() {{ return {n}; }}", language="c") for n in (0, 1)])
+    assert [outcome.cause for outcome in outcomes] == ["passed", "exited"]
+
+
 @pytest.mark.parametrize("name", DISARMED)
 def test_a_disarmed_assertion_is_found_out(name: str) -> None:
     assert run(name, "a - b", before=DISARMED[name]).cause == "forged"
