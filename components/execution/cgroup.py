@@ -15,6 +15,7 @@ from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
 REMOVAL_SECONDS = 2.0
+PREFIX = "overnight-jail-"
 _LIMITS = {"memory": ("memory.limit_in_bytes", "memory.max"), "pids": ("pids.max", "pids.max")}
 
 
@@ -49,10 +50,17 @@ class Group:
 
 
 def make(name: str, process: int) -> Group:
-    """A group with one process, and all that it has started or will, in it; without folders where none can be made."""
+    """A group with one process, and all that it has started or will, in it; without folders where none can be made.
+
+    Groups that killed owners left behind are removed on the way: their names say whose they were.
+    """
     made = []
     for parent in _parents():
-        folder = parent / name
+        for left in parent.glob(f"{PREFIX}*"):
+            if not Path("/proc", left.name.removeprefix(PREFIX).split("-")[0]).exists():
+                with contextlib.suppress(OSError):
+                    left.rmdir()
+        folder = parent / f"{PREFIX}{os.getpid()}-{name}"
         try:
             folder.mkdir()
             for each in _family(process):

@@ -223,3 +223,22 @@ def test_a_server_that_was_killed_is_replaced() -> None:
         os.kill(opened.process.pid, signal.SIGKILL)
         assert not run(opened, "x = 1", 0.1).passed
         assert run(opened, "x = 1").passed
+
+
+def test_groups_of_killed_owners_go_and_those_of_others_stay() -> None:
+    source = (
+        "import os, signal\nfrom components.execution.runner import Runner\nfrom components.execution import sandbox\n"
+        "print(*Runner(sandbox.isolation()).group.folders, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    if not (folders := [Path(each) for each in done.stdout.split()]):
+        pytest.skip("control groups cannot be written here")
+    with open_runner(sandbox.isolation()) as first:
+        for _ in range(100):  # until the kernel has ended the jail that lost its owner
+            with open_runner(sandbox.isolation()):
+                left = [folder for folder in folders if folder.exists()]
+            if not left:
+                break
+        assert left == []
+        assert all(folder.exists() for folder in first.group.folders)
