@@ -22,6 +22,7 @@ PLAIN_TORCH = (
     "accelerators",
     "attention",
     "batch",
+    "bigrams",
     "checkpoint",
     "continued",
     "checkpoint_writer",

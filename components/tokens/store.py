@@ -32,6 +32,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation")
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 BLOCK_TOKENS = 1024
 COUNTED_TOKENS = 1 << 22  # bincount makes int64 of them
+PAIRED_TOKENS = 1 << 25  # what `pairs` reads at most: half a second
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
@@ -200,6 +201,16 @@ class TokenStore:
             piece = self.read(start, min(start + COUNTED_TOKENS, self.num_tokens))
             total += np.bincount(piece, minlength=vocabulary_size)
         return total
+
+    def pairs(self, vocabulary_size: int) -> NDArray[np.int64]:
+        """How often token j follows token i, shape (vocabulary_size, vocabulary_size), in at most PAIRED_TOKENS tokens
+        that are spread evenly over the split; 8 bytes a pair."""
+        total = np.zeros(vocabulary_size**2, dtype=np.int64)
+        stride = max(1, self.num_tokens // PAIRED_TOKENS) * COUNTED_TOKENS
+        for start in range(0, self.num_tokens, stride):
+            piece = self.read(start, min(start + COUNTED_TOKENS, self.num_tokens)).astype(np.int64)
+            np.add(total, np.bincount(piece[:-1] * vocabulary_size + piece[1:], minlength=len(total)), out=total)
+        return total.reshape(vocabulary_size, vocabulary_size)
 
     def document_at(self, token: int) -> int:
         """The row of the document that the token at an offset belongs to, in O(1)."""

@@ -124,6 +124,12 @@ class PretrainConfig(StepConfig):
     init_rates: RatesConfig = Field(
         default_factory=lambda: CONTINUED_RATES, description="learning rates when going on from init_from"
     )
+    bigram_steps: int = Field(
+        30,
+        ge=0,
+        description="a new decoder's embeddings begin as a bigram model of the corpus, fitted by so many updates; 0: "
+        "at random, as with tied embeddings or more than 8,192 tokens",
+    )
     rates: RatesConfig = Field(default_factory=RatesConfig, description="learning rates of a model that begins anew")
     update: UpdateConfig = Field(default_factory=UpdateConfig, description="rule, schedule, z-loss, average of weights")
     warmup_steps: int = Field(20, ge=0)

@@ -20,7 +20,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from components.core.artifact import write_file
 from components.tokens.special import SpecialTokens
-from components.training import checkpoint, continued
+from components.tokens.store import TokenStore
+from components.training import bigrams, checkpoint, continued
 from components.training.accelerators import AcceleratorError
 from components.training.batch import Batch
 from components.training.checkpoint_writer import UnwrittenCheckpointError
@@ -35,7 +36,7 @@ from components.training.reading import reads_by_source
 from components.training.samples import Samples
 from components.training.schedule import Schedule, fixed
 from components.training.spikes import RECORDS, Rules, SpikeError, Watch
-from components.training.trainer import NonFiniteLossError, OutOfMemoryError, Recipe, Trainer, World
+from components.training.trainer import DTYPES, NonFiniteLossError, OutOfMemoryError, Recipe, Trainer, World
 from components.training.work import EndOfRunError, Work
 
 # A restart would end the same way, and no restart finds more room.
@@ -62,6 +63,28 @@ def model_of(work: Work, special: SpecialTokens) -> PreTrainedModel:
         end_of_text=special.end_of_text,
         rope_scaling=plan.rope_scaling,
     )
+
+
+def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, told: "Told") -> None:
+    """Set the embeddings of a new decoder to those of a bigram model of the corpus, the same on every worker.
+
+    Each attempt does it anew: a run whose checkpoints are all lost begins as the first one did.
+    """
+    steps, shape = work.config.bigram_steps, work.plan.shape
+    new = work.plan.initial is None and shape.kind == "decoder" and not shape.tied
+    if not (steps and new and shape.vocabulary_size <= bigrams.MAXIMUM_VOCABULARY):
+        return
+    embeddings = [each.weight.data for each in (model.get_input_embeddings(), model.get_output_embeddings())]
+    if world.rank == 0:
+        started = time.monotonic()
+        pairs = TokenStore(work.tokens, "train").pairs(shape.vocabulary_size)
+        nats = bigrams.fit(*embeddings, pairs, steps=steps, dtype=DTYPES[work.plan.precision])
+        told.notes.append(f"began as a bigram model of {nats:.3f} nats per token in {time.monotonic() - started:.1f} s")
+    if world.size > 1:
+        for each in embeddings:
+            shared = each.to(world.device)
+            torch.distributed.broadcast(shared, src=0)
+            each.copy_(shared)
 
 
 def recipe_of(work: Work) -> Recipe:
@@ -165,6 +188,7 @@ def train_worker(
 def warmed_up(work: Work, world: World, batch: Batch, told: "Told") -> tuple[Trainer, float]:
     """The trainer, ready for its first step on batches like this one, and the seconds that this took."""
     model = model_of(work, SpecialTokens.read(work.tokenizer))
+    started_from_bigrams(work, world, model, told)
     trainer = Trainer(model, recipe_of(work), world, told.notes.append)
     started = time.monotonic()
     trainer.warm_up(batch)
