@@ -23,6 +23,7 @@ ESCAPES = {
     ),
     "write to the host": "open({file!r}, 'r+').write('secret')",
     "change a library": "open({library!r} + '/planted.py', 'w').close()",
+    "take another uid": "import os\nos.setuid(12345)",
     "mount": "import ctypes\nassert ctypes.CDLL(None).mount(b't', b'/mnt', b'tmpfs', 0, None) == 0",
     "make a user namespace": "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "outlive in shared memory": (
