@@ -57,49 +57,14 @@ def train(
     watch       judges steps before their updates, and may send the run back or past a batch
     sources     names of what Batch.sources numbers, for the loss by source
     """
-    recipe, world = trainer.recipe, trainer.world
-    with opened(run, world, recipe.checkpoints_kept) as writer:
-        if watch and world.rank == 0:
-            watch.prepare()
-        state = resume(trainer, writer, schedule)
-        if pace:
-            pace.resumed(state.seconds)
-        if watch:
-            state.skipped[:] = watch.reader.skipped
-        trainer.warm_up(batches(state.step))
-        if state.step == 0 and began_at is not None:
-            state.began_at = began_at
-        gathered = Gathered(state, trainer, sources)
-        started, saved = time.monotonic() - state.seconds, state.seconds
-        while schedule.total_steps is None or state.step < schedule.total_steps:
-            with gathered.waiting():
-                batch = batches(state.step)
-            share = schedule.share(state.step)
-            found = trainer.accumulate(state.step, batch)
-            if watch and (back_to := watch.met(trainer, writer, state, batch, found.loss)) is not None:
-                trainer.discard()
-                if back_to < state.step:
-                    state = _gone_back(trainer, writer, schedule, watch)
-                    gathered.follow(state)
-                    if pace:
-                        pace.restart()
-                continue
-            gathered.add_samples(batch, found)
-            gathered.add(found.loss, trainer.update(state.step, share), share * recipe.rates.matrix)
-            state.step_seconds += trainer.step_seconds
-            state.step += 1
-            state.tokens += batch.num_tokens * world.size
-            state.seconds = agreed(time.monotonic() - started, world)
-            if pace:
-                pace.decide(schedule, state.step, state.seconds)
-            ended = state.step == schedule.total_steps
-            if state.step % recipe.report_every_steps == 0 or ended:
-                due = state.step % recipe.validate_every_steps == 0
-                bits = trainer.evaluate(validate) if due and validate else None
-                report(gathered.report(state, schedule, bits))
-            if state.seconds - saved > recipe.checkpoint_seconds or ended:
-                save(trainer, writer, state, schedule)
-                saved = state.seconds
+    with opened(run, trainer.world, trainer.recipe.checkpoints_kept) as writer:
+        loop = _Loop(trainer, writer, batches, schedule, pace, watch)
+        loop.begin(began_at, sources)
+        while not loop.ended:
+            if loop.step():
+                loop.tell(report, validate)
+                loop.save()
+    state = loop.position
     return Outcome(
         steps=state.step,
         tokens=state.tokens,
@@ -109,10 +74,93 @@ def train(
     )
 
 
-def _gone_back(trainer: Trainer, writer: Writer, schedule: Schedule, watch: Watch) -> Position:
-    """The position of the newest checkpoint, with what is passed over by now."""
-    state = resume(trainer, writer, schedule)
-    if state.step == 0:
-        raise OSError(f"{writer.run}: no checkpoint can be read to go back to; run again to start from the beginning")
-    state.skipped[:] = watch.reader.skipped
-    return state
+class _Loop:
+    """One attempt at a run: what its steps read and change."""
+
+    position: Position
+    gathered: Gathered
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        writer: Writer,
+        batches: Callable[[int], Batch],
+        schedule: Schedule,
+        pace: Pace | None,
+        watch: Watch | None,
+    ) -> None:
+        self.trainer = trainer
+        self.writer = writer
+        self.batches = batches
+        self.schedule = schedule
+        self.pace = pace
+        self.watch = watch
+
+    def begin(self, began_at: float | None, sources: Sequence[str]) -> None:
+        """Take over the last good checkpoint, warm up, and start the clock."""
+        if self.watch and self.trainer.world.rank == 0:
+            self.watch.prepare()
+        self.position = resume(self.trainer, self.writer, self.schedule)
+        if self.pace:
+            self.pace.resumed(self.position.seconds)
+        if self.watch:
+            self.position.skipped[:] = self.watch.reader.skipped
+        self.trainer.warm_up(self.batches(self.position.step))
+        if self.position.step == 0 and began_at is not None:
+            self.position.began_at = began_at
+        self.gathered = Gathered(self.position, self.trainer, sources)
+        self.started, self.saved = time.monotonic() - self.position.seconds, self.position.seconds
+
+    @property
+    def ended(self) -> bool:
+        """Whether the schedule has no further step."""
+        return self.schedule.total_steps is not None and self.position.step >= self.schedule.total_steps
+
+    def step(self) -> bool:
+        """Take a step, or pass over its batch or go back as the watch says: whether the weights moved."""
+        trainer, state = self.trainer, self.position
+        with self.gathered.waiting():
+            batch = self.batches(state.step)
+        share = self.schedule.share(state.step)
+        found = trainer.accumulate(state.step, batch)
+        if self.watch and (back_to := self.watch.met(trainer, self.writer, state, batch, found.loss)) is not None:
+            trainer.discard()
+            if back_to < state.step:
+                self._go_back(self.watch)
+            return False
+        self.gathered.add_samples(batch, found)
+        self.gathered.add(found.loss, trainer.update(state.step, share), share * trainer.recipe.rates.matrix)
+        state.step_seconds += trainer.step_seconds
+        state.step += 1
+        state.tokens += batch.num_tokens * trainer.world.size
+        state.seconds = agreed(time.monotonic() - self.started, trainer.world)
+        if self.pace:
+            self.pace.decide(self.schedule, state.step, state.seconds)
+        return True
+
+    def tell(self, report: Callable[[Report], None], validate: Callable[[PreTrainedModel], float] | None) -> None:
+        """Report where one is due, with a validation where that is."""
+        recipe, step = self.trainer.recipe, self.position.step
+        if step % recipe.report_every_steps and not self.ended:
+            return
+        due = step % recipe.validate_every_steps == 0
+        bits = self.trainer.evaluate(validate) if due and validate else None
+        report(self.gathered.report(self.position, self.schedule, bits))
+
+    def save(self) -> None:
+        """Begin a checkpoint where one is due."""
+        if self.position.seconds - self.saved > self.trainer.recipe.checkpoint_seconds or self.ended:
+            save(self.trainer, self.writer, self.position, self.schedule)
+            self.saved = self.position.seconds
+
+    def _go_back(self, watch: Watch) -> None:
+        """To the position of the newest checkpoint, with what is passed over by now."""
+        self.position = resume(self.trainer, self.writer, self.schedule)
+        if self.position.step == 0:
+            raise OSError(
+                f"{self.writer.run}: no checkpoint can be read to go back to; run again to start from the beginning"
+            )
+        self.position.skipped[:] = watch.reader.skipped
+        self.gathered.follow(self.position)
+        if self.pace:
+            self.pace.restart()
