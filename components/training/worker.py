@@ -74,14 +74,14 @@ def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, told:
     new = work.plan.initial is None and shape.kind == "decoder" and not shape.tied
     if not (steps and new and shape.vocabulary_size <= bigrams.MAXIMUM_VOCABULARY):
         return
-    embeddings = [each.weight.data for each in (model.get_input_embeddings(), model.get_output_embeddings())]
+    embedding, output = model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data
     if world.rank == 0:
         started = time.monotonic()
         pairs = TokenStore(work.tokens, "train").pairs(shape.vocabulary_size)
-        nats = bigrams.fit(*embeddings, pairs, steps=steps, dtype=DTYPES[work.plan.precision])
+        nats = bigrams.fit(embedding, output, pairs, steps=steps, dtype=DTYPES[work.plan.precision])
         told.notes.append(f"began as a bigram model of {nats:.3f} nats per token in {time.monotonic() - started:.1f} s")
     if world.size > 1:
-        for each in embeddings:
+        for each in (embedding, output):
             shared = each.to(world.device)
             torch.distributed.broadcast(shared, src=0)
             each.copy_(shared)
