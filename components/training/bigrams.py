@@ -20,8 +20,8 @@ MAXIMUM_VOCABULARY = 8192
 CHUNK_ROWS = 512
 # A token's followers count as if this many more had been seen, spread as the corpus's tokens are.
 PRIOR = 4.0
-EMBEDDING_RATE = 0.15
-OUTPUT_RATE = 0.03  # at a width of 128; falls with the root of the width
+EMBEDDING_RATE = 0.2
+OUTPUT_RATE = 0.04  # at a width of 128; falls with the root of the width
 RATES_WIDTH = 128
 BETAS = (0.8, 0.95)
 EPSILON = 1e-8

@@ -125,7 +125,7 @@ class PretrainConfig(StepConfig):
         default_factory=lambda: CONTINUED_RATES, description="learning rates when going on from init_from"
     )
     bigram_steps: int = Field(
-        30,
+        40,
         ge=0,
         description="a new decoder's embeddings begin as a bigram model of the corpus, fitted by so many updates; 0: "
         "at random, as with tied embeddings or more than 8,192 tokens",
