@@ -27,6 +27,7 @@ PLAIN_TORCH = (
     "continued",
     "checkpoint_writer",
     "comparison",
+    "cores",
     "engine",
     "figures",
     "float8",

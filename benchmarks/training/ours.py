@@ -1,8 +1,13 @@
 """The stage's own worker, from its defaults, on the next token alone: the peers learn nothing else."""
 
 import json
+import os
 import time
 from pathlib import Path
+
+from components.training.cores import SPINNING
+
+os.environ |= SPINNING  # as the stage's worker runs; before torch is imported
 
 from benchmarks.harness import Outcome
 from benchmarks.training.budget import Budget

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from components.training.checkpoint import ASIDE, MANIFEST, STATE, Piece, digest, name_of, remove, steps
+from components.training.cores import free
 
 # safetensors' names of types. Its own writer copies all tensors first, and the file would be read again to be hashed.
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64", torch.uint8: "U8"}
@@ -50,7 +51,7 @@ class Writer:
         self.written_bytes = 0
         self._failed = threading.Event()
         self._buffers: dict[str, Tensor] = {}
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint", initializer=free)
         self._pending: Future[None] | None = None
 
     def __enter__(self) -> Self:

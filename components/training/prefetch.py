@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from components.training.batch import Batch
+from components.training.cores import free
 
 
 class Prefetched:
@@ -24,7 +25,7 @@ class Prefetched:
 
     def __init__(self, make: Callable[[int], Batch], basis: Callable[[], Hashable], depth: int = 2) -> None:
         self._make, self._basis, self._depth = make, basis, depth
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch", initializer=free)
         self._waiting: deque[tuple[int, Hashable, Future[Batch]]] = deque()
 
     def __call__(self, step: int) -> Batch:

@@ -25,6 +25,7 @@ from components.training import bigrams, checkpoint, continued
 from components.training.accelerators import AcceleratorError
 from components.training.batch import Batch
 from components.training.checkpoint_writer import UnwrittenCheckpointError
+from components.training.cores import pinned
 from components.training.engine import Outcome, train
 from components.training.figures import Report
 from components.training.held_out import Validation, nats_per_label
@@ -65,7 +66,7 @@ def model_of(work: Work, special: SpecialTokens) -> PreTrainedModel:
     )
 
 
-def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, told: "Told") -> None:
+def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, note: Callable[[str], None]) -> None:
     """Set the embeddings of a new decoder to those of a bigram model of the corpus, the same on every worker.
 
     Each attempt does it anew: a run whose checkpoints are all lost begins as the first one did.
@@ -79,7 +80,7 @@ def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, told:
         started = time.monotonic()
         pairs = TokenStore(work.tokens, "train").pairs(shape.vocabulary_size)
         nats = bigrams.fit(embedding, output, pairs, steps=steps, dtype=DTYPES[work.plan.precision])
-        told.notes.append(f"began as a bigram model of {nats:.3f} nats per token in {time.monotonic() - started:.1f} s")
+        note(f"began as a bigram model of {nats:.3f} nats per token in {time.monotonic() - started:.1f} s")
     if world.size > 1:
         for each in (embedding, output):
             shared = each.to(world.device)
@@ -165,6 +166,7 @@ def train_worker(
     with (
         _held(work) if world.rank == 0 else nullcontext(),
         Prefetched(samples, samples.basis) as batches,
+        pinned(work.threads if world.size == 1 and world.device == "cpu" else 1),
     ):
         outcome = train(
             trainer,
@@ -188,7 +190,7 @@ def train_worker(
 def warmed_up(work: Work, world: World, batch: Batch, told: "Told") -> tuple[Trainer, float]:
     """The trainer, ready for its first step on batches like this one, and the seconds that this took."""
     model = model_of(work, SpecialTokens.read(work.tokenizer))
-    started_from_bigrams(work, world, model, told)
+    started_from_bigrams(work, world, model, told.notes.append)
     trainer = Trainer(model, recipe_of(work), world, told.notes.append)
     started = time.monotonic()
     trainer.warm_up(batch)

@@ -33,14 +33,12 @@ from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError
 from components.core.events import Events
 from components.training.config import Plan
+from components.training.cores import SLEEPING, SPINNING
 from components.training.groups.faults import FaultsConfig
 from components.training.work import Work
 
 # How a worker hands an end on purpose to the driver: as its result, which Ray Train does not try again.
 FATAL = "fatal"
-# Threads that spin while they wait lose everything to any other process: two of them on two cores fell from 26,000
-# to 2,000 tokens/s beside one busy process; sleeping ones from 24,000 to 11,000.
-WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Ray Train takes one report a poll and a worker waits until its last one is taken: at Ray's 2 s a run that reported
 # every 0.3 s stood still for 14 of its 16 s, and its end was seen up to 2 s late.
 POLL_SECONDS = 0.2
@@ -230,7 +228,7 @@ def _trainer(work: Work, settings: Settings) -> Trainer:
                 max_failures=faults.max_failures, controller_failure_limit=faults.max_failures
             ),
             callbacks=[Tell(settings.model_copy(update={"state": settings.state.resolve()}), faults.max_failures)],
-            worker_runtime_env={"env_vars": WORKER_ENVIRONMENT},
+            worker_runtime_env={"env_vars": SPINNING if plan.num_workers == 1 and plan.device == "cpu" else SLEEPING},
         ),
     )
 

@@ -1,14 +1,11 @@
 """transformers' Trainer as it comes: float32, eager, AdamW."""
 
 import logging
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch

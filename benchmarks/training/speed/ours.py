@@ -5,7 +5,9 @@ import statistics
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as every stage runs; before torch is imported
+from components.training.cores import SPINNING, pinned
+
+os.environ |= SPINNING  # as the stage's worker runs; before torch is imported
 
 import numpy as np
 import torch
@@ -39,11 +41,12 @@ def run(folder: Path) -> Outcome:
     trainer = Trainer(model, recipe, World(), print)
     trainer.warm_up(next_token_batch(windows[0]))
     losses, seconds = [], []
-    for step, each in enumerate(windows):
-        started = time.perf_counter()
-        losses.append(trainer.accumulate(step, next_token_batch(each)).loss)
-        trainer.update(step, 1.0)
-        seconds.append(time.perf_counter() - started)
+    with pinned(torch.get_num_threads()):
+        for step, each in enumerate(windows):
+            started = time.perf_counter()
+            losses.append(trainer.accumulate(step, next_token_batch(each)).loss)
+            trainer.update(step, 1.0)
+            seconds.append(time.perf_counter() - started)
     per_second = windows[0, :, 1:].size / statistics.median(seconds[UNTIMED_STEPS:])
     limit = peak / shape().training_flops_per_token(windows.shape[2] - 1)
     answer = {

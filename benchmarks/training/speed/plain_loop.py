@@ -1,12 +1,9 @@
 """The plain loop at its best: weights in bfloat16, the model's own loss, torch.compile, fused AdamW."""
 
-import os
 import statistics
 import time
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch

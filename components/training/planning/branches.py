@@ -20,7 +20,7 @@ from components.training.samples import Samples
 from components.training.schedule import Schedule, fixed
 from components.training.trainer import Trainer
 from components.training.work import Work
-from components.training.worker import recipe_of
+from components.training.worker import recipe_of, started_from_bigrams
 
 
 def decay_start(steps: int, decay_share: float) -> int:
@@ -46,7 +46,9 @@ def train_lengths(
     samples = Samples(work, 0, 1)
     end_of_text = SpecialTokens.read(work.tokenizer).end_of_text
     model = build(work.plan.shape, work.config.seed, end_of_text)
-    trainer = Trainer(model, recipe_of(work), World(device=device), note)
+    world = World(device=device)
+    started_from_bigrams(work, world, model, note)
+    trainer = Trainer(model, recipe_of(work), world, note)
     trainer.warm_up(samples(0))
     validation = Validation(work, work.config.final_validation_bytes, device)
     reached, measured = 0, 0
