@@ -1,9 +1,9 @@
 """Keep every compute thread of a process on a core of its own while it trains. Standard library only; Linux, OpenMP.
 
 A step of a small model is some hundred parallel regions of 0.1 to 2 ms, and at the end of each all threads meet. Those
-that sleep until the next region wake up late; those that spin for a moment (SPINNING) fall to a tenth once anything else
-runs, because the kernel then puts two of them on one core, where each spins for the other. On cores of their own they
-keep their speed. Tokens/s of 4 x 128, two cores of a virtual machine, medians of runs of 30 steps:
+that sleep until the next region wake up late; those that spin for a moment (SPINNING) fall to a tenth once anything
+else runs, because the kernel then puts two of them on one core, where each spins for the other. On cores of their own
+they keep their speed. Tokens/s of 4 x 128, two cores of a virtual machine, medians of runs of 30 steps:
 
                                     sleeping            spinning            spinning, on own cores
     alone                           14,100 to 15,300    15,800 to 21,900    17,100 to 23,500
