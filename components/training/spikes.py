@@ -167,7 +167,7 @@ class Watch:
         return back_to if skips else None
 
     def _scores(self, state: Position, loss: float, norm: float) -> tuple[float, float]:
-        """Robust z-scores of the loss and of the logarithm of the gradient norm; 0 while there is little to compare with.
+        """Robust z-scores of loss and logarithm of the gradient norm; 0 while there is little to compare with.
 
         Norms have a long tail upwards: in 2,600 ordinary steps of 8 windows their own scores reached 15 where the norm
         had no more than doubled, those of their logarithms 10, of the losses 3; a document of noise, 12.0 and 4.3.
