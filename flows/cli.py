@@ -310,7 +310,10 @@ def compare(
 
 @app.command()
 def execute(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="file (HumanEval, HumanEval-X, MBPP, MultiPL-E), or a built-in name")],
+    suite: Annotated[
+        str,
+        typer.Argument(metavar="SUITE", help="file (HumanEval, HumanEval-X, MBPP, MultiPL-E), or a built-in name"),
+    ],
     solutions: Annotated[str, typer.Option(metavar="canonical|none|FILE")] = "canonical",
     as_json: AsJson = False,
 ) -> None:
