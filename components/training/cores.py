@@ -60,7 +60,8 @@ def team_of(threads: int) -> list[int]:
     """
     loaded = {line.split(maxsplit=5)[-1] for line in MAPS.read_text().splitlines() if "/lib" in line}
     paths = [path for path in sorted(loaded) if Path(path).name.startswith(LIBRARIES)]
-    if len(paths) != 1:  # two would be two teams
+    paths = [path for path in paths if "torch" in path] or paths  # other packages bring an OpenMP of their own
+    if len(paths) != 1:
         return []
     found: list[int] = []
     say = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: found.append(threading.get_native_id()))
