@@ -34,7 +34,7 @@ TINY = (
     "evaluate.functional.k=[1, 2]",
     "release.max_bits_per_byte_of_xz=10.0",
     "release.min_parse_share=0.0",
-    "release.min_items=2",
+    "release.criteria.min_items=2",
 )
 
 

@@ -1,6 +1,7 @@
 """Tokens per second of one model of 7.8M parameters: ours against transformers' Trainer and a plain compiled loop.
 
-All load the same weights and read the same batches of 8 x 256 tokens on all cores; the median of the steps counts.
+All load the same weights, read the same batches of 8 x 256 tokens on all cores and update by AdamW: what is compared is
+the engine; speed_muon has the update that the stage takes. The median of the steps counts.
 The limit is what the machine's bfloat16 matrix product gives, measured by ours before its steps.
 """
 

@@ -1,9 +1,10 @@
-"""The engine's trainer, as the stage sets it up on these cores."""
+"""The engine's trainer, as the stage sets it up on these cores, but with the peers' AdamW for all parameters."""
 
 import os
 import statistics
 import time
 from pathlib import Path
+from typing import Literal
 
 from components.training.cores import SPINNING, pinned
 
@@ -26,6 +27,11 @@ PEAK_ROUNDS = 5
 
 def run(folder: Path) -> Outcome:
     """Tokens per second."""
+    return measured(folder, "adamw")
+
+
+def measured(folder: Path, optimizer: Literal["muon", "adamw"]) -> Outcome:
+    """Tokens per second with an update rule for the matrices, and the share of the machine's limit that this is."""
     windows = np.load(folder / "windows.npy")
     model = Qwen3ForCausalLM.from_pretrained(folder / "model", dtype="float32")
     peak = max(gemm_flops(torch.bfloat16, "cpu") for _ in range(PEAK_ROUNDS))
@@ -33,7 +39,7 @@ def run(folder: Path) -> Outcome:
         precision="bfloat16",
         compiled=True,
         micro_batch_samples=windows.shape[1],
-        rates=Rates(**PretrainConfig().rates.model_dump()),
+        rates=Rates(**PretrainConfig().rates.model_dump(), optimizer=optimizer),
         report_every_steps=1,
         validate_every_steps=1,
         checkpoint_seconds=1e9,
