@@ -103,6 +103,9 @@ class Runner:
     def run(self, request: Mapping[str, Any], seconds: float) -> Ending:
         """Run one program (see jail.py); `seconds` is all that its steps may take. A server that was killed, or that
         serves once, is replaced."""
+        if self.process.poll() is not None:  # killed between two programs
+            self.close()
+            self._start()
         self.group.limit(memory_bytes=request["memory_bytes"] + SERVER_BYTES, processes=request["processes"] + 8)
         started = time.monotonic()
         pipes = [os.pipe() for _ in range(3)]
@@ -113,6 +116,8 @@ class Runner:
             self.control.settimeout(GRACE_SECONDS)
             texts, flooded = self._collect(reading, started + seconds + GRACE_SECONDS)
             alive = self._is_empty_again()
+        except (BrokenPipeError, ConnectionResetError):  # killed just now
+            texts, flooded, alive = dict.fromkeys(reading, b""), False, False
         finally:
             for descriptor in reading.values():
                 os.close(descriptor)

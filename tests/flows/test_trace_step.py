@@ -44,6 +44,7 @@ PRETRAIN = {
     "validate_every_steps": 1000,
     "validation_bytes": 2000,
     "final_validation_bytes": 2000,
+    "bigram_steps": 0,  # of 120 short documents that start would know the noise before its first step
     "rates": {"matrix": 0.02, "embedding": 0.1},
     "objectives": {"infill": {"rate": 0.2}},
     "mixture": {
