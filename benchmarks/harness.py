@@ -74,6 +74,10 @@ def compare(package: str, runs: int) -> list[dict[str, Any]]:
             for side in sides:
                 ours = side == "ours" or comparison.peers_in_our_environment
                 outcomes[side].append(run_side(package, side, folder, ours=ours))
+                figure = outcomes[side][-1].figure  # told at once: a later side that fails takes no other's with it
+                print(
+                    f"run {number + 1} of {runs}, {side}: {figure:.4g} {comparison.unit}", file=sys.stderr, flush=True
+                )
         return [
             row(comparison, peer, outcomes["ours"], outcomes[peer])
             | {"agreement": module.agree(folder, outcomes["ours"][-1].answer, outcomes[peer][-1].answer)}

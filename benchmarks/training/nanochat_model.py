@@ -115,13 +115,22 @@ class CappedHead(nn.Linear):
 
 
 class Nanochat(nn.Module):
-    """`model` and `lm_head`, as the measure of held-out documents calls them."""
+    """What the measure of held-out documents asks of a model of transformers, it asks of this one too."""
 
     def __init__(self, vocabulary_size: int, layers: int, width: int, head_width: int, length: int) -> None:
         super().__init__()
         self.model = Trunk(vocabulary_size, layers, width, head_width, length)
         self.lm_head = CappedHead(width, vocabulary_size, bias=False)
         self._initialise(width)
+
+    @property
+    def base_model(self) -> Trunk:
+        """All but the output embedding."""
+        return self.model
+
+    def get_output_embeddings(self) -> CappedHead:
+        """The output embedding, cap included."""
+        return self.lm_head
 
     def _initialise(self, width: int) -> None:
         bound = (3 / width) ** 0.5

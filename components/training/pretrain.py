@@ -14,7 +14,7 @@ This process does not import torch: the workers do, while it only waits.
 import lzma
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from components.training.mixture import require_tokens
 from components.training.reading import check_reading
 from components.training.work import Work
 
-TIMED = ("training_seconds", "checkpoint_stall_seconds", "warm_up_seconds", "validation_seconds")
+TIMED_FIGURES = ("training_seconds", "checkpoint_stall_seconds", "warm_up_seconds", "validation_seconds")
 NOT_IN_MODEL = {artifact.MANIFEST}
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
 
@@ -76,13 +76,9 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
         xz_bytes, num_bytes = compressed.result()
     sampled = figures.pop("validation_indices")
+    xz_bits = 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
     with artifact.create(out, stage="pretrain", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        for source in [*(run_path / "export").iterdir(), *tokenizer.iterdir()]:
-            if source.name not in NOT_IN_MODEL:
-                shutil.copyfile(source, draft.path / source.name)
-        draft.rows["history.csv"] = figures.pop("history_rows")
-        draft.rows["spikes.jsonl"] = figures.pop("spikes")
-        xz_bits = 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
+        _fill(draft, [run_path / "export", tokenizer], figures)
         draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
     told = ("validation_bits_per_byte", "validation_nats_per_label", "xz_bits_per_byte")
     events.metrics({name: draft.statistics[name] for name in told if draft.statistics.get(name) is not None})
@@ -162,7 +158,7 @@ def split_figures(
     figures: dict[str, Any], plan: Plan, xz_bits_per_byte: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was timed, and what follows from inputs, code, seed and decisions."""
-    timed = {name: figures[name] for name in TIMED}
+    timed = {name: figures[name] for name in TIMED_FIGURES}
     timed["tokens_per_second"] = figures["tokens"] / max(1e-9, figures["training_seconds"])
     timed["compiled"] = figures["compiled"]
     statistics = {
@@ -185,6 +181,15 @@ def split_figures(
         },
     }
     return timed, statistics
+
+
+def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any]) -> None:
+    """Copy what the model consists of, and say how many rows its tables have."""
+    for source in (path for folder in folders for path in folder.iterdir()):
+        if source.name not in NOT_IN_MODEL:
+            shutil.copyfile(source, draft.path / source.name)
+    draft.rows["history.csv"] = figures.pop("history_rows")
+    draft.rows["spikes.jsonl"] = figures.pop("spikes")
 
 
 def ends_at(plan: Plan, settings: Settings, started: float) -> float | None:

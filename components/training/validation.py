@@ -15,8 +15,6 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
-from components.training.forward import output_weight
-
 BATCH_TOKENS = 16_384
 LOGIT_ROWS = 1024  # bounds the memory of logits
 
@@ -66,9 +64,9 @@ def _batch_nats(
     inputs, scored = inputs.to(device), scored.to(device)
     hidden: Tensor = model.base_model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
     predicted, wanted = hidden[scored], inputs[:, 1:][scored]
-    total, weight = 0.0, output_weight(model)
+    total, output = 0.0, model.get_output_embeddings()
     for start in range(0, len(wanted), LOGIT_ROWS):
-        logits = functional.linear(predicted[start : start + LOGIT_ROWS], weight).float()
+        logits = output(predicted[start : start + LOGIT_ROWS]).float()
         total += float(functional.cross_entropy(logits, wanted[start : start + LOGIT_ROWS], reduction="sum").double())
     return total
 

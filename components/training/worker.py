@@ -284,13 +284,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
     """Validate in float32, export, and say how it went."""
     export = work.run / "export"
     export.mkdir(parents=True, exist_ok=True)
-    special = SpecialTokens.read(work.tokenizer)
-    model = model_of(work, special)
-    last = checkpoint.Checkpoint(work.run / checkpoint.name_of(outcome.steps))
-    last.verify()  # of sharded weights no worker holds all: they are gathered by reading them
-    weights = last.weights(checkpoint.AVERAGE if work.config.update.average_decay else checkpoint.WEIGHT)
-    model.load_state_dict(weights, strict=not work.plan.shape.tied)
-    model.to(trainer.world.device).eval()
+    model = _trained(work, outcome.steps, trainer.world.device)
     started = time.monotonic()
     validation = Validation(work, work.config.final_validation_bytes, trainer.world.device)
     if work.plan.shape.kind == "decoder":
@@ -298,10 +292,8 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
     else:
         measured = {"validation_nats_per_label": nats_per_label(model, work, trainer.world.device)}
     seconds = time.monotonic() - started
-    model.config.use_cache = work.plan.shape.kind != "encoder"
     if work.plan.shape.kind != "encoder":
-        pad = special.end_of_text if special.pad is None else special.pad
-        model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=pad)
+        _prepare_for_generation(model, SpecialTokens.read(work.tokenizer))
     model.save_pretrained(export)
     _write_history(export / "history.csv", outcome)
     return {
@@ -316,6 +308,23 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         "checkpoint_stall_seconds": outcome.checkpoint_stall_seconds,
         "validation_seconds": seconds,
     }
+
+
+def _trained(work: Work, steps: int, device: str) -> PreTrainedModel:
+    """The model of the last checkpoint in float32, ready to be measured."""
+    model = model_of(work, SpecialTokens.read(work.tokenizer))
+    last = checkpoint.Checkpoint(work.run / checkpoint.name_of(steps))
+    last.verify()  # of sharded weights no worker holds all: they are gathered by reading them
+    weights = last.weights(checkpoint.AVERAGE if work.config.update.average_decay else checkpoint.WEIGHT)
+    model.load_state_dict(weights, strict=not work.plan.shape.tied)
+    return model.to(device).eval()
+
+
+def _prepare_for_generation(model: PreTrainedModel, special: SpecialTokens) -> None:
+    """Say in its configuration how the model of a decoder is asked for text."""
+    model.config.use_cache = True
+    pad = special.end_of_text if special.pad is None else special.pad
+    model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=pad)
 
 
 def _write_history(path: Path, outcome: Outcome) -> None:

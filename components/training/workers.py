@@ -106,7 +106,7 @@ class SharedDevicesConfig(BackendConfig):  # type: ignore[misc]  # ray has no ty
         return SharedDevices
 
 
-class Trainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
+class RayTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
     """Ray Train without what a run of ours has no use for: an actor for datasets of Ray Data, and one that outlives
     the controller to clear its placement group, which goes with the driver's job anyway. Each is a process that
     imports for 1 to 2 s, on the cores that the workers start on."""
@@ -208,9 +208,9 @@ def cause_of(error: BaseException) -> str:
     return " ".join((named or lines)[-1].split())[:300]
 
 
-def _trainer(work: Work, settings: Settings) -> Trainer:
+def _trainer(work: Work, settings: Settings) -> RayTrainer:
     faults, plan = work.config.faults, work.plan
-    return Trainer(
+    return RayTrainer(
         train_on_ray,
         train_loop_config=work.model_dump_json(),
         backend_config=SharedDevicesConfig(),
@@ -233,7 +233,7 @@ def _trainer(work: Work, settings: Settings) -> Trainer:
     )
 
 
-def _while_ray_answers(trainer: Trainer) -> dict[str, Any]:
+def _while_ray_answers(trainer: RayTrainer) -> dict[str, Any]:
     """What the trainer's worker 0 returned. Raises OvernightError when Ray's control store is gone."""
     done: Future[dict[str, Any]] = Future()
 
