@@ -40,7 +40,7 @@ CONTAMINATION = "contamination.parquet"
 
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig, *, safety: bool = True) -> Questions:
-    """The questions that a data/tokens artifact allows: its held-out documents and, for the safety suites, training text."""
+    """The questions that a data/tokens artifact allows, those of the safety suites where they are asked for."""
     asked = questions(pl.read_parquet(tokens / VALIDATION, columns=["id", "text"]), suites, config)
     if not safety:
         return asked
