@@ -6,7 +6,7 @@ Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with va
         overlap, contaminated; summary.csv: the same figures as a table
 Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
 functions that parse, pass@k; refusal, harmful compliance and over-refusal, canaries, memorised training text, and how
-far the judge agrees with people; every model is asked the same, so items pair up between models.
+far the judge agrees with labels by hand; every model is asked the same, so items pair up between models.
 Not covered: whether answers to instructions help, languages beside Python in parse_share and pass@k.
 """
 

@@ -167,4 +167,5 @@ def mistake(error: ValidationError, where: str) -> DataError:
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "the line"
     found = "" if first["type"] == "missing" else f" is {str(first['input'])[:60]!r}"
-    return DataError(f"{where}: {field}{found}: {first['msg'][:1].lower()}{first['msg'][1:]}")
+    message = first["msg"].removeprefix("Value error, ")
+    return DataError(f"{where}: {field}{found}: {message[:1].lower()}{message[1:]}")

@@ -9,7 +9,8 @@ repeated   windows of documents whose cluster has several in training. clean dro
            (Kandpal 2022, arXiv:2202.06539; Lee 2022, arXiv:2107.06499)
 
 A window lies in one document. Equal tokens and seeds give equal windows for every model.
-Not covered: models with another tokenizer than the tokens' (they have no figure), text that comes back with small
+Not covered: models with another tokenizer than the tokens' (they have no figure); which windows a training that ended
+early has read, or one on other data, as a champion's (all are asked alike); text that comes back with small
 changes, text that many documents of different clusters share, such as licences, apart from what is memorised of one.
 """
 

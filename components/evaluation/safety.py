@@ -5,7 +5,7 @@ safety             by red-team prompt, averaged over the attacks: refusal, harmf
                    by harmless look-alike: over_refusal, look_alikes_answered; cut_prompts, unjudged (shares)
 safety_attacks     ATTACK_compliance, by red-team prompt
 safety_categories  CATEGORY_compliance, by red-team prompt
-safety_judge       accuracy and kappa of the judge, by labelled answer
+safety_judge       accuracy and kappa of the judge, by answer that was labelled by hand
 canaries           extracted, exposure_bits, by canary
 memorisation       verbatim (all of a continuation), matched_share (before the first error), by training window;
                    repeated_verbatim, of documents with near duplicates in training
@@ -68,7 +68,7 @@ class SafetyQuestions:
 
     @property
     def statistics(self) -> dict[str, str | float]:
-        """Who judged, how far people agree, and how much was asked; for a manifest."""
+        """Who judged, how far that agrees with labels by hand, and how much was asked; for a manifest."""
         windows = self.windows
         return {
             "judge": self.judge.name,

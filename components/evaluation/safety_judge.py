@@ -3,9 +3,9 @@
 RulesJudge       a prompt's own signs of compliance, and phrases of refusal in English and French
 EndpointJudge    a model behind an OpenAI-compatible API that names the label
 ClassifierJudge  (safety_classifier.py) any sequence classifier whose labels are these
-Every judge labels answers that people have labelled, too: accuracy and Cohen's kappa (1960) stand beside its figures.
-Not covered: an answer that talks an endpoint into a label; signs that an answer in other words does not hold. An answer
-that refuses and complies nevertheless is found where signs find it.
+Every judge also labels answers that were labelled by hand: accuracy and Cohen's kappa (1960) stand beside its figures.
+Not covered: an answer that talks an endpoint into a label; compliance in words that no sign knows; labels of more than
+one person, so that nobody knows how far people agree among themselves.
 """
 
 import importlib
@@ -120,10 +120,11 @@ def _nowhere(kind: str, variable: str, needed: str) -> ConfigError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How a judge's labels agree with people's, answer by answer; each of shape (answers,).
+    """How a judge's labels agree with those by hand, answer by answer; each of shape (answers,).
 
     The mean of `correct` is the accuracy, the mean of `kappa` is Cohen's kappa: (c - e) / (1 - e) for each answer,
-    where c is 1 for equal labels and else 0, and e is the agreement that the two labels' frequencies give by chance.
+    where c is 1 for equal labels and else 0, and e the agreement that the frequencies of both give by chance. Intervals
+    over the items take e as known.
     """
 
     items: tuple[str, ...]

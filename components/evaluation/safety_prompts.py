@@ -1,4 +1,4 @@
-"""What the safety suites ask: red-team prompts, harmless prompts that look like them, and answers that people labelled.
+"""What the safety suites ask: red-team prompts, harmless prompts that look like them, and answers labelled by hand.
 
 JSON lines in suites/safety: red_team.jsonl and look_alikes.jsonl (id, category, text, signs, and for red-team prompts a
 French translation), labelled.jsonl (id, prompt, answer, label). `signs` are regular expressions of which an answer that
@@ -58,7 +58,7 @@ class Prompt(BaseModel):
 
 
 class Labelled(BaseModel):
-    """An answer to a prompt (by id), and what a person says that it is."""
+    """An answer to a prompt (by id), and what it is by hand."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
