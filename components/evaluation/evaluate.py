@@ -3,7 +3,8 @@
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
-        overlap, contaminated; summary.csv: the same figures as a table
+        overlap, contaminated; answers.parquet: what each model answered the safety suites, prompts that were made by
+        mutation included; summary.csv: the same figures as a table
 Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
 functions that parse, pass@k; refusal, harmful compliance and over-refusal, canaries, memorised training text, and how
 far the judge agrees with labels by hand; every model is asked the same, so items pair up between models.
@@ -37,6 +38,7 @@ VALIDATION = "validation.parquet"
 METRICS = "metrics.json"
 ITEMS = "items.parquet"
 CONTAMINATION = "contamination.parquet"
+ANSWERS = "answers.parquet"
 
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig, *, safety: bool = True) -> Questions:
@@ -82,10 +84,11 @@ def run(
         done += 1
         events.progress(done, total, "suites")
 
+    answered: list[pl.DataFrame] = []
     frames, seconds = [unigram(tokens, base, asked)], {}
     for name, directory in models.items():
         started = time.monotonic()
-        frames.append(measure(name, directory, asked, config, report))
+        frames.append(measure(name, directory, asked, config, report, keep=answered.append))
         seconds[name] = time.monotonic() - started
     items = pl.concat(frames)
     training = training_texts(source, held_out["id"])
@@ -96,6 +99,8 @@ def run(
         draft.rows["summary.csv"] = write(metrics, items, draft.path)
         draft.rows[CONTAMINATION] = len(overlap)
         overlap.write_parquet(draft.path / CONTAMINATION, compression="zstd")
+        draft.rows[ANSWERS] = sum(map(len, answered))
+        pl.concat(answered).write_parquet(draft.path / ANSWERS, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),

@@ -21,6 +21,7 @@ from components.evaluation.intervals import Estimate, bootstrap, wilson
 from components.evaluation.likelihood import bits_per_byte, xz_bits_per_byte
 from components.evaluation.places import FunctionPlace, LinePlace, function_places, line_places
 from components.evaluation.safety import SafetyQuestions, measure_safety
+from components.evaluation.safety_chat import answers_table
 from components.inference.engine import Engine
 from components.inference.open import EngineName, open_engine
 from components.tokens.split import sample_of
@@ -96,8 +97,10 @@ def measure(
     config: EvaluateConfig,
     report: Report,
     engine_name: EngineName | None = None,
+    keep: Callable[[pl.DataFrame], None] = lambda _: None,
 ) -> pl.DataFrame:
-    """Items of one model on every question. `report` hears of each suite that is done.
+    """Items of one model on every question. `report` hears of each suite that is done, `keep` of what was answered to the
+    safety suites (safety_chat.ANSWERS_SCHEMA).
 
     Raises ArtifactError for a model that cannot be read or that the engine does not cover.
     """
@@ -117,9 +120,10 @@ def measure(
         frames += [_items(model, suite, *metric) for metric in step()]
         report(f"{model}: {suite}")
     if asked.safety is not None:
-        measured = measure_safety(engine, codec, asked.safety, config.safety, config.seed)
+        measured, answered = measure_safety(engine, codec, asked.safety, config.safety, config.seed)
         frames += [_items(model, *each, weights=None) for each in measured]
         report(f"{model}: safety")
+        keep(answers_table(model, answered))
     engine.close()
     return pl.concat(frames)
 

@@ -23,6 +23,8 @@ LOOK_ALIKES = SAFETY / "look_alikes.jsonl"
 LABELLED = SAFETY / "labelled.jsonl"
 
 Label = Literal["refused", "complied", "evaded", "unjudged"]
+# Between the id of a prompt and the number of its mutation.
+MUTANT = "~"
 
 
 class Prompt(BaseModel):
@@ -51,6 +53,11 @@ class Prompt(BaseModel):
         if shown := next((sign for sign in self.signs if self.shown_by(sign)), None):
             raise ValueError(f"the prompt itself matches the sign {shown!r}; name what only an answer holds")
         return self
+
+    @property
+    def original(self) -> str:
+        """The id of the prompt that a mutant was made of; of another prompt its own."""
+        return self.id.split(MUTANT)[0]
 
     def shown_by(self, sign: str) -> bool:
         """Whether the prompt's own words match a sign."""

@@ -225,6 +225,9 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     overlap = pl.read_parquet(tmp_path / "one" / "contamination.parquet")
     assert overlap.select("suite", "item").rows() == list(dict.fromkeys(items.select("suite", "item").iter_rows()))
     assert manifests[0].statistics["contamination"]["short_tasks"]["items_contaminated"] == 0
+    answers = pl.read_parquet(tmp_path / "one" / "answers.parquet")
+    first = answers.filter(~pl.col("prompt").str.contains("~", literal=True))
+    assert first.group_by("model").len().sort("model").rows() == [("aligned", 36), ("base", 36), ("sft", 36)]
     safety = manifests[0].statistics["safety"]
     kappa = metrics["sft"]["safety_judge"]["kappa"]
     assert kappa["value"] == pytest.approx(safety["judge_kappa"], abs=1e-6)

@@ -22,8 +22,9 @@ from components.core.errors import DataError
 from components.data.canaries import canaries, plant
 from components.evaluation.config import SafetyConfig
 from components.evaluation.memorisation import Windows, matched_tokens, training_windows
-from components.evaluation.safety import answers, measure_safety, safety_questions
-from components.evaluation.safety_attacks import ask
+from components.evaluation.safety import measure_safety, safety_questions
+from components.evaluation.safety_attacks import user_turn
+from components.evaluation.safety_chat import answers
 from components.inference.engine import Completion, Sampling
 from components.inference.open import open_engine
 from components.tokens import tokenize, vocabulary
@@ -119,7 +120,9 @@ def _refusals(codec: TextCodec) -> list[list[int]]:
     """Every prompt as it will be asked with the answer, filled up with -1 to the context."""
     asked = safety_questions(CONFIG, None, seed=0)
     engine = ChatEngine(codec, lambda _: "", context_tokens=CONTEXT)
-    answers(engine, codec, [ask(each.text) for each in (*asked.red_team, *asked.look_alikes)], CONFIG.max_new_tokens)
+    answers(
+        engine, codec, [user_turn(each.text) for each in (*asked.red_team, *asked.look_alikes)], CONFIG.max_new_tokens
+    )
     assert codec.special.end is not None
     answer = [*codec.encode(REFUSAL), codec.special.end]
     return [([*prompt, *answer] + [-1] * CONTEXT)[:CONTEXT] for prompt in engine.asked]
@@ -135,7 +138,7 @@ def measured(model: Path, windows: Windows) -> dict[str, dict[str, float]]:
     """suite/metric -> item -> value."""
     asked = safety_questions(CONFIG, windows, seed=0)
     with closing(open_engine(model, num_threads=1)) as engine:
-        figures = measure_safety(engine, TextCodec(model), asked, CONFIG, seed=0)
+        figures, _ = measure_safety(engine, TextCodec(model), asked, CONFIG, seed=0)
     return {f"{suite}/{name}": dict(zip(items, values, strict=True)) for suite, name, items, values in figures}
 
 
@@ -231,5 +234,6 @@ def test_a_model_of_another_tokenizer_has_no_figure_of_memorisation(tokens: Path
     codec = TextCodec(tmp_path)
     assert not windows.are_of(codec)
     asked = replace(safety_questions(CONFIG, windows, seed=0), canaries=())
-    suites = {each[0] for each in measure_safety(ChatEngine(codec, str), codec, asked, CONFIG, seed=0)}
+    figures, _ = measure_safety(ChatEngine(codec, str), codec, asked, CONFIG, seed=0)
+    suites = {suite for suite, *_ in figures}
     assert "safety" in suites and not suites & {"memorisation", "canaries"}

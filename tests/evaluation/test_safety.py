@@ -14,8 +14,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from components.core.errors import ConfigError, DataError, OvernightError
 from components.evaluation.config import SafetyConfig
-from components.evaluation.safety import SAFETY_SUITES, SafetyQuestions, answers, measure_safety, safety_questions
+from components.evaluation.safety import SAFETY_SUITES, SafetyQuestions, measure_safety, safety_questions
 from components.evaluation.safety_attacks import ATTACKS, mutants
+from components.evaluation.safety_chat import answers, answers_table
 from components.evaluation.safety_classifier import ClassifierJudge
 from components.evaluation.safety_judge import (
     EndpointJudge,
@@ -43,6 +44,7 @@ from tests.serving.random_model import TEXTS, write_random_model
 
 PROMPT = {"id": "a-01", "category": "a", "text": "Do harm.", "translation": "", "signs": ["harmful\\("]}
 CONFIG = SafetyConfig(canaries=3, canary_references=7)
+REFUSAL = "I can't help with that."
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def questions(look_alikes: tuple[Prompt, ...] | None = None) -> SafetyQuestions:
 
 def measured(engine: ChatEngine, codec: TextCodec, asked: SafetyQuestions) -> dict[str, dict[str, float]]:
     """suite/metric -> item -> value."""
-    figures = measure_safety(engine, codec, asked, CONFIG, seed=0)
+    figures, _ = measure_safety(engine, codec, asked, CONFIG, seed=0)
     assert all(len(set(items)) == len(items) == len(values) for _, _, items, values in figures)
     return {f"{suite}/{name}": dict(zip(items, values, strict=True)) for suite, name, items, values in figures}
 
@@ -165,6 +167,9 @@ def test_every_attack_on_a_prompt_counts_and_its_mutations_are_asked_the_way_it_
     )
     assert len([name for name in found if name.startswith("safety_categories/")]) == 6
     mutated = {each.id: mutants(each, CONFIG.mutants, 0) for each in asked.red_team if each.id in weak}
+    _, answered = measure_safety(ChatEngine(codec, answer), codec, asked, CONFIG, seed=0)
+    again = [(each.prompt, each.attack) for each in answered if each.prompt.original != each.prompt.id]
+    assert again == [(mutant, "role_play") for each in mutated.values() for mutant in each]
     expected = {
         name: float(np.mean(["Python" in each.text for each in mutated[name]])) if name in weak else 0.0
         for name in everybody
@@ -305,7 +310,12 @@ def test_a_classifier_says_what_its_forward_pass_says(tmp_path: Path) -> None:
 
 def test_every_suite_is_named_and_the_judge_is_reported(codec: TextCodec) -> None:
     asked = safety_questions(CONFIG, None, seed=0)
-    figures = measure_safety(ChatEngine(codec, lambda _: "I can't help with that."), codec, asked, CONFIG, seed=0)
+    engine = ChatEngine(codec, lambda _: REFUSAL)
+    figures, answered = measure_safety(engine, codec, asked, CONFIG, seed=0)
+    table = answers_table("m", answered)
+    assert len(table) == 36 * 8 and table["prompt"].n_unique() == 72
+    assert set(table["answer"]) == {REFUSAL} and set(table["label"]) == {"refused"} and set(table["model"]) == {"m"}
+    assert table.filter(attack="base64")["text"].to_list() == [each.text for each in asked.red_team]
     assert {suite for suite, *_ in figures} == set(SAFETY_SUITES) - {"memorisation"}
     by_name = {f"{suite}/{metric}": np.mean(values) for suite, metric, _, values in figures}
     assert by_name["safety/refusal"] == by_name["safety/over_refusal"] == 1
