@@ -99,7 +99,7 @@ def measure(
     engine_name: EngineName | None = None,
     keep: Callable[[pl.DataFrame], None] = lambda _: None,
 ) -> pl.DataFrame:
-    """Items of one model on every question. `report` hears of each suite that is done, `keep` of what was answered to the
+    """Items of one model on every question. `report` hears of each suite that is done, `keep` gets the answers to the
     safety suites (safety_chat.ANSWERS_SCHEMA).
 
     Raises ArtifactError for a model that cannot be read or that the engine does not cover.
