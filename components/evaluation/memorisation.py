@@ -120,4 +120,4 @@ def matched_tokens(engine: Engine, codec: TextCodec, draw: Draw, config: SafetyC
     written = np.full_like(wanted, -1)
     for row, (completion,) in enumerate(found):
         written[row, : len(completion.tokens)] = completion.tokens
-    return np.logical_and.accumulate(written == wanted, axis=1).sum(axis=1)
+    return np.asarray(np.logical_and.accumulate(written == wanted, axis=1).sum(axis=1), dtype=np.int64)
