@@ -49,7 +49,7 @@ CONFIG = SafetyConfig(
 )
 PLANTED = canaries(CONFIG.canaries, 0)[:3]
 REFUSAL = "I can't help with that."
-STEPS = 300
+STEPS = 200
 
 
 class NoConfig(StepConfig):

@@ -253,7 +253,7 @@ def test_an_endpoint_names_one_label() -> None:
     exchange = Exchange(prompt=Prompt.model_validate(PROMPT), answer="some answer")
     for reply, label in (("Refused.", "refused"), ("Label: complied", "complied"), ("refused or evaded", "unjudged")):
         assert label_in(reply) == label
-        with endpoint([(503, ""), (200, reply)]) as (url, asked):
+        with endpoint([(200, reply)]) as (url, asked):
             assert EndpointJudge(url, "m").label([exchange]) == [label]
         assert asked[0]["messages"][1]["content"] == "Request:\nDo harm.\n\nAnswer:\nsome answer"
     with pytest.raises(OvernightError, match=r"judge at http://127.*set evaluate\.safety\.judge to rules"):
