@@ -81,7 +81,7 @@ def _draw(
     """At most `count` windows of the chosen documents, in the order of the split."""
     length = config.prefix_tokens + config.continuation_tokens
     # A document's last token is <|endoftext|>, which no window holds.
-    places = np.where(chosen, np.maximum(np.diff(store.offsets) - length + 1, 0), 0)
+    places = np.where(chosen, np.maximum(np.diff(store.offsets) - length, 0), 0)
     ends = np.cumsum(places)
     total = int(ends[-1]) if len(ends) else 0
     size = min(total, DRAWS_PER_WINDOW * count)
