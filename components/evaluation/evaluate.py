@@ -23,6 +23,7 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
+from components.data.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.contamination import counts, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
@@ -93,6 +94,7 @@ def run(
     items = pl.concat(frames)
     training = training_texts(source, held_out["id"])
     overlap = overlaps(items, held_out, suites, training, config.contamination)
+    planted = copies_in(training_texts(source, held_out["id"]), canaries(config.safety.canaries))
     metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.rows[ITEMS] = len(items)
@@ -108,11 +110,14 @@ def run(
             "suite_digests": {suite.name: suite.digest for suite in suites},
             "contamination": counts(overlap),
             "safety": asked.safety.statistics if asked.safety else {},
+            "canaries_in_training": planted,
         }
         draft.run["seconds_per_model"] = seconds
         draft.run["isolation"] = isolation()
     for model, suite, metric, each in rows_of(metrics):
         events.metric(f"{model}/{suite}/{metric}", each["value"])
+    for kind, found in planted.items():
+        events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in found.items()})
     assert draft.manifest is not None
     return draft.manifest
 

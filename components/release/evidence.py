@@ -19,7 +19,7 @@ from components.evaluation.evaluate import CONTAMINATION, ITEMS, METRICS, read_q
 from components.evaluation.functional import built_in_suite
 from components.evaluation.measure import COMPLETION, INFILLING, PARSE_SHARE, figures, measure
 from components.evaluation.pairs import Paired
-from components.evaluation.safety import SAFETY_SUITES
+from components.evaluation.safety import MEMORISATION, SAFETY_SUITES
 from components.release.release import Evidence
 
 
@@ -82,5 +82,7 @@ def _against(
         asked = replace(asked, next_lines=())
     if INFILLING not in wanted:
         asked = replace(asked, infilled_lines=())
+    if asked.safety is not None and MEMORISATION not in wanted:
+        asked = replace(asked, safety=replace(asked.safety, windows=None))
     champion = measure("champion", champion_dir, asked, config, events.note)
     return pairs_for(criteria, Sides(candidates=(candidate,), champions=(champion,), contaminated=contaminated))

@@ -228,6 +228,8 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     answers = pl.read_parquet(tmp_path / "one" / "answers.parquet")
     first = answers.filter(~pl.col("prompt").str.contains("~", literal=True))
     assert first.group_by("model").len().sort("model").rows() == [("aligned", 36), ("base", 36), ("sft", 36)]
+    absent = {"documents": 0, "with_secret": 0}
+    assert manifests[0].statistics["canaries_in_training"] == dict.fromkeys(("key", "email", "account"), absent)
     safety = manifests[0].statistics["safety"]
     kappa = metrics["sft"]["safety_judge"]["kappa"]
     assert kappa["value"] == pytest.approx(safety["judge_kappa"], abs=1e-6)
