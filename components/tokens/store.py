@@ -212,13 +212,13 @@ class TokenStore:
             np.add(total, np.bincount(piece[:-1] * vocabulary_size + piece[1:], minlength=len(total)), out=total)
         return total.reshape(vocabulary_size, vocabulary_size)
 
-    def sample(self, max_tokens: int) -> Tokens:
+    def sample(self, max_tokens: int, pieces: int = 8) -> Tokens:
         """At most `max_tokens` of the split, all when they are no more: pieces that are spread evenly over it."""
         if self.num_tokens <= max_tokens:
             return self.read(0, self.num_tokens)
-        pieces = -(-max_tokens // COUNTED_TOKENS)
-        starts = np.linspace(0, self.num_tokens - max_tokens // pieces, pieces).astype(np.int64)
-        return np.concatenate([self.read(int(start), int(start) + max_tokens // pieces) for start in starts])
+        length = max_tokens // pieces
+        starts = np.linspace(0, self.num_tokens - length, pieces).astype(np.int64)
+        return np.concatenate([self.read(start, start + length) for start in starts.tolist()])
 
     def document_at(self, token: int) -> int:
         """The row of the document that the token at an offset belongs to, in O(1)."""
