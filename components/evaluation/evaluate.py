@@ -3,10 +3,13 @@
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
-        overlap, contaminated; summary.csv: the same figures as a table
-Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
-functions that parse, pass@k; every model is asked the same, so items pair up between models.
-Not covered: answers to instructions, safety, languages beside Python in parse_share and pass@k.
+        overlap, contaminated; summary.csv: the same figures as a table; seconds and tokens a second stand in the
+        manifest under `run`, as they are no part of the digest
+Covers: bits per byte, by language, source and length too, beside xz -9, a model of n-grams and one of single tokens
+(the state before pretraining); calibration and names from the same pass; next line and block, infilling of a line,
+several and any span, share of functions and of filled documents that parse, pass@k, latency; every model is asked the
+same, so items pair up between models.
+Not covered: answers to instructions, safety, functions of languages beside Python.
 """
 
 import json
@@ -23,10 +26,12 @@ from components.core.step import main
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.contamination import counts, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
-from components.evaluation.likelihood import unigram_bits_per_byte
-from components.evaluation.measure import Metrics, Questions, Report, measure, questions, summarise, unigram_items
+from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
+from components.evaluation.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
+from components.evaluation.measure import Metrics, Questions, Report, baseline_items, measure, questions, summarise
+from components.evaluation.ngram import NgramModel
 from components.execution.sandbox import isolation
-from components.tokens.store import TokenStore
+from components.tokens.store import TokenStore, documents_path
 from components.tokens.text import TextCodec
 
 VALIDATION = "validation.parquet"
@@ -37,7 +42,9 @@ CONTAMINATION = "contamination.parquet"
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
     """The questions that the held-out documents of a data/tokens artifact allow."""
-    return questions(pl.read_parquet(tokens / VALIDATION, columns=["id", "text"]), suites, config)
+    documents = pl.read_parquet(tokens / VALIDATION, columns=["id", "text", "language"])
+    sources = pl.read_parquet(documents_path(tokens, "validation"), columns=["id", "source"])
+    return questions(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
 
 
 def evaluate_model(
@@ -48,12 +55,19 @@ def evaluate_model(
     return summarise(items, config), items
 
 
-def unigram(tokens: Path, tokenizer: Path, asked: Questions) -> pl.DataFrame:
-    """Items of the model before pretraining: frequencies of the training tokens."""
-    codec = TextCodec(tokenizer)
-    counts = TokenStore(tokens, "train").counts(codec.vocabulary_size)
+def baselines(tokens: Path, tokenizer: Path, asked: Questions, config: EvaluateConfig) -> pl.DataFrame:
+    """Items of what is no model of the cycle: frequencies of the training tokens (the state before pretraining), their
+    n-grams, and xz."""
+    codec, store = TextCodec(tokenizer), TokenStore(tokens, "train")
     documents = codec.encode_batch(asked.documents["text"].to_list())
-    return unigram_items(unigram_bits_per_byte(counts, documents, asked.num_bytes, codec.special.end_of_text), asked)
+    end, num_bytes, options = codec.special.end_of_text, asked.num_bytes, config.likelihood
+    model = NgramModel(store.sample(options.ngram_max_tokens), codec.vocabulary_size, options.ngram_order)
+    found = {
+        "unigram": unigram_bits_per_byte(store.counts(codec.vocabulary_size), documents, num_bytes, end),
+        "ngram": ngram_bits_per_byte(model, documents, num_bytes, end),
+        "xz": asked.xz_bits_per_byte,
+    }
+    return pl.concat([baseline_items(name, bits, asked) for name, bits in found.items()])
 
 
 def run(
@@ -66,7 +80,7 @@ def run(
     suites = [built_in_suite(name) for name in config.functional.suites]
     asked = read_questions(tokens, suites, config)
     held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
-    total = len(models) * (3 + len(suites))
+    total = len(models) * asked.num_steps
     done = 0
 
     def report(step: str) -> None:
@@ -74,11 +88,13 @@ def run(
         done += 1
         events.progress(done, total, "suites")
 
-    frames, seconds = [unigram(tokens, base, asked)], {}
+    frames, seconds = [baselines(tokens, base, asked, config)], {}
     for name, directory in models.items():
         started = time.monotonic()
         frames.append(measure(name, directory, asked, config, report))
         seconds[name] = time.monotonic() - started
+    times = latency_items(models, asked.documents["text"].to_list(), config.latency)
+    latency = latency_metrics(times, config)
     items = pl.concat(frames)
     training = training_texts(source, held_out["id"])
     overlap = overlaps(items, held_out, suites, training, config.contamination)
@@ -96,8 +112,9 @@ def run(
             "contamination": counts(overlap),
         }
         draft.run["seconds_per_model"] = seconds
+        draft.run[LATENCY] = record(latency)
         draft.run["isolation"] = isolation()
-    for model, suite, metric, each in rows_of(metrics):
+    for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
     assert draft.manifest is not None
     return draft.manifest
