@@ -66,7 +66,7 @@ class NgramModel:
             kinds = _looked_up(order.contexts, order.kinds, contexts)
             own = np.maximum(counts - order.discount, 0) + order.discount * kinds * probabilities[inside]
             probabilities[inside] = np.where(totals > 0, own / np.maximum(totals, 1), probabilities[inside])
-        return np.log(probabilities)
+        return np.asarray(np.log(probabilities))
 
 
 def _counted(tokens: NDArray[np.integer], places: NDArray[np.int64], length: int) -> tuple[Order, NDArray[np.int64]]:

@@ -115,6 +115,7 @@ def check_ids(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
                 f"sequence {index} has token {low if low < 0 else high}, the vocabulary has {vocabulary_size}"
             )
 
+
 def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Indices in the order of their lengths, in batches of at most `batch_tokens` with padding, each at least one."""
     batches: list[list[int]] = []
@@ -124,4 +125,3 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
         else:
             batches.append([index])
     return batches
-
