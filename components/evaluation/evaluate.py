@@ -3,8 +3,8 @@
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
-        overlap, contaminated; summary.csv: the same figures as a table; seconds and tokens a second stand in the
-        manifest under `run`, as they are no part of the digest
+        overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; summary.csv: the
+        same figures as a table; seconds and tokens a second stand in the manifest under `run`, no part of the digest
 Covers: bits per byte, by language, source and length too, beside xz -9, a model of n-grams and one of single tokens
 (the state before pretraining); calibration and names from the same pass; next line and block, infilling of a line,
 several and any span, share of functions and of filled documents that parse, pass@k, latency; every model is asked the
@@ -14,7 +14,7 @@ Not covered: answers to instructions, safety, functions of languages beside Pyth
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -70,6 +70,29 @@ def baselines(tokens: Path, tokenizer: Path, asked: Questions, config: EvaluateC
     return pl.concat([baseline_items(name, bits, asked) for name, bits in found.items()])
 
 
+def measured(
+    models: Mapping[str, Path], asked: Questions, config: EvaluateConfig, events: Events
+) -> tuple[pl.DataFrame, dict[str, list[pl.DataFrame]], dict[str, float]]:
+    """Items of every model, the tables of each that stand beside them by file name, and the seconds of each."""
+    kept: dict[str, list[pl.DataFrame]] = {}
+    total, done = len(models) * asked.num_steps, 0
+
+    def report(step: str) -> None:
+        nonlocal done
+        done += 1
+        events.progress(done, total, "suites")
+
+    def keep(name: str, rows: pl.DataFrame) -> None:
+        kept.setdefault(name, []).append(rows)
+
+    frames, seconds = [], {}
+    for name, directory in models.items():
+        started = time.monotonic()
+        frames.append(measure(name, directory, asked, config, report, keep=keep))
+        seconds[name] = time.monotonic() - started
+    return pl.concat(frames), kept, seconds
+
+
 def run(
     config: EvaluateConfig, *, tokens: Path, source: Path, base: Path, sft: Path, aligned: Path, out: Path
 ) -> Manifest:
@@ -79,31 +102,18 @@ def run(
     events = Events("evaluate")
     suites = [built_in_suite(name) for name in config.functional.suites]
     asked = read_questions(tokens, suites, config)
-    held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
-    total = len(models) * asked.num_steps
-    done = 0
-
-    def report(step: str) -> None:
-        nonlocal done
-        done += 1
-        events.progress(done, total, "suites")
-
-    frames, seconds = [baselines(tokens, base, asked, config)], {}
-    for name, directory in models.items():
-        started = time.monotonic()
-        frames.append(measure(name, directory, asked, config, report))
-        seconds[name] = time.monotonic() - started
+    found, kept, seconds = measured(models, asked, config, events)
+    items = pl.concat([baselines(tokens, base, asked, config), found])
     times = latency_items(models, asked.documents["text"].to_list(), config.latency)
     latency = latency_metrics(times, config)
-    items = pl.concat(frames)
-    training = training_texts(source, held_out["id"])
-    overlap = overlaps(items, held_out, suites, training, config.contamination)
+    held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
+    overlap = overlaps(items, held_out, suites, training_texts(source, held_out["id"]), config.contamination)
     metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        draft.rows[ITEMS] = len(items)
-        draft.rows["summary.csv"] = write(metrics, items, draft.path)
-        draft.rows[CONTAMINATION] = len(overlap)
-        overlap.write_parquet(draft.path / CONTAMINATION, compression="zstd")
+        draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
+        for name, tables in ({CONTAMINATION: [overlap]} | kept).items():
+            draft.rows[name] = sum(map(len, tables))
+            pl.concat(tables).write_parquet(draft.path / name, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),
@@ -111,9 +121,7 @@ def run(
             "suite_digests": {suite.name: suite.digest for suite in suites},
             "contamination": counts(overlap),
         }
-        draft.run["seconds_per_model"] = seconds
-        draft.run[LATENCY] = record(latency)
-        draft.run["isolation"] = isolation()
+        draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
     for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
     assert draft.manifest is not None

@@ -14,9 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.core.errors import DataError
-from components.evaluation.calibration import calibration_errors
+from components.evaluation.calibration import calibration_errors, reliability
 from components.evaluation.completion import edit_similarity, functions_parse, next_blocks, next_lines
-from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig
+from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
 from components.evaluation.functional import Suite, num_passed, pass_at_k
 from components.evaluation.identifiers import identifier_accuracy, identifiers
 from components.evaluation.infilling import Infilling, infilled, infilling_tasks, parse_shares
@@ -52,7 +52,10 @@ PASS_AT = "pass_at_"
 # By the end of a name. Means of values that are not bounded, or are bounded but rarely zero or one, are resampled.
 BOOTSTRAPPED = (BITS_PER_BYTE, EDIT_SIMILARITY, IDENTIFIER_ACCURACY, CALIBRATION_ERROR)
 
+RELIABILITY = "calibration.parquet"
+
 Report = Callable[[str], None]
+Keep = Callable[[str, pl.DataFrame], None]
 Metric = tuple[str, Sequence[str], Iterable[float], Iterable[float] | None]
 Metrics = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 
@@ -139,8 +142,10 @@ def measure(
     config: EvaluateConfig,
     report: Report,
     engine_name: EngineName | None = None,
+    keep: Keep = lambda *_: None,
 ) -> pl.DataFrame:
-    """Items of one model on every question. `report` hears of each suite that is done, or cannot be.
+    """Items of one model on every question. `report` hears of each suite that is done, or cannot be; `keep` gets what
+    is told beside items: the name of a file, and the model's rows of it.
 
     Raises ArtifactError for a model that cannot be read or that the engine does not cover.
     """
@@ -150,8 +155,11 @@ def measure(
     if None in (codec.special.fim_prefix, codec.special.fim_suffix, codec.special.fim_middle):
         report(f"{model}: no infilling, its tokenizer has no tokens for it")
         infilling = {}
+    found = predictions(engine, codec.encode_batch(asked.documents["text"].to_list()), codec.special.end_of_text)
+    plotted = reliability(found, config.likelihood.calibration_bins)
+    keep(RELIABILITY, plotted.select(pl.lit(model).alias("model"), pl.all()))
     steps: list[tuple[str, Callable[[], list[Metric]]]] = [
-        (LIKELIHOOD, partial(_likelihood, engine, codec, asked, config)),
+        (LIKELIHOOD, partial(_likelihood, found, codec, asked, config.likelihood)),
         (COMPLETION, partial(_completion, engine, codec, asked, config.completion)),
         *(
             (suite, partial(_infilling, engine, codec, suite, task, config.completion))
@@ -170,16 +178,16 @@ def measure(
     return pl.concat(frames)
 
 
-def _likelihood(engine: Engine, codec: TextCodec, asked: Questions, config: EvaluateConfig) -> list[Metric]:
+def _likelihood(
+    found: Sequence[Prediction], codec: TextCodec, asked: Questions, config: LikelihoodConfig
+) -> list[Metric]:
     """All that one pass over the documents tells."""
     ids, weights = asked.documents["id"].to_list(), asked.num_bytes
-    texts = asked.documents["text"].to_list()
-    found = predictions(engine, codec.encode_batch(texts), codec.special.end_of_text)
-    errors = calibration_errors(found, weights, config.likelihood.calibration_bins)
+    errors = calibration_errors(found, weights, config.calibration_bins)
     return [
         *_sliced(bits_per_byte((each.log_probs for each in found), weights), asked),
         (XZ_BITS_PER_BYTE, ids, asked.xz_bits_per_byte, weights),
-        _identifiers(found, codec.spans_batch(texts), asked),
+        _identifiers(found, codec.spans_batch(asked.documents["text"].to_list()), asked),
         (CALIBRATION_ERROR, ids, errors, weights),
     ]
 

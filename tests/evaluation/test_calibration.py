@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from components.evaluation.calibration import calibration_errors
+from components.evaluation.calibration import calibration_errors, reliability
 from components.inference.engine import Prediction
 
 SIZES = np.array([4.0, 1.0, 7.0])
@@ -49,3 +49,15 @@ def test_too_sure_and_too_humble_do_not_cancel() -> None:
     confidence = np.repeat([0.9, 0.4], 3000)
     right = np.concatenate([np.arange(3000) % 2 == 0, np.arange(3000) % 5 > 0])
     assert error(calibration_errors(predictions(confidence, right), SIZES, 10)) == pytest.approx(0.4, abs=1e-6)
+
+
+def test_the_bins_of_a_plot_hold_every_place_and_tell_the_error() -> None:
+    generator = np.random.default_rng(2)
+    confidence = generator.uniform(0.05, 1, 1000)
+    found = predictions(confidence, generator.random(1000) < confidence**2)
+    bins = reliability(found, 12)
+    assert bins["places"].sum() == 1000 and bins["places"].max() - bins["places"].min() <= 1
+    assert bins["confidence"].is_sorted() and len(bins) == 12
+    gap = ((bins["confidence"] - bins["accuracy"]).abs() * bins["places"]).sum() / 1000
+    assert gap == pytest.approx(error(calibration_errors(found, SIZES, 12)))
+    assert len(reliability(predictions(confidence[:3], np.ones(3, dtype=bool)), 12)) == 3

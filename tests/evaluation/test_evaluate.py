@@ -251,6 +251,11 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     overlap = pl.read_parquet(tmp_path / "one" / "contamination.parquet")
     assert overlap.select("suite", "item").rows() == list(dict.fromkeys(items.select("suite", "item").iter_rows()))
     assert manifests[0].statistics["contamination"]["short_tasks"]["items_contaminated"] == 0
+    bins = pl.read_parquet(tmp_path / "one" / "calibration.parquet")
+    for name in paths:
+        own = bins.filter(model=name)
+        gap = ((own["confidence"] - own["accuracy"]).abs() * own["places"]).sum() / own["places"].sum()
+        assert gap == pytest.approx(metrics[name]["likelihood"]["calibration_error"]["value"])
     table = pl.read_csv(tmp_path / "one" / "summary.csv")
     assert len(table) == items.select("model", "suite", "metric").n_unique()
 
