@@ -3,18 +3,21 @@
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
-        overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; summary.csv: the
-        same figures as a table; seconds and tokens a second stand in the manifest under `run`, no part of the digest
+        overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; answers.parquet:
+        what each model answered the safety suites, prompts that were made by mutation included; summary.csv: the same
+        figures as a table; seconds and tokens a second stand in the manifest under `run`, no part of the digest
 Covers: bits per byte, by language, source and length too, beside xz -9, a model of n-grams and one of single tokens
 (the state before pretraining); calibration and names from the same pass; next line and block, infilling of a line,
-several and any span, share of functions and of filled documents that parse, pass@k, latency; every model is asked the
-same, so items pair up between models.
-Not covered: answers to instructions, safety, functions of languages beside Python.
+several and any span, share of functions and of filled documents that parse, pass@k, latency; refusal, harmful
+compliance and over-refusal, canaries, memorised training text, and how far the judge agrees with labels by hand; every
+model is asked the same, so items pair up between models.
+Not covered: whether answers to instructions help, functions of languages beside Python.
 """
 
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -29,7 +32,9 @@ from components.evaluation.functional import Suite, built_in_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
 from components.evaluation.measure import Metrics, Questions, Report, baseline_items, measure, questions, summarise
+from components.evaluation.memorisation import training_windows
 from components.evaluation.ngram import NgramModel
+from components.evaluation.safety import safety_questions
 from components.execution.sandbox import isolation
 from components.tokens.store import TokenStore, documents_path
 from components.tokens.text import TextCodec
@@ -41,10 +46,12 @@ CONTAMINATION = "contamination.parquet"
 
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
-    """The questions that the held-out documents of a data/tokens artifact allow."""
+    """The questions that a data/tokens artifact allows."""
     documents = pl.read_parquet(tokens / VALIDATION, columns=["id", "text", "language"])
     sources = pl.read_parquet(documents_path(tokens, "validation"), columns=["id", "source"])
-    return questions(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
+    asked = questions(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
+    windows = training_windows(tokens, config.safety, config.seed)
+    return replace(asked, safety=safety_questions(config.safety, windows, config.seed))
 
 
 def evaluate_model(
@@ -120,6 +127,7 @@ def run(
             "suites": {suite.name: len(suite.tasks) for suite in suites},
             "suite_digests": {suite.name: suite.digest for suite in suites},
             "contamination": counts(overlap),
+            "safety": asked.safety.statistics if asked.safety else {},
         }
         draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
     for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:

@@ -23,6 +23,8 @@ from components.evaluation.infilling import Infilling, infilled, infilling_tasks
 from components.evaluation.intervals import Estimate, bootstrap, wilson
 from components.evaluation.likelihood import bits_per_byte, predictions, slices, xz_bits_per_byte
 from components.evaluation.places import FunctionPlace, Place, block_places, function_places, line_places
+from components.evaluation.safety import SAFETY_SUITES, SafetyQuestions, measure_safety
+from components.evaluation.safety_chat import answers_table
 from components.inference.engine import Engine, Prediction
 from components.inference.open import EngineName, open_engine
 from components.tokens.split import sample_of
@@ -50,9 +52,9 @@ ITEM_SCHEMA = pl.Schema(
 )
 PASS_AT = "pass_at_"
 # By the end of a name. Means of values that are not bounded, or are bounded but rarely zero or one, are resampled.
-BOOTSTRAPPED = (BITS_PER_BYTE, EDIT_SIMILARITY, IDENTIFIER_ACCURACY, CALIBRATION_ERROR)
-
+BOOTSTRAPPED = (BITS_PER_BYTE, EDIT_SIMILARITY, IDENTIFIER_ACCURACY, CALIBRATION_ERROR, "kappa", "exposure_bits")
 RELIABILITY = "calibration.parquet"
+ANSWERS = "answers.parquet"
 
 Report = Callable[[str], None]
 Keep = Callable[[str, pl.DataFrame], None]
@@ -62,7 +64,7 @@ Metrics = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What every model is asked: documents to predict, places to write at, programs to complete.
+    """What every model is asked: documents to predict, places to write at, programs to complete, requests to answer.
 
     slices       rows of the documents that have a figure of their own, by name
     identifiers  where the names of each document lie, shape (names, 2)
@@ -78,6 +80,7 @@ class Questions:
     functions: tuple[FunctionPlace, ...]
     infilling: Mapping[str, Infilling]
     suites: tuple[Suite, ...]
+    safety: SafetyQuestions | None = None
 
     @property
     def num_bytes(self) -> NDArray[np.float64]:
@@ -87,7 +90,7 @@ class Questions:
     @property
     def num_steps(self) -> int:
         """What `measure` reports of each model, one after another."""
-        return 2 + len(self.infilling) + len(self.suites)
+        return 2 + len(self.infilling) + len(self.suites) + (self.safety is not None)
 
 
 def questions(validation: pl.DataFrame, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
@@ -132,6 +135,7 @@ def narrowed(asked: Questions, metrics: Collection[str]) -> Questions:
         functions=asked.functions if functions else (),
         infilling={suite: task for suite, task in asked.infilling.items() if suite in wanted},
         suites=tuple(suite for suite in asked.suites if suite.name in wanted),
+        safety=None if wanted.isdisjoint(SAFETY_SUITES) else asked.safety,
     )
 
 
@@ -174,6 +178,11 @@ def measure(
     for suite, step in steps:
         frames += [_items(model, suite, *metric) for metric in step()]
         report(f"{model}: {suite}")
+    if asked.safety is not None:
+        measured, answered = measure_safety(engine, codec, asked.safety, config.safety, config.seed)
+        frames += [_items(model, *each, weights=None) for each in measured]
+        report(f"{model}: safety")
+        keep(ANSWERS, answers_table(model, answered))
     engine.close()
     return pl.concat(frames)
 

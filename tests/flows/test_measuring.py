@@ -99,7 +99,8 @@ def test_a_model_is_measured_now_or_was_kept(workspace: Path) -> None:
     """One model, measured twice: no difference; the document that was trained on is named in the evaluation."""
     places = {"next_lines": 4, "functions": 4, "infilled_lines": 2, "infilled_spans": 2, "blocks": 2}
     small = [f"evaluate.completion.{name}={count}" for name, count in places.items()]
-    more = ["evaluate.functional.suites=[]", "evaluate.latency.rounds=2"]
+    more = ["evaluate.functional.suites=[]", "evaluate.latency.rounds=2", "evaluate.safety.max_prompts=6"]
+    more.append("evaluate.safety.max_look_alikes=6")
     text = params.overridden((ROOT / "params.yaml").read_text(), [*small, *more])
     (workspace / "params.yaml").write_text(text)
     texts = [
