@@ -11,7 +11,8 @@ memorisation       verbatim (all of a continuation), matched_share (before the f
                    repeated_verbatim and repeated_matched_share, of documents with near duplicates in training
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from components.data.canaries import Canary, canaries
 from components.evaluation.canaries import measure_canaries
@@ -23,8 +24,9 @@ from components.evaluation.safety_prompts import LOOK_ALIKES, RED_TEAM, Prompt, 
 from components.inference.engine import Engine
 from components.tokens.text import TextCodec
 
+CANARIES = "canaries"
 MEMORISATION = "memorisation"
-SAFETY_SUITES = ("safety", "safety_attacks", "safety_categories", "safety_judge", "canaries", MEMORISATION)
+SAFETY_SUITES = ("safety", "safety_attacks", "safety_categories", "safety_judge", CANARIES, MEMORISATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,16 @@ class SafetyQuestions:
             "training_windows": 0 if windows is None else len(windows.uniform.items),
             "repeated_windows": 0 if windows is None else len(windows.repeated.items),
         }
+
+    def narrowed(self, suites: Collection[str]) -> "SafetyQuestions | None":
+        """The questions that some suites need; None where none is of safety."""
+        if not {*suites} & {*SAFETY_SUITES}:
+            return None
+        return replace(
+            self,
+            canaries=self.canaries if CANARIES in suites else (),
+            windows=self.windows if MEMORISATION in suites else None,
+        )
 
 
 def safety_questions(config: SafetyConfig, windows: Windows | None, seed: int) -> SafetyQuestions:
