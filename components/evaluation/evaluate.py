@@ -1,6 +1,6 @@
 """Measure every model of the cycle: before and after pretraining, fine-tuning and alignment.
 
-Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
+Reads   data/tokens (held-out documents, token counts), data/clean (for contamination and canaries), and the models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
         overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; answers.parquet:
