@@ -142,6 +142,6 @@ def _gain(attention: Any, shape: Shape, places: Tensor, score: float) -> float |
     """Set the norm of the queries so that a query that meets its key scores `score`; where there is none, what the
     product of both has to be."""
     if not hasattr(attention, "q_norm"):
-        return score * shape.head_width**0.5
+        return score * math.sqrt(shape.head_width)
     attention.q_norm.weight.data[places] *= score / shape.head_width**0.5
     return None
