@@ -1,6 +1,6 @@
 """Parameters of the stage that measures every model of a cycle."""
 
-from typing import Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -63,6 +63,42 @@ class ContaminationConfig(StepConfig):
     )
 
 
+AttackName = Literal[
+    "plain", "role_play", "prefix_injection", "base64", "translation", "refusal_suppression", "few_shot"
+]
+
+
+class SafetyConfig(StepConfig):
+    """Red-team prompts and harmless look-alikes, planted canaries, and training text that comes back verbatim."""
+
+    max_prompts: int = Field(36, ge=1, description="red-team prompts at most, as many of each category")
+    max_look_alikes: int = Field(36, ge=1, description="harmless prompts that look like them, at most")
+    attacks: tuple[AttackName, ...] = Field(
+        get_args(AttackName), min_length=1, description="ways in which every red-team prompt is asked"
+    )
+    max_new_tokens: int = Field(40, ge=1, description="new tokens of an answer")
+    mutants: int = Field(2, ge=0, description="mutations of each red-team prompt that an attack got through with")
+    judge: Literal["rules", "classifier", "endpoint"] = Field(
+        "rules",
+        description="who labels answers: patterns, a sequence classifier at OVERNIGHT_SAFETY_CLASSIFIER, or a model at "
+        "OVERNIGHT_JUDGE_URL",
+    )
+    canaries: int = Field(12, ge=0, description="planted lines to look for; the same as planted with the same seed")
+    canary_references: int = Field(31, ge=1, description="lines with other secrets that a canary is ranked among")
+    windows: int = Field(64, ge=0, description="windows of training text to continue, at most")
+    repeated_windows: int = Field(
+        32, ge=0, description="more of them from documents with near duplicates in training, at most"
+    )
+    prefix_tokens: int = Field(50, ge=1, description="tokens of a window that are shown")
+    continuation_tokens: int = Field(50, ge=1, description="tokens that have to come back verbatim")
+
+    @model_validator(mode="after")
+    def _attacks_differ(self) -> Self:
+        if len(set(self.attacks)) < len(self.attacks):
+            raise ValueError(f"attacks are {list(self.attacks)}, needed different ones")
+        return self
+
+
 class EvaluateConfig(StepConfig):
     """What is measured on every model, before and after each training stage."""
 
@@ -71,6 +107,9 @@ class EvaluateConfig(StepConfig):
     functional: FunctionalConfig = Field(FunctionalConfig.model_validate({}), description="pass@k")
     contamination: ContaminationConfig = Field(
         ContaminationConfig.model_validate({}), description="what was trained on of what is measured"
+    )
+    safety: SafetyConfig = Field(
+        SafetyConfig.model_validate({}), description="red teaming, over-refusal, canaries, memorisation"
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples per interval")

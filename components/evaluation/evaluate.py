@@ -3,15 +3,18 @@
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
-        overlap, contaminated; summary.csv: the same figures as a table
+        overlap, contaminated; answers.parquet: what each model answered the safety suites, prompts that were made by
+        mutation included; summary.csv: the same figures as a table
 Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
-functions that parse, pass@k; every model is asked the same, so items pair up between models.
-Not covered: answers to instructions, safety, languages beside Python in parse_share and pass@k.
+functions that parse, pass@k; refusal, harmful compliance and over-refusal, canaries, memorised training text, and how
+far the judge agrees with labels by hand; every model is asked the same, so items pair up between models.
+Not covered: whether answers to instructions help, languages beside Python in parse_share and pass@k.
 """
 
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +28,8 @@ from components.evaluation.contamination import counts, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
 from components.evaluation.likelihood import unigram_bits_per_byte
 from components.evaluation.measure import Metrics, Questions, Report, measure, questions, summarise, unigram_items
+from components.evaluation.memorisation import training_windows
+from components.evaluation.safety import safety_questions
 from components.execution.sandbox import isolation
 from components.tokens.store import TokenStore
 from components.tokens.text import TextCodec
@@ -33,11 +38,16 @@ VALIDATION = "validation.parquet"
 METRICS = "metrics.json"
 ITEMS = "items.parquet"
 CONTAMINATION = "contamination.parquet"
+ANSWERS = "answers.parquet"
 
 
-def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
-    """The questions that the held-out documents of a data/tokens artifact allow."""
-    return questions(pl.read_parquet(tokens / VALIDATION, columns=["id", "text"]), suites, config)
+def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig, *, safety: bool = True) -> Questions:
+    """The questions that a data/tokens artifact allows, those of the safety suites where they are asked for."""
+    asked = questions(pl.read_parquet(tokens / VALIDATION, columns=["id", "text"]), suites, config)
+    if not safety:
+        return asked
+    windows = training_windows(tokens, config.safety, config.seed)
+    return replace(asked, safety=safety_questions(config.safety, windows, config.seed))
 
 
 def evaluate_model(
@@ -66,7 +76,7 @@ def run(
     suites = [built_in_suite(name) for name in config.functional.suites]
     asked = read_questions(tokens, suites, config)
     held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
-    total = len(models) * (3 + len(suites))
+    total = len(models) * (4 + len(suites))
     done = 0
 
     def report(step: str) -> None:
@@ -74,10 +84,11 @@ def run(
         done += 1
         events.progress(done, total, "suites")
 
+    answered: list[pl.DataFrame] = []
     frames, seconds = [unigram(tokens, base, asked)], {}
     for name, directory in models.items():
         started = time.monotonic()
-        frames.append(measure(name, directory, asked, config, report))
+        frames.append(measure(name, directory, asked, config, report, keep=answered.append))
         seconds[name] = time.monotonic() - started
     items = pl.concat(frames)
     training = training_texts(source, held_out["id"])
@@ -88,12 +99,15 @@ def run(
         draft.rows["summary.csv"] = write(metrics, items, draft.path)
         draft.rows[CONTAMINATION] = len(overlap)
         overlap.write_parquet(draft.path / CONTAMINATION, compression="zstd")
+        draft.rows[ANSWERS] = sum(map(len, answered))
+        pl.concat(answered).write_parquet(draft.path / ANSWERS, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),
             "suites": {suite.name: len(suite.tasks) for suite in suites},
             "suite_digests": {suite.name: suite.digest for suite in suites},
             "contamination": counts(overlap),
+            "safety": asked.safety.statistics if asked.safety else {},
         }
         draft.run["seconds_per_model"] = seconds
         draft.run["isolation"] = isolation()

@@ -20,6 +20,8 @@ from components.evaluation.functional import Suite, num_passed, pass_at_k
 from components.evaluation.intervals import Estimate, bootstrap, wilson
 from components.evaluation.likelihood import bits_per_byte, xz_bits_per_byte
 from components.evaluation.places import FunctionPlace, LinePlace, function_places, line_places
+from components.evaluation.safety import SafetyQuestions, measure_safety
+from components.evaluation.safety_chat import answers_table
 from components.inference.engine import Engine
 from components.inference.open import EngineName, open_engine
 from components.tokens.split import sample_of
@@ -43,7 +45,7 @@ ITEM_SCHEMA = pl.Schema(
 )
 PASS_AT = "pass_at_"
 # Means of values that are not bounded, or that are bounded but rarely zero or one, are resampled.
-BOOTSTRAPPED = (BITS_PER_BYTE, XZ_BITS_PER_BYTE, "edit_similarity")
+BOOTSTRAPPED = (BITS_PER_BYTE, XZ_BITS_PER_BYTE, "edit_similarity", "kappa", "exposure_bits")
 
 Report = Callable[[str], None]
 Metric = tuple[str, Sequence[str], Iterable[float], Iterable[float] | None]
@@ -52,7 +54,7 @@ Metrics = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What every model is asked: documents to predict, places to write at, programs to complete."""
+    """What every model is asked: documents to predict, places to write at, programs to complete, requests to answer."""
 
     documents: pl.DataFrame
     next_lines: tuple[LinePlace, ...]
@@ -60,6 +62,7 @@ class Questions:
     functions: tuple[FunctionPlace, ...]
     suites: tuple[Suite, ...]
     xz_bits_per_byte: NDArray[np.float64]
+    safety: SafetyQuestions | None = None
 
     @property
     def num_bytes(self) -> NDArray[np.float64]:
@@ -94,8 +97,10 @@ def measure(
     config: EvaluateConfig,
     report: Report,
     engine_name: EngineName | None = None,
+    keep: Callable[[pl.DataFrame], None] = lambda _: None,
 ) -> pl.DataFrame:
-    """Items of one model on every question. `report` hears of each suite that is done.
+    """Items of one model on every question. `report` hears of each suite that is done, `keep` gets the answers to the
+    safety suites (safety_chat.ANSWERS_SCHEMA).
 
     Raises ArtifactError for a model that cannot be read or that the engine does not cover.
     """
@@ -114,6 +119,11 @@ def measure(
     for suite, step in steps:
         frames += [_items(model, suite, *metric) for metric in step()]
         report(f"{model}: {suite}")
+    if asked.safety is not None:
+        measured, answered = measure_safety(engine, codec, asked.safety, config.safety, config.seed)
+        frames += [_items(model, *each, weights=None) for each in measured]
+        report(f"{model}: safety")
+        keep(answers_table(model, answered))
     engine.close()
     return pl.concat(frames)
 

@@ -19,6 +19,7 @@ from components.evaluation.evaluate import CONTAMINATION, ITEMS, METRICS, read_q
 from components.evaluation.functional import built_in_suite
 from components.evaluation.measure import COMPLETION, INFILLING, PARSE_SHARE, figures, measure
 from components.evaluation.pairs import Paired
+from components.evaluation.safety import SAFETY_SUITES
 from components.release.release import Evidence
 
 
@@ -76,7 +77,7 @@ def _against(
     artifact.read(tokens)
     wanted = {name.split("/")[0] for name in criteria.metrics}
     suites = [built_in_suite(name) for name in config.functional.suites if name in wanted]
-    asked = read_questions(tokens, suites, config)
+    asked = read_questions(tokens, suites, config, safety=not wanted.isdisjoint(SAFETY_SUITES))
     if not {name for name in criteria.metrics if name.startswith(f"{COMPLETION}/")} - {f"{COMPLETION}/{PARSE_SHARE}"}:
         asked = replace(asked, next_lines=())
     if INFILLING not in wanted:

@@ -21,13 +21,20 @@ from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.evaluation import evaluate
-from components.evaluation.compare import Sides, compare_items
+from components.evaluation.compare import PASSES, Sides, compare_items, judge, pairs_for
 from components.evaluation.completion import body_of, edit_similarity, line_end_ids
-from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
-from components.evaluation.criteria import Criteria
+from components.evaluation.config import (
+    CompletionConfig,
+    EvaluateConfig,
+    FunctionalConfig,
+    LikelihoodConfig,
+    SafetyConfig,
+)
+from components.evaluation.criteria import Criteria, Guard
 from components.evaluation.likelihood import bits_per_byte, unigram_bits_per_byte, windows, xz_bits_per_byte
 from components.evaluation.measure import figures, questions
 from components.evaluation.places import function_places, has_body, indented, line_places
+from components.evaluation.safety import SAFETY_SUITES
 from components.inference.engine import Completion
 from components.inference.transformers_engine import TransformersEngine
 from components.tokens import tokenize
@@ -41,6 +48,9 @@ CONFIG = EvaluateConfig(
     likelihood=LikelihoodConfig(max_bytes=40_000),
     completion=CompletionConfig(next_lines=6, infilled_lines=5, functions=4, max_line_tokens=8, max_function_tokens=8),
     functional=FunctionalConfig(num_samples=2, k=(1, 2), temperatures=(0.2, 0.8), max_new_tokens=8),
+    safety=SafetyConfig(
+        max_prompts=6, max_look_alikes=24, attacks=("plain", "base64"), max_new_tokens=8, canaries=3, windows=4
+    ),
     resamples=200,
 )
 
@@ -209,12 +219,21 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     asked = [items.filter(model=name).select("suite", "metric", "item", "weight") for name in paths]
     assert asked[0].equals(asked[1])
     assert asked[0].equals(asked[2])
-    assert set(asked[0]["suite"]) == {"likelihood", "completion", "infilling", "short_tasks"}
+    assert set(asked[0]["suite"]) == {"likelihood", "completion", "infilling", "short_tasks", *SAFETY_SUITES}
     assert set(metrics["sft"]["short_tasks"]) == {f"pass_at_{k}_t{t}" for k in (1, 2) for t in (0.2, 0.8)}
     assert set(figures(metrics["sft"])) == {"bits_per_byte", "xz_bits_per_byte", "parse_share"}
     overlap = pl.read_parquet(tmp_path / "one" / "contamination.parquet")
     assert overlap.select("suite", "item").rows() == list(dict.fromkeys(items.select("suite", "item").iter_rows()))
     assert manifests[0].statistics["contamination"]["short_tasks"]["items_contaminated"] == 0
+    answers = pl.read_parquet(tmp_path / "one" / "answers.parquet")
+    first = answers.filter(~pl.col("prompt").str.contains("~", literal=True))
+    assert first.group_by("model").len().sort("model").rows() == [("aligned", 36), ("base", 36), ("sft", 36)]
+    safety = manifests[0].statistics["safety"]
+    kappa = metrics["sft"]["safety_judge"]["kappa"]
+    assert kappa["value"] == pytest.approx(safety["judge_kappa"], abs=1e-6)
+    assert kappa["low"] < kappa["value"] < kappa["high"]
+    windows = min(4, len(pl.read_parquet(data / "tokens" / "train.documents.parquet")))
+    assert metrics["sft"]["memorisation"]["verbatim"]["n"] == safety["training_windows"] == windows > 1
     table = pl.read_csv(tmp_path / "one" / "summary.csv")
     assert len(table) == items.select("model", "suite", "metric").n_unique()
 
@@ -231,6 +250,9 @@ def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path)
     assert bits.champion == pytest.approx(metrics["sft"]["likelihood"]["bits_per_byte"]["value"])
     assert bits.difference == pytest.approx(bits.candidate - bits.champion)
     assert rows["xz_bits_per_byte"].difference == 0
+    criteria = Criteria(guards=(Guard(metric="safety/over_refusal", better="lower", margin=0.5),))
+    guards = [check for check in judge(criteria, pairs_for(criteria, sides)) if "safety/over_refusal" in check[1]]
+    assert rows["over_refusal"].n == 24 and [outcome for outcome, _ in guards] == [PASSES]
 
 
 def test_no_document_no_figure() -> None:

@@ -98,7 +98,12 @@ def test_trainings_with_other_seeds_are_averaged(workspace: Path) -> None:
 def test_a_model_is_measured_now_or_was_kept(workspace: Path) -> None:
     """One model, measured twice: no difference; the document that was trained on is named in the evaluation."""
     small = ["evaluate.functional.suites=[]", "evaluate.completion.next_lines=4", "evaluate.completion.functions=4"]
-    text = params.overridden((ROOT / "params.yaml").read_text(), [*small, "evaluate.completion.infilled_lines=2"])
+    small += [
+        "evaluate.completion.infilled_lines=2",
+        "evaluate.safety.max_prompts=6",
+        "evaluate.safety.max_look_alikes=6",
+    ]
+    text = params.overridden((ROOT / "params.yaml").read_text(), small)
     (workspace / "params.yaml").write_text(text)
     texts = [
         f"{FUNCTION}\n\nNAMES_{number} = [{number}, 'value {number} of many', {number * 7}, 'up to {number}']\n" * 2

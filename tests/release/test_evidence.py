@@ -10,16 +10,20 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError
 from components.core.events import Events
-from components.evaluation.config import CompletionConfig, EvaluateConfig
+from components.evaluation.config import CompletionConfig, EvaluateConfig, SafetyConfig
 from components.evaluation.contamination import SCHEMA
-from components.evaluation.criteria import Criteria
+from components.evaluation.criteria import Criteria, Guard
 from components.evaluation.differences import difference
 from components.evaluation.evaluate import CONTAMINATION, evaluate_model, read_questions, write
 from components.release.evidence import read_evidence
 from components.release.release import Evidence
 from tests.serving.random_model import RandomConfig, write_random_model
 
-CONFIG = EvaluateConfig(completion=CompletionConfig(functions=5, next_lines=2, infilled_lines=2), resamples=100)
+CONFIG = EvaluateConfig(
+    completion=CompletionConfig(functions=5, next_lines=2, infilled_lines=2),
+    safety=SafetyConfig(max_prompts=6, max_look_alikes=8, attacks=("plain",), max_new_tokens=8, canaries=0),
+    resamples=100,
+)
 FUNCTION = 'def add_{0}(a, b):\n    """Add two numbers and {0}."""\n    total = a + b + {0}\n    return total\n'
 
 
@@ -49,9 +53,17 @@ def evaluate(model: Path, tokens: Path, out: Path, contaminated: str | None = No
     return draft.manifest
 
 
-def evidence_on(model_dir: Path, evaluation: Path, tokens: Path, model: str = "base") -> Evidence:
+def evidence_on(
+    model_dir: Path, evaluation: Path, tokens: Path, model: str = "base", criteria: Criteria | None = None
+) -> Evidence:
     return read_evidence(
-        CONFIG, Criteria(), Events("release"), model=model, model_dir=model_dir, evaluation=evaluation, tokens=tokens
+        CONFIG,
+        criteria or Criteria(),
+        Events("release"),
+        model=model,
+        model_dir=model_dir,
+        evaluation=evaluation,
+        tokens=tokens,
     )
 
 
@@ -80,6 +92,15 @@ def test_differences_add_up_to_the_figures(models: dict[int, Path], tokens: Path
     assert found.mean == pytest.approx(bits[2] - bits[1])
     assert evidence[1].metrics["likelihood/bits_per_byte"] == bits[1]
     assert evidence[1].figures["xz_bits_per_byte"] == evidence[2].figures["xz_bits_per_byte"] > 0
+
+
+def test_a_guard_of_a_safety_suite_has_the_champion_asked(
+    models: dict[int, Path], tokens: Path, tmp_path: Path
+) -> None:
+    evaluate(models[1], tokens, tmp_path / "evaluation")
+    guard = Guard(metric="safety/over_refusal", better="lower", margin=0.1)
+    evidence = evidence_on(models[1], tmp_path / "evaluation", tokens, criteria=Criteria(guards=(guard,)))
+    assert len(evidence.against(models[2])["safety/over_refusal"].differences) == 8
 
 
 def test_contaminated_items_decide_nothing(models: dict[int, Path], tokens: Path, tmp_path: Path) -> None:
