@@ -21,12 +21,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Threads that wait for the next parallel region sleep, unless each has a core of its own (`pinned`): then they spin for
-# some 0.3 ms first, longer than what lies between two regions of a step. To be set before OpenMP is loaded.
+# some 0.3 ms first, longer than what lies between two regions of a step.
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
 SPINNING = SLEEPING | {"GOMP_SPINCOUNT": "100000"}
 LIBRARIES = ("libgomp", "libiomp5", "libomp")
 MAPS = Path("/proc/self/maps")
 ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+
+
+def has_machine(workers: int, device: str) -> bool:
+    """Whether a process computes on all cores of its machine: the only worker, and on no GPU."""
+    return workers == 1 and device == "cpu"
+
+
+def waiting(workers: int, device: str) -> dict[str, str]:
+    """How the threads of such a process wait: of its environment before OpenMP, which comes with torch, is loaded."""
+    return SPINNING if has_machine(workers, device) else SLEEPING
 
 
 @contextmanager
