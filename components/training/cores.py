@@ -11,7 +11,7 @@ they keep their speed. Tokens/s of 4 x 128, two cores of a virtual machine, medi
     beside a process always busy    4,700 to 10,400     5,100 to 8,200      8,700 to 9,300
 
 Where one core is crowded and another is not, sleeping threads gather on the free one and pinned ones wait for each
-other: beside ten busy processes on one of two cores they had 0.16 to 0.37 of the sleeping ones' speed (three pairs).
+other: beside ten busy processes on one of two cores they had 0.20 to 0.37 of the sleeping ones' speed (three pairs).
 
 Not covered: several workers on one node, which do not know of each other's cores and keep the kernel's choice.
 """
