@@ -33,7 +33,8 @@ class Tick:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A line in a box of 100 by 100, y upwards in `points` and ticks, downwards in `path` as SVG has it."""
+    """A line in a box of 100 by 100, y upwards in `points` and ticks, downwards in `path` as SVG has it, and in
+    `ideal`, the path where it should lie."""
 
     title: str
     note: str
@@ -43,6 +44,7 @@ class Chart:
     y_ticks: list[Tick]
     reference: Tick | None
     last: str
+    ideal: str | None = None
 
 
 def quantity(value: float) -> str:

@@ -25,8 +25,9 @@ from components.evaluation.evaluate import (
     rows_of,
     write,
 )
-from components.evaluation.functional import Suite, built_in_suite, read_suite
-from components.evaluation.measure import summarise
+from components.evaluation.functional import built_in_suite, read_suite
+from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
+from components.evaluation.measure import Questions, summarise
 from flows.comparison import markdown, svg
 from flows.params import read_params
 
@@ -38,12 +39,16 @@ COMPARISON = Path("reports/compare")
 def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -> list[dict[str, Any]]:
     """Every figure of a model on the held-out documents of data/tokens and on suites (the built-in ones if none).
 
-    `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, metrics.json, summary.csv.
+    `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, metrics.json, summary.csv;
+    times stand in its manifest.
     """
     config = read_params().evaluate
     ours = (model_dir / artifact.MANIFEST).exists()
     inputs = [artifact.read(TOKENS), *([artifact.read(model_dir)] if ours else [])]
-    items, contamination = _measured(model_dir, _suites(suites))
+    asked = _asked(suites)
+    items, contamination = _measured(model_dir, asked)
+    times = latency_items({model_dir.name: model_dir}, asked.documents["text"].to_list(), config.latency)
+    latency = latency_metrics(times, config)
     metrics = summarise(items, config, None if contamination is None else contamination.filter("contaminated"))
     if out is not None:
         code = Path(executing.__file__).with_name("evaluate.py")
@@ -52,7 +57,9 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
             draft.rows["summary.csv"] = write(metrics, items, draft.path)
             if contamination is not None:
                 contamination.write_parquet(draft.path / CONTAMINATION, compression="zstd")
-    return [{"suite": suite, "metric": metric, **figure} for _, suite, metric, figure in rows_of(metrics)]
+            draft.run[LATENCY] = record(latency)
+    rows = [*rows_of(metrics), *rows_of(latency)]
+    return [{"suite": suite, "metric": metric, **figure} for _, suite, metric, figure in rows]
 
 
 def compare(
@@ -100,7 +107,7 @@ def _record(told: dict[str, Any], out: Path) -> None:
 def _read_or_measured(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Items of one model and their contamination, None where that is not known."""
     directory, model = _named(name)
-    return read_evaluation(name) if model or (directory / ITEMS).exists() else _measured(directory, _suites(()))
+    return read_evaluation(name) if model or (directory / ITEMS).exists() else _measured(directory, _asked(()))
 
 
 def _named(name: str) -> tuple[Path, str]:
@@ -129,17 +136,16 @@ def read_evaluation(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     return chosen, pl.read_parquet(found) if found.exists() else None
 
 
-def _measured(model_dir: Path, suites: Sequence[Suite]) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+def _measured(model_dir: Path, asked: Questions) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Items of a model, measured now, and their contamination by data/clean where that is there."""
     config = read_params().evaluate
-    artifact.read(TOKENS)
-    _, items = evaluate_model(model_dir, read_questions(TOKENS, suites, config), config, _say)
+    _, items = evaluate_model(model_dir, asked, config, _say)
     if not SOURCE.is_dir():
         _say(f"{SOURCE} is not there: contamination is not known")
         return items, None
     held_out = pl.read_parquet(TOKENS / VALIDATION, columns=["id", "text"])
     texts = training_texts(SOURCE, held_out["id"])
-    return items, overlaps(items, held_out, suites, texts, config.contamination)
+    return items, overlaps(items, held_out, asked.suites, texts, config.contamination)
 
 
 def execute(suite: str, solutions: str) -> dict[str, Any]:
@@ -152,9 +158,12 @@ def execute(suite: str, solutions: str) -> dict[str, Any]:
     return asdict(executing.execute(chosen, Path(solutions)))
 
 
-def _suites(paths: Sequence[Path]) -> list[Suite]:
+def _asked(paths: Sequence[Path]) -> Questions:
+    """What data/tokens and some suites ask of every model; the built-in suites if none."""
     config = read_params().evaluate
-    return [read_suite(path) for path in paths] or [built_in_suite(name) for name in config.functional.suites]
+    artifact.read(TOKENS)
+    suites = [read_suite(path) for path in paths] or [built_in_suite(name) for name in config.functional.suites]
+    return read_questions(TOKENS, suites, config)
 
 
 def _say(text: str) -> None:

@@ -23,17 +23,15 @@ from components.core.artifact import Manifest, write_file
 from components.core.errors import ArtifactError
 from components.core.events import read_events
 from components.data.profile import PROFILE
-from flows import profile_page
+from flows import evaluation_page, profile_page
 from flows.chart import NO_BREAK, Chart, duration, line_chart, quantity, size, timeline
+from flows.evaluation_page import Evaluation
 from flows.page_tables import (
     XZ_BITS_PER_BYTE,
     Count,
     Removal,
-    Row,
     bits_per_byte,
-    evaluation_rows,
     final_model,
-    models_of,
     redaction_counts,
     removals,
     xz_bits_per_byte,
@@ -126,7 +124,6 @@ def render(record: CycleRecord, out: Path, *, outputs: Mapping[str, Path], state
         training=_section(lambda: training(found)),
         corpus=_section(lambda: corpus(found)),
         evaluation=_section(lambda: evaluation(record, found)),
-        models=models_of(record.metrics),
         lineage=lineage(record, found),
         notes=[("", text) for text in record.notes] + stage_notes(record, state / "events" / record.cycle_id),
         links=[*([] if isinstance(profile, Absent) else [profile]), *links(record, out, found, state)],
@@ -267,13 +264,13 @@ def corpus(found: Artifacts) -> Corpus:
     )
 
 
-def evaluation(record: CycleRecord, found: Artifacts) -> list[Row]:
-    """The evaluation's table. Raises Missing when the stage has no artifact of this cycle."""
-    found.find("evaluate")
-    rows = evaluation_rows(record.metrics)
-    if not rows:
+def evaluation(record: CycleRecord, found: Artifacts) -> Evaluation:
+    """The evaluation in words, pictures and a table. Raises Missing when the stage has no artifact of this cycle."""
+    path, manifest = found.find("evaluate")
+    shown = evaluation_page.evaluation(record.metrics, manifest.run.get("latency", {}), path)
+    if not shown.rows:
         raise Missing("The evaluation reports no metric.")
-    return rows
+    return shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

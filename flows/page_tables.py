@@ -11,7 +11,11 @@ import polars as pl
 MODELS = ("base", "sft", "aligned", "champion")
 BITS_PER_BYTE = "bits_per_byte"
 XZ_BITS_PER_BYTE = "xz_bits_per_byte"
-LOWER_IS_BETTER = (BITS_PER_BYTE, "loss", "perplexity")
+LOWER_IS_BETTER = (
+    *(BITS_PER_BYTE, "loss", "perplexity", "_error", "_seconds"),
+    *("_compliance", "over_refusal", "unjudged", "cut_prompts"),
+    *("extracted", "exposure_bits", "verbatim", "matched_share"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,9 @@ class Settings(BaseModel):
         None, description="OpenAI-compatible endpoint that judges candidates; the model itself when absent"
     )
     judge_model: str = Field("judge", description="model name sent to judge_url")
+    safety_classifier: Path | None = Field(
+        None, description="directory of a sequence classifier that labels answers of the safety suites, where it judges"
+    )
     host: str = Field("127.0.0.1", description="address that every service binds to")
     gateway_port: int = Field(8000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)

@@ -1,17 +1,23 @@
 """Measure every model of the cycle: before and after pretraining, fine-tuning and alignment.
 
-Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
+Reads   data/tokens (held-out documents, token counts), data/clean (for contamination and canaries), and the models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
-        overlap, contaminated; summary.csv: the same figures as a table
-Covers: bits per byte beside xz -9 and a unigram model (the state before pretraining), next line, infilling, share of
-functions that parse, pass@k; every model is asked the same, so items pair up between models.
-Not covered: answers to instructions, safety, languages beside Python in parse_share and pass@k.
+        overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; answers.parquet:
+        what each model answered the safety suites, prompts that were made by mutation included; summary.csv: the same
+        figures as a table; seconds and tokens a second stand in the manifest under `run`, no part of the digest
+Covers: bits per byte, by language, source and length too, beside xz -9, a model of n-grams and one of single tokens
+(the state before pretraining); calibration and names from the same pass; next line and block, infilling of a line,
+several and any span, share of functions and of filled documents that parse, pass@k, latency; refusal, harmful
+compliance and over-refusal, canaries, memorised training text, and how far the judge agrees with labels by hand; every
+model is asked the same, so items pair up between models.
+Not covered: whether answers to instructions help, functions of languages beside Python.
 """
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -20,13 +26,18 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
+from components.data.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.contamination import counts, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
-from components.evaluation.likelihood import unigram_bits_per_byte
-from components.evaluation.measure import Metrics, Questions, Report, measure, questions, summarise, unigram_items
+from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
+from components.evaluation.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
+from components.evaluation.measure import Metrics, Questions, Report, baseline_items, measure, questions, summarise
+from components.evaluation.memorisation import training_windows
+from components.evaluation.ngram import NgramModel
+from components.evaluation.safety import safety_questions
 from components.execution.sandbox import isolation
-from components.tokens.store import TokenStore
+from components.tokens.store import TokenStore, documents_path
 from components.tokens.text import TextCodec
 
 VALIDATION = "validation.parquet"
@@ -36,8 +47,12 @@ CONTAMINATION = "contamination.parquet"
 
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
-    """The questions that the held-out documents of a data/tokens artifact allow."""
-    return questions(pl.read_parquet(tokens / VALIDATION, columns=["id", "text"]), suites, config)
+    """The questions that a data/tokens artifact allows."""
+    documents = pl.read_parquet(tokens / VALIDATION, columns=["id", "text", "language"])
+    sources = pl.read_parquet(documents_path(tokens, "validation"), columns=["id", "source"])
+    asked = questions(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
+    windows = training_windows(tokens, config.safety, config.seed)
+    return replace(asked, safety=safety_questions(config.safety, windows, config.seed))
 
 
 def evaluate_model(
@@ -48,12 +63,42 @@ def evaluate_model(
     return summarise(items, config), items
 
 
-def unigram(tokens: Path, tokenizer: Path, asked: Questions) -> pl.DataFrame:
-    """Items of the model before pretraining: frequencies of the training tokens."""
-    codec = TextCodec(tokenizer)
-    counts = TokenStore(tokens, "train").counts(codec.vocabulary_size)
+def baselines(tokens: Path, tokenizer: Path, asked: Questions, config: EvaluateConfig) -> pl.DataFrame:
+    """Items of what is no model of the cycle: frequencies of the training tokens (the state before pretraining), their
+    n-grams, and xz."""
+    codec, store = TextCodec(tokenizer), TokenStore(tokens, "train")
     documents = codec.encode_batch(asked.documents["text"].to_list())
-    return unigram_items(unigram_bits_per_byte(counts, documents, asked.num_bytes, codec.special.end_of_text), asked)
+    end, num_bytes, options = codec.special.end_of_text, asked.num_bytes, config.likelihood
+    model = NgramModel(store.sample(options.ngram_max_tokens), codec.vocabulary_size, options.ngram_order)
+    found = {
+        "unigram": unigram_bits_per_byte(store.counts(codec.vocabulary_size), documents, num_bytes, end),
+        "ngram": ngram_bits_per_byte(model, documents, num_bytes, end),
+        "xz": asked.xz_bits_per_byte,
+    }
+    return pl.concat([baseline_items(name, bits, asked) for name, bits in found.items()])
+
+
+def measured(
+    models: Mapping[str, Path], asked: Questions, config: EvaluateConfig, events: Events
+) -> tuple[pl.DataFrame, dict[str, list[pl.DataFrame]], dict[str, float]]:
+    """Items of every model, the tables of each that stand beside them by file name, and the seconds of each."""
+    kept: dict[str, list[pl.DataFrame]] = {}
+    total, done = len(models) * asked.num_steps, 0
+
+    def report(step: str) -> None:
+        nonlocal done
+        done += 1
+        events.progress(done, total, "suites")
+
+    def keep(name: str, rows: pl.DataFrame) -> None:
+        kept.setdefault(name, []).append(rows)
+
+    frames, seconds = [], {}
+    for name, directory in models.items():
+        started = time.monotonic()
+        frames.append(measure(name, directory, asked, config, report, keep=keep))
+        seconds[name] = time.monotonic() - started
+    return pl.concat(frames), kept, seconds
 
 
 def run(
@@ -65,40 +110,33 @@ def run(
     events = Events("evaluate")
     suites = [built_in_suite(name) for name in config.functional.suites]
     asked = read_questions(tokens, suites, config)
+    found, kept, seconds = measured(models, asked, config, events)
+    items = pl.concat([baselines(tokens, base, asked, config), found])
+    times = latency_items(models, asked.documents["text"].to_list(), config.latency)
+    latency = latency_metrics(times, config)
     held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
-    total = len(models) * (3 + len(suites))
-    done = 0
-
-    def report(step: str) -> None:
-        nonlocal done
-        done += 1
-        events.progress(done, total, "suites")
-
-    frames, seconds = [unigram(tokens, base, asked)], {}
-    for name, directory in models.items():
-        started = time.monotonic()
-        frames.append(measure(name, directory, asked, config, report))
-        seconds[name] = time.monotonic() - started
-    items = pl.concat(frames)
-    training = training_texts(source, held_out["id"])
-    overlap = overlaps(items, held_out, suites, training, config.contamination)
+    overlap = overlaps(items, held_out, suites, training_texts(source, held_out["id"]), config.contamination)
+    planted = copies_in(training_texts(source, held_out["id"]), canaries(config.safety.canaries))
     metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        draft.rows[ITEMS] = len(items)
-        draft.rows["summary.csv"] = write(metrics, items, draft.path)
-        draft.rows[CONTAMINATION] = len(overlap)
-        overlap.write_parquet(draft.path / CONTAMINATION, compression="zstd")
+        draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
+        for name, tables in ({CONTAMINATION: [overlap]} | kept).items():
+            draft.rows[name] = sum(map(len, tables))
+            pl.concat(tables).write_parquet(draft.path / name, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),
             "suites": {suite.name: len(suite.tasks) for suite in suites},
             "suite_digests": {suite.name: suite.digest for suite in suites},
             "contamination": counts(overlap),
+            "safety": asked.safety.statistics if asked.safety else {},
+            "canaries_in_training": planted,
         }
-        draft.run["seconds_per_model"] = seconds
-        draft.run["isolation"] = isolation()
-    for model, suite, metric, each in rows_of(metrics):
+        draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
+    for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
+    for kind, arrived in planted.items():
+        events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in arrived.items()})
     assert draft.manifest is not None
     return draft.manifest
 

@@ -8,10 +8,15 @@ has one. Other fields are ignored.
 Not covered: HumanEval-X in Go and Rust, whose tests need packages from outside.
 """
 
+import gzip
+import json
+import zlib
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from components.core.errors import DataError
 from components.execution.languages import LANGUAGES
 
 # What HumanEval-X and MultiPL-E call the languages.
@@ -135,3 +140,32 @@ def format_of(first: Any) -> type[Line]:
     if "test_list" in fields:
         return MbppLine
     return HumanEvalXLine if "entry_point" not in fields and "declaration" in fields else HumanEvalLine
+
+
+def json_lines(path: Path) -> list[tuple[Any, str]]:
+    """Each line that is not blank as a value, with `FILE: line N`; of a gzipped file where the name ends in .gz.
+
+    Raises DataError for a file that cannot be read, and for a line that is no JSON.
+    """
+    try:
+        content = path.read_bytes()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
+    values = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                values.append((json.loads(line), f"{path}: line {number}"))
+            except ValueError as error:
+                raise DataError(f"{path}: line {number}: not JSON: {error}") from error
+    return values
+
+
+def mistake(error: ValidationError, where: str) -> DataError:
+    """The first mistake of a line, with its field and what was found there."""
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"])) or "the line"
+    found = "" if first["type"] == "missing" else f" is {str(first['input'])[:60]!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return DataError(f"{where}: {field}{found}: {message[:1].lower()}{message[1:]}")

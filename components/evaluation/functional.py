@@ -4,9 +4,6 @@ A suite is a JSONL file, gzipped where its name ends in .gz, in one of the forma
 each line becomes a Task.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
 from components.evaluation.config import FunctionalConfig
-from components.evaluation.formats import Line, format_of
+from components.evaluation.formats import Line, format_of, json_lines, mistake
 from components.evaluation.places import indented
 from components.execution.languages import missing
 from components.execution.sandbox import Outcome, Program, run_programs
@@ -65,16 +62,7 @@ def built_in_suite(name: str) -> Suite:
 
 def read_suite(path: Path) -> Suite:
     """The tasks of a file. Raises DataError that names file, line and field of the first mistake."""
-    try:
-        content = path.read_bytes()
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
-    parsed = [
-        (_json(line, where := f"{path}: line {number}"), where)
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
+    parsed = json_lines(path)
     if not parsed:
         raise DataError(f"{path}: no task in it; a suite has one JSON object a line, see components/evaluation/suites")
     kind = format_of(parsed[0][0])
@@ -88,22 +76,12 @@ def read_suite(path: Path) -> Suite:
     return Suite(name=name, tasks=tuple(tasks.values()), digest=sha256_of(path))
 
 
-def _json(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
-
-
 def _task(value: Any, kind: type[Line], where: str) -> Task:
     """One line as a task."""
     try:
         return Task.model_validate(kind.model_validate(value).task())
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the line"
-        found = "" if first["type"] == "missing" else f" is {str(first['input'])[:60]!r}"
-        raise DataError(f"{where}: {field}{found}: {first['msg'][:1].lower()}{first['msg'][1:]}") from error
+        raise mistake(error, where) from error
 
 
 def program(task: Task, completion: str) -> Program:

@@ -1,11 +1,11 @@
 """Measure one model: every suite, every item. Pure of the stage, so that commands and the release gate use it as well.
 
-Items are a table with one row per model, suite, item and metric: value, and weight (bytes of a document, else 1). The
-same validation documents, config and seed give the same items for every model, in the same order: they pair up.
+Items are a table with one row per model, suite, item and metric: value, and weight (bytes or names of a document, else
+1). The same validation documents, config and seed give the same items for every model, in the same order: they pair up.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,22 +14,31 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.core.errors import DataError
-from components.evaluation.completion import edit_similarity, functions_parse, infilled_lines, next_lines
-from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig
+from components.evaluation.calibration import calibration_errors, reliability
+from components.evaluation.completion import edit_similarity, functions_parse, next_blocks, next_lines
+from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
 from components.evaluation.functional import Suite, num_passed, pass_at_k
+from components.evaluation.identifiers import identifier_accuracy, identifiers
+from components.evaluation.infilling import Infilling, infilled, infilling_tasks, parse_shares
 from components.evaluation.intervals import Estimate, bootstrap, wilson
-from components.evaluation.likelihood import bits_per_byte, xz_bits_per_byte
-from components.evaluation.places import FunctionPlace, LinePlace, function_places, line_places
-from components.inference.engine import Engine
+from components.evaluation.likelihood import bits_per_byte, predictions, slices, xz_bits_per_byte
+from components.evaluation.places import FunctionPlace, Place, block_places, function_places, line_places
+from components.evaluation.safety import SafetyQuestions, measure_safety
+from components.evaluation.safety_chat import answers_table
+from components.inference.engine import Engine, Prediction
 from components.inference.open import EngineName, open_engine
 from components.tokens.split import sample_of
 from components.tokens.text import TextCodec
 
 LIKELIHOOD = "likelihood"
 COMPLETION = "completion"
-INFILLING = "infilling"
 BITS_PER_BYTE = "bits_per_byte"
 XZ_BITS_PER_BYTE = "xz_bits_per_byte"
+IDENTIFIER_ACCURACY = "identifier_accuracy"
+CALIBRATION_ERROR = "calibration_error"
+EXACT_MATCH = "exact_match"
+EDIT_SIMILARITY = "edit_similarity"
+BLOCK = "block_"
 PARSE_SHARE = "parse_share"
 ITEM_SCHEMA = pl.Schema(
     {
@@ -42,48 +51,91 @@ ITEM_SCHEMA = pl.Schema(
     }
 )
 PASS_AT = "pass_at_"
-# Means of values that are not bounded, or that are bounded but rarely zero or one, are resampled.
-BOOTSTRAPPED = (BITS_PER_BYTE, XZ_BITS_PER_BYTE, "edit_similarity")
+# By the end of a name. Means of values that are not bounded, or are bounded but rarely zero or one, are resampled.
+BOOTSTRAPPED = (BITS_PER_BYTE, EDIT_SIMILARITY, IDENTIFIER_ACCURACY, CALIBRATION_ERROR, "kappa", "exposure_bits")
+RELIABILITY = "calibration.parquet"
+ANSWERS = "answers.parquet"
 
 Report = Callable[[str], None]
+Keep = Callable[[str, pl.DataFrame], None]
 Metric = tuple[str, Sequence[str], Iterable[float], Iterable[float] | None]
 Metrics = dict[str, dict[str, dict[str, dict[str, float | int]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """What every model is asked: documents to predict, places to write at, programs to complete."""
+    """What every model is asked: documents to predict, places to write at, programs to complete, requests to answer.
+
+    slices       rows of the documents that have a figure of their own, by name
+    identifiers  where the names of each document lie, shape (names, 2)
+    infilling    the tasks by suite
+    """
 
     documents: pl.DataFrame
-    next_lines: tuple[LinePlace, ...]
-    infilled_lines: tuple[LinePlace, ...]
-    functions: tuple[FunctionPlace, ...]
-    suites: tuple[Suite, ...]
+    slices: Mapping[str, NDArray[np.int64]]
+    identifiers: tuple[NDArray[np.int64], ...]
     xz_bits_per_byte: NDArray[np.float64]
+    next_lines: tuple[Place, ...]
+    blocks: tuple[Place, ...]
+    functions: tuple[FunctionPlace, ...]
+    infilling: Mapping[str, Infilling]
+    suites: tuple[Suite, ...]
+    safety: SafetyQuestions | None = None
 
     @property
     def num_bytes(self) -> NDArray[np.float64]:
         """Bytes of each document's text, shape (documents,)."""
-        return self.documents["text"].str.len_bytes().to_numpy().astype(np.float64)
+        return _num_bytes(self.documents)
+
+    @property
+    def num_steps(self) -> int:
+        """What `measure` reports of each model, one after another."""
+        return 2 + len(self.infilling) + len(self.suites) + (self.safety is not None)
 
 
 def questions(validation: pl.DataFrame, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
-    """Draw the questions from held-out documents (columns id, text). Raises DataError when they allow none."""
+    """Draw the questions from held-out documents (columns id, text, language, source).
+
+    Raises DataError when there are none.
+    """
     if not len(validation):
         raise DataError("no held-out document to evaluate on; raise tokenize.validation_fraction")
     validation = validation.sort("id")
     sizes = validation["text"].str.len_bytes().cast(pl.Int64).to_numpy()
     documents = validation[sample_of(sizes, config.likelihood.max_bytes, config.seed)]
     ids, texts = validation["id"].to_list(), validation["text"].to_list()
+    languages = dict(zip(ids, validation["language"].to_list(), strict=True))
     completion, seed = config.completion, config.seed
-    drawn = documents["text"]
+    num_bytes = _num_bytes(documents)
+    named = zip(documents["text"].to_list(), documents["language"].fill_null("").to_list(), strict=True)
     return Questions(
         documents=documents,
+        slices=slices(documents, num_bytes, config.likelihood),
+        identifiers=tuple(identifiers(text, language) for text, language in named),
+        xz_bits_per_byte=xz_bits_per_byte(documents["text"].to_list(), num_bytes),
         next_lines=tuple(line_places(ids, texts, completion.next_lines, seed)),
-        infilled_lines=tuple(line_places(ids, texts, completion.infilled_lines, seed + 1)),
+        blocks=tuple(block_places(ids, texts, completion.blocks, seed)),
         functions=tuple(function_places(ids, texts, completion.functions, seed)),
+        infilling=infilling_tasks(ids, texts, languages, completion, seed),
         suites=tuple(suites),
-        xz_bits_per_byte=xz_bits_per_byte(drawn.to_list(), drawn.str.len_bytes().to_numpy().astype(np.float64)),
+    )
+
+
+def narrowed(asked: Questions, metrics: Collection[str]) -> Questions:
+    """The questions that some metrics (suite/metric) need; documents are always asked for."""
+    lines, blocks, functions = (
+        any(f"{COMPLETION}/{name}" in metrics for name in names)
+        for names in ((EXACT_MATCH, EDIT_SIMILARITY), (BLOCK + EXACT_MATCH, BLOCK + EDIT_SIMILARITY), (PARSE_SHARE,))
+    )
+    wanted = {name.split("/")[0] for name in metrics}
+    return replace(
+        asked,
+        next_lines=asked.next_lines if lines else (),
+        blocks=asked.blocks if blocks else (),
+        functions=asked.functions if functions else (),
+        infilling={suite: task for suite, task in asked.infilling.items() if suite in wanted},
+        suites=tuple(suite for suite in asked.suites if suite.name in wanted),
+        safety=None if asked.safety is None else asked.safety.narrowed(wanted),
     )
 
 
@@ -94,17 +146,29 @@ def measure(
     config: EvaluateConfig,
     report: Report,
     engine_name: EngineName | None = None,
+    keep: Keep = lambda *_: None,
 ) -> pl.DataFrame:
-    """Items of one model on every question. `report` hears of each suite that is done.
+    """Items of one model on every question. `report` hears of each suite that is done, or cannot be; `keep` gets what
+    is told beside items: the name of a file, and the model's rows of it.
 
     Raises ArtifactError for a model that cannot be read or that the engine does not cover.
     """
     codec = TextCodec(model_dir)
     engine = open_engine(model_dir, engine_name)
+    infilling = asked.infilling
+    if None in (codec.special.fim_prefix, codec.special.fim_suffix, codec.special.fim_middle):
+        report(f"{model}: no infilling, its tokenizer has no tokens for it")
+        infilling = {}
+    found = predictions(engine, codec.encode_batch(asked.documents["text"].to_list()), codec.special.end_of_text)
+    plotted = reliability(found, config.likelihood.calibration_bins)
+    keep(RELIABILITY, plotted.select(pl.lit(model).alias("model"), pl.all()))
     steps: list[tuple[str, Callable[[], list[Metric]]]] = [
-        (LIKELIHOOD, partial(_likelihood, engine, codec, asked)),
+        (LIKELIHOOD, partial(_likelihood, found, codec, asked, config.likelihood)),
         (COMPLETION, partial(_completion, engine, codec, asked, config.completion)),
-        (INFILLING, partial(_infilling, engine, codec, asked.infilled_lines, config.completion)),
+        *(
+            (suite, partial(_infilling, engine, codec, suite, task, config.completion))
+            for suite, task in infilling.items()
+        ),
         *(
             (each.name, partial(_functional, engine, codec, each, config.functional, config.seed))
             for each in asked.suites
@@ -114,36 +178,72 @@ def measure(
     for suite, step in steps:
         frames += [_items(model, suite, *metric) for metric in step()]
         report(f"{model}: {suite}")
+    if asked.safety is not None:
+        measured, answered = measure_safety(engine, codec, asked.safety, config.safety, config.seed)
+        frames += [_items(model, *each, weights=None) for each in measured]
+        report(f"{model}: safety")
+        keep(ANSWERS, answers_table(model, answered))
     engine.close()
     return pl.concat(frames)
 
 
-def _likelihood(engine: Engine, codec: TextCodec, asked: Questions) -> list[Metric]:
+def _likelihood(
+    found: Sequence[Prediction], codec: TextCodec, asked: Questions, config: LikelihoodConfig
+) -> list[Metric]:
+    """All that one pass over the documents tells."""
     ids, weights = asked.documents["id"].to_list(), asked.num_bytes
-    bits = bits_per_byte(
-        engine, codec.encode_batch(asked.documents["text"].to_list()), weights, codec.special.end_of_text
-    )
-    return [(BITS_PER_BYTE, ids, bits, weights), (XZ_BITS_PER_BYTE, ids, asked.xz_bits_per_byte, weights)]
+    errors = calibration_errors(found, weights, config.calibration_bins)
+    return [
+        *_sliced(bits_per_byte((each.log_probs for each in found), weights), asked),
+        (XZ_BITS_PER_BYTE, ids, asked.xz_bits_per_byte, weights),
+        _identifiers(found, codec.spans_batch(asked.documents["text"].to_list()), asked),
+        (CALIBRATION_ERROR, ids, errors, weights),
+    ]
+
+
+def _sliced(bits: NDArray[np.float64], asked: Questions) -> list[Metric]:
+    """Bits per byte of all documents, and of every slice of them."""
+    ids, weights = asked.documents["id"].to_list(), asked.num_bytes
+    return [
+        (BITS_PER_BYTE, ids, bits, weights),
+        *(
+            (f"{name}_{BITS_PER_BYTE}", [ids[row] for row in rows], bits[rows], weights[rows])
+            for name, rows in asked.slices.items()
+        ),
+    ]
+
+
+def _identifiers(found: Sequence[Prediction], spans: Sequence[NDArray[np.int64]], asked: Questions) -> Metric:
+    """Share of names that are right, of documents that have any; a document weighs as many as it has."""
+    rows = [row for row, names in enumerate(asked.identifiers) if len(names)]
+    names = [asked.identifiers[row] for row in rows]
+    shares = identifier_accuracy([found[row] for row in rows], [spans[row] for row in rows], names)
+    ids = asked.documents["id"].to_list()
+    return (IDENTIFIER_ACCURACY, [ids[row] for row in rows], shares, [float(len(each)) for each in names])
 
 
 def _completion(engine: Engine, codec: TextCodec, asked: Questions, config: CompletionConfig) -> list[Metric]:
     functions = functions_parse(engine, codec, asked.functions, config)
     return [
-        *_line_metrics(asked.next_lines, next_lines(engine, codec, asked.next_lines, config)),
+        *_matches(asked.next_lines, next_lines(engine, codec, asked.next_lines, config)),
+        *_matches(asked.blocks, next_blocks(engine, codec, asked.blocks, config), BLOCK),
         (PARSE_SHARE, [place.item for place in asked.functions], map(float, functions), None),
     ]
 
 
-def _infilling(engine: Engine, codec: TextCodec, places: Sequence[LinePlace], config: CompletionConfig) -> list[Metric]:
-    return _line_metrics(places, infilled_lines(engine, codec, places, config))
+def _infilling(engine: Engine, codec: TextCodec, suite: str, task: Infilling, config: CompletionConfig) -> list[Metric]:
+    written = infilled(engine, codec, suite, task.places, config)
+    parsed_items, parses = parse_shares(task, written)
+    return [*_matches(task.places, written), (PARSE_SHARE, parsed_items, map(float, parses), None)]
 
 
-def _line_metrics(places: Sequence[LinePlace], found: Sequence[str]) -> list[Metric]:
+def _matches(places: Sequence[Place], found: Sequence[str], prefix: str = "") -> list[Metric]:
+    """Whether and how nearly each place got what is missing there; white space at the end does not count."""
     items = [place.item for place in places]
-    pairs = [(line, place.line.rstrip()) for line, place in zip(found, places, strict=True)]
+    pairs = [(passage.rstrip(), place.missing.rstrip()) for passage, place in zip(found, places, strict=True)]
     return [
-        ("exact_match", items, [float(line == wanted) for line, wanted in pairs], None),
-        ("edit_similarity", items, [edit_similarity(line, wanted) for line, wanted in pairs], None),
+        (f"{prefix}{EXACT_MATCH}", items, [float(passage == wanted) for passage, wanted in pairs], None),
+        (f"{prefix}{EDIT_SIMILARITY}", items, [edit_similarity(passage, wanted) for passage, wanted in pairs], None),
     ]
 
 
@@ -170,9 +270,9 @@ def _items(
     return frame.with_columns(weight, *constants).select(ITEM_SCHEMA.names())
 
 
-def unigram_items(values: NDArray[np.float64], asked: Questions) -> pl.DataFrame:
-    """Items of the model that knows only how often each token occurs."""
-    return _items("unigram", LIKELIHOOD, BITS_PER_BYTE, asked.documents["id"].to_list(), values, asked.num_bytes)
+def baseline_items(model: str, bits: NDArray[np.float64], asked: Questions) -> pl.DataFrame:
+    """Items of what is no model of the cycle and still needs a number of bits for each document, under its name."""
+    return pl.concat([_items(model, LIKELIHOOD, *metric) for metric in _sliced(bits, asked)])
 
 
 def summarise(items: pl.DataFrame, config: EvaluateConfig, contaminated: pl.DataFrame | None = None) -> Metrics:
@@ -199,7 +299,7 @@ def estimate(metric: str, rows: pl.DataFrame, config: EvaluateConfig) -> Estimat
     values, weights = rows["value"].to_numpy(), rows["weight"].to_numpy()
     # Where all tasks have the same share (a small model passes none), resampling would promise a figure without error.
     varied_shares = metric.startswith(PASS_AT) and values.min() < values.max()
-    if metric in BOOTSTRAPPED or varied_shares:
+    if metric.endswith(BOOTSTRAPPED) or varied_shares:
         return bootstrap(values, weights, confidence=config.confidence, resamples=config.resamples, seed=config.seed)
     return wilson(float(values.mean()), len(values), config.confidence)
 
@@ -208,3 +308,7 @@ def figures(metrics: Mapping[str, Mapping[str, Mapping[str, float | int]]]) -> d
     """bits_per_byte, xz_bits_per_byte and parse_share of one model's metrics, for a release gate."""
     wanted = ((LIKELIHOOD, BITS_PER_BYTE), (LIKELIHOOD, XZ_BITS_PER_BYTE), (COMPLETION, PARSE_SHARE))
     return {metric: float(metrics[suite][metric]["value"]) for suite, metric in wanted if metric in metrics[suite]}
+
+
+def _num_bytes(documents: pl.DataFrame) -> NDArray[np.float64]:
+    return documents["text"].str.len_bytes().to_numpy().astype(np.float64)

@@ -48,6 +48,23 @@ class Completion:
     finish_reason: Literal["stop", "length"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a model expected of a sequence of T tokens at all but the first, natural logs, shapes (T - 1,).
+
+    log_probs      of the token that stands there, given those before it
+    top_log_probs  of the most probable token; equal where it is the one that stands there
+    """
+
+    log_probs: NDArray[np.float32]
+    top_log_probs: NDArray[np.float32]
+
+    @property
+    def is_top(self) -> NDArray[np.bool_]:
+        """Whether the token that stands there is the most probable one."""
+        return self.log_probs >= self.top_log_probs
+
+
 class Engine(Protocol):
     """A loaded model. T tokens of one sequence.
 
@@ -75,6 +92,13 @@ class Engine(Protocol):
         """
         ...
 
+    def predict(self, sequences: Sequence[Sequence[int]]) -> list[Prediction]:
+        """As `score`, with the probability of the most probable token beside it.
+
+        Raises ValueError for an empty sequence and for ids outside the vocabulary.
+        """
+        ...
+
     def close(self) -> None:
         """Free the model."""
         ...
@@ -90,3 +114,14 @@ def check_ids(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:
             raise ValueError(
                 f"sequence {index} has token {low if low < 0 else high}, the vocabulary has {vocabulary_size}"
             )
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices in the order of their lengths, in batches of at most `batch_tokens` with padding, each at least one."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if batches and lengths[index] * (len(batches[-1]) + 1) <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches

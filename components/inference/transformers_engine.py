@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from components.core.errors import ArtifactError, ConfigError
 from components.inference.ctranslate2_model import read_model_config
-from components.inference.engine import Completion, Sampling, check_ids
+from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
 
 BATCH_TOKENS = 16_384
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -67,7 +67,7 @@ class TransformersEngine:
         with torch.random.fork_rng(devices=devices, enabled=sampling.seed is not None):
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
-            for batch in _batches(
+            for batch in length_batches(
                 [len(prompt) + sampling.max_new_tokens for prompt in prompts], BATCH_TOKENS // samples
             ):
                 ids, mask = _pad([prompts[index] for index in batch], left=True)
@@ -79,35 +79,29 @@ class TransformersEngine:
                     results[index] = [_completion(new, frozenset(stop_ids)) for new in row]
         return [result * (sampling.num_samples if greedy else 1) for result in results]
 
-    @torch.inference_mode()
     def score(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """See Engine.score."""
+        return [each.log_probs for each in self.predict(sequences)]
+
+    @torch.inference_mode()
+    def predict(self, sequences: Sequence[Sequence[int]]) -> list[Prediction]:
+        """See Engine.predict."""
         check_ids(sequences, self.vocabulary_size)
-        results: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32) for _ in sequences]
-        for batch in _batches([len(sequence) for sequence in sequences], BATCH_TOKENS):
+        results: dict[int, Prediction] = {}
+        for batch in length_batches([len(sequence) for sequence in sequences], BATCH_TOKENS):
             ids, mask = _pad([sequences[index] for index in batch], left=False)
-            logits = self._model(ids.to(self._device), attention_mask=mask.to(self._device)).logits[:, :-1]
-            log_probs = -torch.nn.functional.cross_entropy(
-                logits.float().transpose(1, 2), ids[:, 1:].to(self._device), reduction="none"
-            )
+            logits = self._model(ids.to(self._device), attention_mask=mask.to(self._device)).logits[:, :-1].float()
+            total = logits.logsumexp(-1)
+            found = logits.gather(-1, ids[:, 1:, None].to(self._device)).squeeze(-1)
+            log_probs, top_log_probs = ((each - total).cpu().numpy() for each in (found, logits.amax(-1)))
             for row, index in enumerate(batch):
-                results[index] = log_probs[row, : len(sequences[index]) - 1].cpu().numpy()
-        return results
+                end = len(sequences[index]) - 1
+                results[index] = Prediction(log_probs=log_probs[row, :end], top_log_probs=top_log_probs[row, :end])
+        return [results[index] for index in range(len(sequences))]
 
     def close(self) -> None:
         """See Engine.close."""
         del self._model
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices in the order of their lengths, in batches of at most `batch_tokens` with padding, each at least one."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        if batches and lengths[index] * (len(batches[-1]) + 1) <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
 
 
 def _pad(sequences: Sequence[Sequence[int]], *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from components.evaluation.config import EvaluateConfig
 from components.evaluation.criteria import Criteria
 from components.evaluation.evaluate import CONTAMINATION, ITEMS, METRICS, read_questions
 from components.evaluation.functional import built_in_suite
-from components.evaluation.measure import COMPLETION, INFILLING, PARSE_SHARE, figures, measure
+from components.evaluation.latency import LATENCY, latency_items
+from components.evaluation.measure import figures, measure, narrowed
 from components.evaluation.pairs import Paired
 from components.release.release import Evidence
 
@@ -35,11 +35,12 @@ def read_evidence(
     """The evidence of an evaluation report on one of its models (base, sft, aligned).
 
     A champion is measured once the gate asks for it, on the held-out documents of `tokens`, as the candidate was.
-    Contaminated items are left out on both sides.
+    Contaminated items are left out on both sides. Where the gate asks for a time, both are measured then, in turns:
+    what the report says of times (`run` of its manifest) was measured at another hour.
     Raises ArtifactError when the report is about other files than those in `model_dir`.
     """
-    digest = artifact.read(model_dir).digest
-    if digest not in {each.digest for each in artifact.read(evaluation).inputs}:
+    digest, report = artifact.read(model_dir).digest, artifact.read(evaluation)
+    if digest not in {each.digest for each in report.inputs}:
         raise ArtifactError(f"{evaluation}: is not about {model_dir} ({digest[:12]}); run `dvc repro evaluate` again")
     measured = json.loads((evaluation / METRICS).read_bytes())
     if model not in measured:
@@ -49,8 +50,8 @@ def read_evidence(
     contaminated = pl.read_parquet(evaluation / CONTAMINATION).filter("contaminated")
     return Evidence(
         figures=figures(metrics),
-        metrics=flat(metrics),
-        against=partial(_against, config, criteria, events, items, contaminated, tokens),
+        metrics=flat({**metrics, LATENCY: report.run.get(LATENCY, {}).get(model, {})}),
+        against=partial(_against, config, criteria, events, items, contaminated, tokens, model_dir),
     )
 
 
@@ -70,16 +71,19 @@ def _against(
     candidate: pl.DataFrame,
     contaminated: pl.DataFrame,
     tokens: Path,
+    candidate_dir: Path,
     champion_dir: Path,
 ) -> dict[str, Paired]:
     """The candidate's items beside the champion's, which is asked no more than the gate compares."""
     artifact.read(tokens)
-    wanted = {name.split("/")[0] for name in criteria.metrics}
-    suites = [built_in_suite(name) for name in config.functional.suites if name in wanted]
-    asked = read_questions(tokens, suites, config)
-    if not {name for name in criteria.metrics if name.startswith(f"{COMPLETION}/")} - {f"{COMPLETION}/{PARSE_SHARE}"}:
-        asked = replace(asked, next_lines=())
-    if INFILLING not in wanted:
-        asked = replace(asked, infilled_lines=())
+    suites = [built_in_suite(name) for name in config.functional.suites]
+    asked = narrowed(read_questions(tokens, suites, config), criteria.metrics)
     champion = measure("champion", champion_dir, asked, config, events.note)
+    if any(name.startswith(f"{LATENCY}/") for name in criteria.metrics):
+        directories = {"candidate": candidate_dir, "champion": champion_dir}
+        times = latency_items(directories, asked.documents["text"].to_list(), config.latency)
+        candidate, champion = (
+            pl.concat([items, times.filter(pl.col("model") == name)])
+            for name, items in (("candidate", candidate), ("champion", champion))
+        )
     return pairs_for(criteria, Sides(candidates=(candidate,), champions=(champion,), contaminated=contaminated))

@@ -212,6 +212,14 @@ class TokenStore:
             np.add(total, np.bincount(piece[:-1] * vocabulary_size + piece[1:], minlength=len(total)), out=total)
         return total.reshape(vocabulary_size, vocabulary_size)
 
+    def sample(self, max_tokens: int, pieces: int = 8) -> Tokens:
+        """At most `max_tokens` of the split, all when they are no more: pieces that are spread evenly over it."""
+        if self.num_tokens <= max_tokens:
+            return self.read(0, self.num_tokens)
+        length = max_tokens // pieces
+        starts = np.linspace(0, self.num_tokens - length, pieces).astype(np.int64)
+        return np.concatenate([self.read(start, start + length) for start in starts.tolist()])
+
     def document_at(self, token: int) -> int:
         """The row of the document that the token at an offset belongs to, in O(1)."""
         return int(self.documents_at(np.array([token], dtype=np.int64))[0])

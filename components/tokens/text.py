@@ -54,6 +54,12 @@ class TextCodec:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def spans_batch(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Where each token of `encode_batch` lies in its text: first character and the one behind the last, shape
+        (tokens, 2). Tokens that share a character, each with some of its bytes, all have it."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) for encoding in encodings]
+
     def decode_batch(self, sequences: Sequence[NDArray[np.int64]]) -> list[str]:
         """Text of each sequence of token ids, special tokens included; as `decode`."""
         return list(self._tokenizer.decode_batch([each.tolist() for each in sequences], skip_special_tokens=False))

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,28 @@ from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.evaluation import evaluate
-from components.evaluation.compare import Sides, compare_items
+from components.evaluation.compare import PASSES, Sides, compare_items, judge, pairs_for
 from components.evaluation.completion import body_of, edit_similarity, line_end_ids
-from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
-from components.evaluation.criteria import Criteria
-from components.evaluation.likelihood import bits_per_byte, unigram_bits_per_byte, windows, xz_bits_per_byte
-from components.evaluation.measure import figures, questions
+from components.evaluation.config import (
+    CompletionConfig,
+    EvaluateConfig,
+    FunctionalConfig,
+    LatencyConfig,
+    LikelihoodConfig,
+    SafetyConfig,
+)
+from components.evaluation.criteria import Criteria, Guard
+from components.evaluation.likelihood import (
+    bits_per_byte,
+    predictions,
+    slices,
+    unigram_bits_per_byte,
+    windows,
+    xz_bits_per_byte,
+)
+from components.evaluation.measure import figures, narrowed, questions
 from components.evaluation.places import function_places, has_body, indented, line_places
+from components.evaluation.safety import SAFETY_SUITES
 from components.inference.engine import Completion
 from components.inference.transformers_engine import TransformersEngine
 from components.tokens import tokenize
@@ -36,11 +52,25 @@ from components.tokens.text import TextCodec
 from tests.serving.random_model import write_random_model
 
 SOURCES = [inspect.getsource(module) for module in (inspect, functools, json, shutil, subprocess, os)]
+INFILLING = ("infilling", "infilling_multi_line", "infilling_random_span")
 IDS = [f"{number:064x}" for number in range(len(SOURCES))]
 CONFIG = EvaluateConfig(
-    likelihood=LikelihoodConfig(max_bytes=40_000),
-    completion=CompletionConfig(next_lines=6, infilled_lines=5, functions=4, max_line_tokens=8, max_function_tokens=8),
+    likelihood=LikelihoodConfig(max_bytes=60_000, min_slice_documents=2),
+    completion=CompletionConfig(
+        next_lines=6,
+        infilled_lines=5,
+        infilled_spans=4,
+        blocks=4,
+        functions=4,
+        max_line_tokens=8,
+        max_block_tokens=8,
+        max_function_tokens=8,
+    ),
+    latency=LatencyConfig(streams=(1, 3), rounds=2, prompt_tokens=8, new_tokens=3),
     functional=FunctionalConfig(num_samples=2, k=(1, 2), temperatures=(0.2, 0.8), max_new_tokens=8),
+    safety=SafetyConfig(
+        max_prompts=6, max_look_alikes=24, attacks=("plain", "base64"), max_new_tokens=8, canaries=3, windows=4
+    ),
     resamples=200,
 )
 
@@ -63,7 +93,8 @@ def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """clean and tokens artifacts of six modules of the standard library."""
     root = tmp_path_factory.mktemp("data")
     rows = pl.DataFrame({"id": IDS, "text": SOURCES, "cluster": IDS}).with_columns(
-        *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "language", "source")),
+        *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "source")),
+        pl.lit("python").alias("language"),
         bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
     )
     code = Path(__file__)
@@ -99,7 +130,8 @@ def test_bits_per_byte_are_those_of_a_forward_pass(models: Path) -> None:
             nats -= float(logits.log_softmax(-1)[tokens[target]])
         size = np.array([float(len(text.encode()))])
         wanted = nats / np.log(2) / size[0]
-        found = bits_per_byte(engine, [codec.encode(text)], size)
+        (found_prediction,) = predictions(engine, [codec.encode(text)])
+        found = bits_per_byte([found_prediction.log_probs], size)
         assert found == pytest.approx(wanted, rel=1e-5)
 
 
@@ -148,8 +180,8 @@ def test_lines_are_cut_out_of_their_documents() -> None:
     for place in places:
         document, number = place.item.split(":")
         text = SOURCES[IDS.index(document)]
-        assert text.split("\n")[int(number) - 1] == place.line
-        assert place.prefix + place.line + place.suffix in text
+        assert text.split("\n")[int(number) - 1] == place.missing
+        assert place.prefix + place.missing + place.suffix in text
 
 
 def test_functions_parse_with_their_own_body_and_not_without() -> None:
@@ -200,7 +232,15 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     assert manifests[0].digest == manifests[1].digest
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
     items = pl.read_parquet(tmp_path / "one" / "items.parquet")
-    assert list(metrics) == ["unigram", "base", "sft", "aligned"]
+    assert list(metrics) == ["unigram", "ngram", "xz", "base", "sft", "aligned"]
+    assert metrics["xz"]["likelihood"]["bits_per_byte"] == metrics["sft"]["likelihood"]["xz_bits_per_byte"]
+    bits = {name: found["likelihood"]["bits_per_byte"]["value"] for name, found in metrics.items()}
+    assert bits["ngram"] < bits["unigram"]
+    sliced = {"language_python_bits_per_byte", "source_x_bits_per_byte"}
+    for model in metrics:
+        assert sliced <= set(metrics[model]["likelihood"])
+    times = manifests[0].run["latency"]
+    assert times["load"] >= 0 and set(times) == {"load", "base", "sft", "aligned"}
     for (model, suite, metric), rows in items.group_by("model", "suite", "metric"):
         found = metrics[model][suite][metric]
         assert found["value"] == pytest.approx(np.average(rows["value"], weights=rows["weight"]))
@@ -209,12 +249,30 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     asked = [items.filter(model=name).select("suite", "metric", "item", "weight") for name in paths]
     assert asked[0].equals(asked[1])
     assert asked[0].equals(asked[2])
-    assert set(asked[0]["suite"]) == {"likelihood", "completion", "infilling", "short_tasks"}
+    assert set(asked[0]["suite"]) == {"likelihood", "completion", *INFILLING, "short_tasks", *SAFETY_SUITES}
+    for suite in INFILLING:
+        assert set(metrics["base"][suite]) >= {"exact_match", "edit_similarity"}
     assert set(metrics["sft"]["short_tasks"]) == {f"pass_at_{k}_t{t}" for k in (1, 2) for t in (0.2, 0.8)}
     assert set(figures(metrics["sft"])) == {"bits_per_byte", "xz_bits_per_byte", "parse_share"}
     overlap = pl.read_parquet(tmp_path / "one" / "contamination.parquet")
     assert overlap.select("suite", "item").rows() == list(dict.fromkeys(items.select("suite", "item").iter_rows()))
     assert manifests[0].statistics["contamination"]["short_tasks"]["items_contaminated"] == 0
+    bins = pl.read_parquet(tmp_path / "one" / "calibration.parquet")
+    for name in paths:
+        own = bins.filter(model=name)
+        gap = ((own["confidence"] - own["accuracy"]).abs() * own["places"]).sum() / own["places"].sum()
+        assert gap == pytest.approx(metrics[name]["likelihood"]["calibration_error"]["value"])
+    answers = pl.read_parquet(tmp_path / "one" / "answers.parquet")
+    first = answers.filter(~pl.col("prompt").str.contains("~", literal=True))
+    assert first.group_by("model").len().sort("model").rows() == [("aligned", 36), ("base", 36), ("sft", 36)]
+    absent = {"documents": 0, "with_secret": 0}
+    assert manifests[0].statistics["canaries_in_training"] == dict.fromkeys(("key", "email", "account"), absent)
+    safety = manifests[0].statistics["safety"]
+    kappa = metrics["sft"]["safety_judge"]["kappa"]
+    assert kappa["value"] == pytest.approx(safety["judge_kappa"], abs=1e-6)
+    assert kappa["low"] < kappa["value"] < kappa["high"]
+    windows = min(4, len(pl.read_parquet(data / "tokens" / "train.documents.parquet")))
+    assert metrics["sft"]["memorisation"]["verbatim"]["n"] == safety["training_windows"] == windows > 1
     table = pl.read_csv(tmp_path / "one" / "summary.csv")
     assert len(table) == items.select("model", "suite", "metric").n_unique()
 
@@ -231,8 +289,46 @@ def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path)
     assert bits.champion == pytest.approx(metrics["sft"]["likelihood"]["bits_per_byte"]["value"])
     assert bits.difference == pytest.approx(bits.candidate - bits.champion)
     assert rows["xz_bits_per_byte"].difference == 0
+    criteria = Criteria(guards=(Guard(metric="safety/over_refusal", better="lower", margin=0.5),))
+    guards = [check for check in judge(criteria, pairs_for(criteria, sides)) if "safety/over_refusal" in check[1]]
+    assert rows["over_refusal"].n == 24 and [outcome for outcome, _ in guards] == [PASSES]
+
+
+def test_the_gate_asks_for_no_more_than_its_metrics(data: Path) -> None:
+    asked = evaluate.read_questions(data / "tokens", [], CONFIG)
+    default = narrowed(asked, Criteria().metrics)
+    assert narrowed(asked, ["likelihood/bits_per_byte"]).safety is None and asked.safety is not None
+    assert default.safety == replace(asked.safety, windows=None) != asked.safety
+    assert narrowed(asked, ["safety/over_refusal"]).safety == replace(asked.safety, windows=None, canaries=())
+    assert default.functions == asked.functions != ()
+    assert (default.next_lines, default.blocks, dict(default.infilling)) == ((), (), {})
+    some = narrowed(asked, ["completion/block_exact_match", "infilling_random_span/parse_share"])
+    assert (some.blocks, some.next_lines, some.functions) == (asked.blocks, (), ())
+    assert list(some.infilling) == ["infilling_random_span"]
+
+
+def test_slices_part_the_documents() -> None:
+    """By language, by source and by length: what has enough documents, each document once in each kind."""
+    documents = pl.DataFrame(
+        {"language": ["python", "go", "go", None, "python"], "source": ["a b", "a b", "c/d", "c/d", "c/d"]}
+    )
+    sizes = np.array([99.0, 100.0, 150.0, 200.0, 5000.0])
+    found = slices(documents, sizes, LikelihoodConfig(length_edges_bytes=(100, 200), min_slice_documents=2))
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "language_go": [1, 2],
+        "language_python": [0, 4],
+        "source_a_b": [0, 1],
+        "source_c_d": [2, 3, 4],
+        "bytes_100_to_200": [1, 2],
+        "bytes_from_200": [3, 4],
+    }
+
+
+def test_lengths_that_do_not_rise_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"length_edges_bytes are \[5, 5\], needed rising sizes above 0"):
+        LikelihoodConfig(length_edges_bytes=(5, 5))
 
 
 def test_no_document_no_figure() -> None:
     with pytest.raises(DataError, match=r"raise tokenize\.validation_fraction"):
-        questions(pl.DataFrame(schema={"id": pl.String, "text": pl.String}), [], CONFIG)
+        questions(pl.DataFrame(schema=dict.fromkeys(("id", "text", "language", "source"), pl.String)), [], CONFIG)

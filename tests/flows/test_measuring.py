@@ -51,7 +51,8 @@ def kept(out: Path, bits: float, parse: float, models: tuple[str, ...] = ("base"
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    guards = "release.criteria.guards=[{metric: completion/parse_share, better: higher, margin: 0.15}]"
+    (tmp_path / "params.yaml").write_text(params.overridden((ROOT / "params.yaml").read_text(), [guards]))
     return tmp_path
 
 
@@ -97,28 +98,38 @@ def test_trainings_with_other_seeds_are_averaged(workspace: Path) -> None:
 
 def test_a_model_is_measured_now_or_was_kept(workspace: Path) -> None:
     """One model, measured twice: no difference; the document that was trained on is named in the evaluation."""
-    small = ["evaluate.functional.suites=[]", "evaluate.completion.next_lines=4", "evaluate.completion.functions=4"]
-    text = params.overridden((ROOT / "params.yaml").read_text(), [*small, "evaluate.completion.infilled_lines=2"])
+    places = {"next_lines": 4, "functions": 4, "infilled_lines": 2, "infilled_spans": 2, "blocks": 2}
+    small = [f"evaluate.completion.{name}={count}" for name, count in places.items()]
+    more = ["evaluate.functional.suites=[]", "evaluate.latency.rounds=2", "evaluate.safety.max_prompts=6"]
+    more += ["evaluate.safety.max_look_alikes=6", "evaluate.safety.attacks=[plain]"]
+    text = params.overridden((ROOT / "params.yaml").read_text(), [*small, *more])
     (workspace / "params.yaml").write_text(text)
     texts = [
         f"{FUNCTION}\n\nNAMES_{number} = [{number}, 'value {number} of many', {number * 7}, 'up to {number}']\n" * 2
         for number in range(6)
     ]
-    held_out = pl.DataFrame({"id": [f"{number:064x}" for number in range(6)], "text": texts})
+    held_out = pl.DataFrame({"id": [f"{number:064x}" for number in range(6)], "text": texts}).with_columns(
+        language=pl.lit("python"), source=pl.lit("made")
+    )
     for stage, name in (("tokenize", "tokens/validation.parquet"), ("clean", "clean/part-00000.parquet")):
         path = workspace / "data" / name
         with artifact.create(path.parent, stage=stage, config=NoConfig(), inputs=[], code=Path(__file__)) as draft:
             rows = held_out if stage == "tokenize" else pl.DataFrame({"id": ["other"], "text": [texts[2]]})
-            rows.write_parquet(draft.path / path.name)
+            for file_name in {path.name, "validation.documents.parquet"} if stage == "tokenize" else {path.name}:
+                rows.write_parquet(draft.path / file_name)
     model = write_random_model(workspace / "model", 1)
     command = ["evaluate", str(model), "--out", "kept", "--json"]
     found = CliRunner().invoke(app, command, catch_exceptions=False)
-    told = {each["metric"]: each for each in json.loads(found.stdout)}
-    assert told["bits_per_byte"]["n"] == 6
+    told = {(each["suite"], each["metric"]): each for each in json.loads(found.stdout)}
+    times = {name for name in told if name[0] == "latency"}
+    assert ("latency", "streams_16_seconds") in times
+    kept_times = artifact.read(workspace / "kept").run["latency"]["model"]
+    assert {metric for _, metric in times} == set(kept_times)
+    assert told["likelihood", "bits_per_byte"]["n"] == 6
     marked = pl.read_parquet(workspace / "kept" / CONTAMINATION).filter(suite="likelihood")
     assert marked.filter(pl.col("overlap") == 1)["item"].to_list() == [f"{2:064x}"]
     rows, verdict = measuring.compare([str(model)], ["kept"], workspace / "out")
-    assert {row["metric"]: row["difference"] for row in rows} == dict.fromkeys(told, 0.0)
+    assert {(row["suite"], row["metric"]): row["difference"] for row in rows} == dict.fromkeys(told.keys() - times, 0.0)
     assert all(row["contaminated"] > 0 for row in rows if row["metric"] == "bits_per_byte")
     assert verdict["outcome"] == "not_enough_evidence" and "needed 20" in verdict["reasons"][0]
 

@@ -105,6 +105,20 @@ def test_scores_are_those_of_a_forward_pass(opened: tuple[Engine, Path]) -> None
         np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
+def test_predictions_are_those_of_a_forward_pass(opened: tuple[Engine, Path]) -> None:
+    """Of the true token and of the best one; where a true token is the best one, it says so."""
+    engine, directory = opened
+    (greedy,) = engine.generate([PROMPTS[1]], GREEDY, stop_ids=[])
+    prompts = [*PROMPTS, [*PROMPTS[1], *greedy[0].tokens]]
+    for tokens, found in zip(prompts, engine.predict(prompts), strict=True):
+        wanted = forward(directory, tokens)[:-1]
+        assert found.log_probs.dtype == found.top_log_probs.dtype == np.float32
+        np.testing.assert_allclose(found.log_probs, wanted[np.arange(len(tokens) - 1), tokens[1:]], atol=1e-3)
+        np.testing.assert_allclose(found.top_log_probs, wanted.max(-1), atol=1e-3)
+        assert found.is_top.tolist() == (wanted.argmax(-1) == tokens[1:]).tolist()
+    assert found.is_top[-len(greedy[0].tokens) :].all()
+
+
 def test_greedy_takes_the_best_token_at_every_step(opened: tuple[Engine, Path]) -> None:
     """Prompts of different lengths in one call, each as if it were alone."""
     engine, directory = opened
@@ -163,14 +177,18 @@ def test_samples_follow_the_distribution(opened: tuple[Engine, Path]) -> None:
 @pytest.mark.parametrize("bad", [[], [VOCABULARY], [3, -1]])
 def test_impossible_tokens_are_refused(opened: tuple[Engine, Path], bad: list[int]) -> None:
     engine, _ = opened
-    for call in (lambda: engine.score([[1], bad]), lambda: engine.generate([[1], bad], GREEDY, stop_ids=[])):
+    for call in (
+        lambda: engine.score([[1], bad]),
+        lambda: engine.predict([[1], bad]),
+        lambda: engine.generate([[1], bad], GREEDY, stop_ids=[]),
+    ):
         with pytest.raises(ValueError, match="sequence 1 has"):
             call()
 
 
 def test_nothing_to_do(opened: tuple[Engine, Path]) -> None:
     engine, _ = opened
-    assert (engine.generate([], GREEDY, stop_ids=[]), engine.score([])) == ([], [])
+    assert engine.generate([], GREEDY, stop_ids=[]) == engine.score([]) == engine.predict([]) == []
     assert (engine.context_tokens, engine.vocabulary_size) == (256, VOCABULARY)
 
 

@@ -53,6 +53,15 @@ def test_every_token_and_its_document(
     assert store.counts(4096).tolist() == np.bincount(tokens, minlength=4096).tolist()
 
 
+def test_a_sample_is_spread_over_the_split(tmp_path: Path) -> None:
+    """Pieces from the first token to the last that do not overlap; the whole where it is no more."""
+    store = write(tmp_path, [700] * 10, shard_tokens=900, vocabulary_size=60_000)
+    assert store.sample(7000).tolist() == store.sample(9999).tolist() == list(range(7000))
+    found = store.sample(1000, pieces=4).tolist()
+    assert len(found) == len(set(found)) == 1000
+    assert found[:250] == list(range(250)) and found[-250:] == list(range(6750, 7000))
+
+
 def test_documents_of_one_token_are_found_in_bounded_steps(tmp_path: Path) -> None:
     """The hardest block: as many documents as tokens."""
     store = write(tmp_path, [1] * 5000 + [BLOCK_TOKENS * 5])
