@@ -135,8 +135,8 @@ def run(
         draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
     for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
-    for kind, found in planted.items():
-        events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in found.items()})
+    for kind, arrived in planted.items():
+        events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in arrived.items()})
     assert draft.manifest is not None
     return draft.manifest
 
