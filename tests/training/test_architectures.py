@@ -223,8 +223,8 @@ def test_an_architecture_learns_and_is_read_again(
 ) -> None:
     run, kind = trained(architecture), TABLE[architecture][0]
     assert shape(architecture).kind == kind
-    # Decoders begin as bigram models, which say most of what there is to know here.
-    assert run.losses[-1] < run.losses[0] - (0.05 if kind == "decoder" else 0.2)
+    # Decoders begin as bigram models that copy, which say most of what there is to know here.
+    assert run.losses[-1] < run.losses[0] - (0.03 if kind == "decoder" else 0.2)
     assert kind != "decoder" or run.losses[0] < 1.5
     if kind == "decoder":
         assert 0 < run.figures["validation_bits_per_byte"] < 8  # type: ignore[operator]
