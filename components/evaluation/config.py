@@ -16,7 +16,6 @@ class LikelihoodConfig(StepConfig):
     max_bytes: int = Field(
         400_000, ge=1, description="held-out documents are drawn by the seed until they hold these bytes of text"
     )
-
     length_edges_bytes: tuple[int, ...] = Field(
         (2048, 8192, 32_768), min_length=1, description="bits per byte are also given for documents between these sizes"
     )
