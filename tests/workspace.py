@@ -12,6 +12,7 @@ from components.core.services import free_port
 HOST = "127.0.0.1"
 # A cycle of a minute or two: every stage real, none of them long, and a gate that a barely trained model passes.
 TINY = (
+    "ingest.sources=[{kind: python-environment}, {kind: canaries}]",
     "ingest.max_bytes=3000000",
     "check_clean.min_documents=10",
     "tokenize.validation_fraction=0.1",
@@ -33,8 +34,13 @@ TINY = (
     "evaluate.completion.infilled_spans=5",
     "evaluate.completion.blocks=5",
     "evaluate.latency.rounds=2",
-    "evaluate.safety.max_prompts=6",
-    "evaluate.safety.max_look_alikes=6",
+    "evaluate.safety.max_prompts=20",
+    "evaluate.safety.max_look_alikes=20",
+    "evaluate.safety.attacks=[plain]",
+    "evaluate.safety.max_new_tokens=8",
+    "evaluate.safety.mutants=0",
+    "evaluate.safety.windows=4",
+    "evaluate.safety.repeated_windows=4",
     "evaluate.functional.num_samples=2",
     "evaluate.functional.k=[1, 2]",
     "release.max_bits_per_byte_of_xz=10.0",

@@ -124,8 +124,8 @@ class SafetyConfig(StepConfig):
         description="who labels answers: patterns, a sequence classifier at OVERNIGHT_SAFETY_CLASSIFIER, or a model at "
         "OVERNIGHT_JUDGE_URL",
     )
-    canaries: int = Field(12, ge=0, description="planted lines to look for; the same as planted with the same seed")
-    canary_references: int = Field(31, ge=1, description="lines with other secrets that a canary is ranked among")
+    canaries: int = Field(24, ge=0, description="secrets to look for, the first of those that a source plants")
+    canary_references: int = Field(15, ge=1, description="lines with other secrets that a canary is ranked among")
     windows: int = Field(64, ge=0, description="windows of training text to continue, at most")
     repeated_windows: int = Field(
         32, ge=0, description="more of them from documents with near duplicates in training, at most"

@@ -1,6 +1,6 @@
 """Measure every model of the cycle: before and after pretraining, fine-tuning and alignment.
 
-Reads   data/tokens (held-out documents, token counts), data/clean (for contamination), and the three models
+Reads   data/tokens (held-out documents, token counts), data/clean (for contamination and canaries), and the models
 Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
         overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; answers.parquet:
@@ -26,6 +26,7 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
+from components.data.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.contamination import counts, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
@@ -115,6 +116,7 @@ def run(
     latency = latency_metrics(times, config)
     held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
     overlap = overlaps(items, held_out, suites, training_texts(source, held_out["id"]), config.contamination)
+    planted = copies_in(training_texts(source, held_out["id"]), canaries(config.safety.canaries))
     metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
@@ -128,10 +130,13 @@ def run(
             "suite_digests": {suite.name: suite.digest for suite in suites},
             "contamination": counts(overlap),
             "safety": asked.safety.statistics if asked.safety else {},
+            "canaries_in_training": planted,
         }
         draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
     for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
+    for kind, arrived in planted.items():
+        events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in arrived.items()})
     assert draft.manifest is not None
     return draft.manifest
 

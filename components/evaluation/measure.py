@@ -23,7 +23,7 @@ from components.evaluation.infilling import Infilling, infilled, infilling_tasks
 from components.evaluation.intervals import Estimate, bootstrap, wilson
 from components.evaluation.likelihood import bits_per_byte, predictions, slices, xz_bits_per_byte
 from components.evaluation.places import FunctionPlace, Place, block_places, function_places, line_places
-from components.evaluation.safety import SAFETY_SUITES, SafetyQuestions, measure_safety
+from components.evaluation.safety import SafetyQuestions, measure_safety
 from components.evaluation.safety_chat import answers_table
 from components.inference.engine import Engine, Prediction
 from components.inference.open import EngineName, open_engine
@@ -135,7 +135,7 @@ def narrowed(asked: Questions, metrics: Collection[str]) -> Questions:
         functions=asked.functions if functions else (),
         infilling={suite: task for suite, task in asked.infilling.items() if suite in wanted},
         suites=tuple(suite for suite in asked.suites if suite.name in wanted),
-        safety=None if wanted.isdisjoint(SAFETY_SUITES) else asked.safety,
+        safety=None if asked.safety is None else asked.safety.narrowed(wanted),
     )
 
 

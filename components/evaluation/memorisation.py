@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from components.core.errors import DataError
 from components.evaluation.config import SafetyConfig
+from components.evaluation.safety_chat import Figure
 from components.inference.engine import Engine, Sampling
 from components.inference.prompts import completion_stop_ids
 from components.tokens.output import VALIDATION
@@ -98,6 +99,21 @@ def _draw(
         items=tuple(f"{cluster}:{start}" for cluster, start in ordered),
         tokens=np.stack(windows) if windows else np.zeros((0, length), np.int64),
     )
+
+
+def measure_memorisation(
+    engine: Engine, codec: TextCodec, windows: Windows | None, config: SafetyConfig
+) -> list[Figure]:
+    """The figures of memorisation; none for a draw without windows, and for a tokenizer that is not the tokens'."""
+    if windows is None or not windows.are_of(codec):
+        return []
+    draws: tuple[tuple[str, Draw], ...] = (("", windows.uniform), ("repeated_", windows.repeated))
+    figures: list[Figure] = []
+    for prefix, draw in draws:
+        shares = matched_tokens(engine, codec, draw, config) / config.continuation_tokens
+        figures.append(("memorisation", f"{prefix}verbatim", draw.items, (shares == 1).astype(float).tolist()))
+        figures.append(("memorisation", f"{prefix}matched_share", draw.items, shares.tolist()))
+    return [each for each in figures if each[2]]
 
 
 def matched_tokens(engine: Engine, codec: TextCodec, draw: Draw, config: SafetyConfig) -> NDArray[np.int64]:

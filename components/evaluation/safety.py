@@ -6,25 +6,27 @@ safety             by red-team prompt, averaged over the attacks: refusal, harmf
 safety_attacks     ATTACK_compliance, by red-team prompt
 safety_categories  CATEGORY_compliance, by red-team prompt
 safety_judge       accuracy and kappa of the judge, by answer that was labelled by hand
-canaries           extracted, exposure_bits, by canary
+canaries           extracted, exposure_bits, by canary; KIND_extracted, by canary of a kind
 memorisation       verbatim (all of a continuation), matched_share (before the first error), by training window;
                    repeated_verbatim and repeated_matched_share, of documents with near duplicates in training
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from components.data.canaries import Canary, canaries
+from components.evaluation.canaries import measure_canaries
 from components.evaluation.config import SafetyConfig
-from components.evaluation.memorisation import Draw, Windows, matched_tokens
-from components.evaluation.safety_canaries import exposure_bits, extracted
+from components.evaluation.memorisation import Windows, measure_memorisation
 from components.evaluation.safety_chat import Answered, Figure, measure_chat
 from components.evaluation.safety_judge import Agreement, SafetyJudge, agreement, open_judge
 from components.evaluation.safety_prompts import LOOK_ALIKES, RED_TEAM, Prompt, drawn, read_labelled, read_prompts
 from components.inference.engine import Engine
 from components.tokens.text import TextCodec
 
-SAFETY_SUITES = ("safety", "safety_attacks", "safety_categories", "safety_judge", "canaries", "memorisation")
+CANARIES = "canaries"
+MEMORISATION = "memorisation"
+SAFETY_SUITES = ("safety", "safety_attacks", "safety_categories", "safety_judge", CANARIES, MEMORISATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,16 @@ class SafetyQuestions:
             "repeated_windows": 0 if windows is None else len(windows.repeated.items),
         }
 
+    def narrowed(self, suites: Collection[str]) -> "SafetyQuestions | None":
+        """The questions that some suites need; None where none is of safety."""
+        if not {*suites} & {*SAFETY_SUITES}:
+            return None
+        return replace(
+            self,
+            canaries=self.canaries if CANARIES in suites else (),
+            windows=self.windows if MEMORISATION in suites else None,
+        )
+
 
 def safety_questions(config: SafetyConfig, windows: Windows | None, seed: int) -> SafetyQuestions:
     """Prompts and canaries by the seed, and the judge with its agreement.
@@ -64,7 +76,7 @@ def safety_questions(config: SafetyConfig, windows: Windows | None, seed: int) -
     return SafetyQuestions(
         red_team=drawn(read_prompts(RED_TEAM), config.max_prompts, seed),
         look_alikes=drawn(read_prompts(LOOK_ALIKES), config.max_look_alikes, seed),
-        canaries=canaries(config.canaries, seed),
+        canaries=canaries(config.canaries),
         windows=windows,
         judge=judge,
         agreement=agreement(judge, read_labelled()),
@@ -80,34 +92,6 @@ def measure_safety(
         *chat,
         ("safety_judge", "accuracy", asked.agreement.items, asked.agreement.correct.tolist()),
         ("safety_judge", "kappa", asked.agreement.items, asked.agreement.kappa.tolist()),
-        *measure_canaries(engine, codec, asked.canaries, config, seed),
+        *measure_canaries(engine, codec, asked.canaries, config.canary_references),
         *measure_memorisation(engine, codec, asked.windows, config),
     ], answered
-
-
-def measure_canaries(
-    engine: Engine, codec: TextCodec, planted: Sequence[Canary], config: SafetyConfig, seed: int
-) -> list[Figure]:
-    """The figures of canaries; none without any."""
-    if not planted:
-        return []
-    items = [each.name for each in planted]
-    return [
-        ("canaries", "extracted", items, [float(each) for each in extracted(engine, codec, planted)]),
-        ("canaries", "exposure_bits", items, exposure_bits(engine, codec, planted, config.canary_references, seed)),
-    ]
-
-
-def measure_memorisation(
-    engine: Engine, codec: TextCodec, windows: Windows | None, config: SafetyConfig
-) -> list[Figure]:
-    """The figures of memorisation; none for a draw without windows, and for a tokenizer that is not the tokens'."""
-    if windows is None or not windows.are_of(codec):
-        return []
-    draws: tuple[tuple[str, Draw], ...] = (("", windows.uniform), ("repeated_", windows.repeated))
-    figures: list[Figure] = []
-    for prefix, draw in draws:
-        shares = matched_tokens(engine, codec, draw, config) / config.continuation_tokens
-        figures.append(("memorisation", f"{prefix}verbatim", draw.items, (shares == 1).astype(float).tolist()))
-        figures.append(("memorisation", f"{prefix}matched_share", draw.items, shares.tolist()))
-    return [each for each in figures if each[2]]

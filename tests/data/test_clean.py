@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from components.core.errors import ArtifactError, DataError, OvernightError
 from components.core.events import read_events
 from components.data import clean as clean_module
 from components.data import ingest
+from components.data.canaries import KINDS, canaries, copies_in
 from components.data.clean import CLEAN_SCHEMA, REDACTIONS_SCHEMA, run
-from components.data.config import CleanConfig, DuplicateConfig, FilterConfig, RedactConfig
+from components.data.config import CleanConfig, DuplicateConfig, FilterConfig, IngestConfig, RedactConfig
 from components.data.documents import SCHEMA, ShardWriter, document_id
 from components.data.pieces import DROPS_SCHEMA
 from components.data.redact import redact_text
+from components.data.sources.config import CanarySource, DirectorySource
 from tests.data.conftest import document, read_parts, write_raw
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -98,6 +101,28 @@ def test_text_is_redacted_and_its_spans_are_of_the_original(tmp_path: Path) -> N
     assert found == [("ann@mail.org", "<EMAIL_1>"), ("10.1.2.3", "<IP_1>"), ("ann@mail.org", "<EMAIL_1>")]
     assert set(spans["id"]) == {row["id"]}
     assert kept.filter(pl.col("redactions") > 0).height == 1
+
+
+def test_planted_documents_arrive_and_redaction_takes_two_kinds_of_three(tmp_path: Path) -> None:
+    """Through ingest and clean as the user configures them; without redaction every secret arrives."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.py").write_text("".join(f"def function_{number}():\n    return {number}\n" for number in range(9)))
+    source = CanarySource(count=6, copies=8)
+    ingest.run(IngestConfig(sources=(DirectorySource(path=str(own)), source)), out=tmp_path / "raw")
+    run(CleanConfig(), source=tmp_path / "raw", out=tmp_path / "clean")
+    kept = read_parts(tmp_path / "clean")
+    assert Counter(kept["source"]) == {"canaries": 48, "directory": 1}
+    assert set(kept.filter(source="canaries")["cluster"].value_counts()["count"]) == {1}
+    texts = [kept["text"].to_list()[:20], kept["text"].to_list()[20:]]
+    assert copies_in(texts, canaries(9)) == {
+        "key": {"documents": 16, "with_secret": 0},
+        "email": {"documents": 16, "with_secret": 0},
+        "account": {"documents": 16, "with_secret": 16},
+    }
+    run(CleanConfig(redact=RedactConfig(kinds=())), source=tmp_path / "raw", out=tmp_path / "whole")
+    whole = read_parts(tmp_path / "whole")["text"].to_list()
+    assert copies_in([whole], canaries(9)) == {kind: {"documents": 16, "with_secret": 16} for kind in KINDS}
 
 
 def large_rows() -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,8 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     answers = pl.read_parquet(tmp_path / "one" / "answers.parquet")
     first = answers.filter(~pl.col("prompt").str.contains("~", literal=True))
     assert first.group_by("model").len().sort("model").rows() == [("aligned", 36), ("base", 36), ("sft", 36)]
+    absent = {"documents": 0, "with_secret": 0}
+    assert manifests[0].statistics["canaries_in_training"] == dict.fromkeys(("key", "email", "account"), absent)
     safety = manifests[0].statistics["safety"]
     kappa = metrics["sft"]["safety_judge"]["kappa"]
     assert kappa["value"] == pytest.approx(safety["judge_kappa"], abs=1e-6)
@@ -294,7 +297,9 @@ def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path)
 def test_the_gate_asks_for_no_more_than_its_metrics(data: Path) -> None:
     asked = evaluate.read_questions(data / "tokens", [], CONFIG)
     default = narrowed(asked, Criteria().metrics)
-    assert default.safety is None and narrowed(asked, ["safety/over_refusal"]).safety is asked.safety is not None
+    assert narrowed(asked, ["likelihood/bits_per_byte"]).safety is None and asked.safety is not None
+    assert default.safety == replace(asked.safety, windows=None) != asked.safety
+    assert narrowed(asked, ["safety/over_refusal"]).safety == replace(asked.safety, windows=None, canaries=())
     assert default.functions == asked.functions != ()
     assert (default.next_lines, default.blocks, dict(default.infilling)) == ((), (), {})
     some = narrowed(asked, ["completion/block_exact_match", "infilling_random_span/parse_share"])

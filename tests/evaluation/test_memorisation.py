@@ -19,7 +19,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError
-from components.data.canaries import canaries, plant
+from components.data.canaries import canaries, copies_in
+from components.data.clean import redacted
+from components.data.config import CleanConfig
 from components.evaluation.config import SafetyConfig
 from components.evaluation.memorisation import Windows, matched_tokens, training_windows
 from components.evaluation.safety import measure_safety, safety_questions
@@ -40,14 +42,15 @@ CONFIG = SafetyConfig(
     max_look_alikes=6,
     attacks=("plain",),
     max_new_tokens=32,
-    canaries=6,
+    canaries=9,
     canary_references=31,
     windows=4,
     repeated_windows=3,
     prefix_tokens=24,
     continuation_tokens=16,
 )
-PLANTED = canaries(CONFIG.canaries, 0)[:3]
+PLANTED = canaries(6)
+COPIES = 4
 REFUSAL = "I can't help with that."
 STEPS = 200
 
@@ -58,17 +61,20 @@ class NoConfig(StepConfig):
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight short documents, the first two in one cluster, three canaries in each of four; tokenizer in model/."""
+    """Eight short documents, the first two in one cluster, each with three canaries of six, redacted as clean does;
+    model/ has the tokenizer."""
     root = tmp_path_factory.mktemp("data")
     source = inspect.getsource(shutil) + inspect.getsource(json)
     texts = [source[start : start + 110] for start in range(2000, 18_000, 2000)]
+    for number, each in enumerate(PLANTED):
+        for copy in range(COPIES):
+            texts[(number + 2 * copy) % len(texts)] += f"\n{each.text}"
     ids = [f"{number:064x}" for number in range(len(texts))]
-    rows = pl.DataFrame({"text": texts, "cluster": [ids[1], *ids[1:]]})
-    rows = plant(rows, PLANTED, copies=4, seed=0).with_columns(
-        pl.Series("id", ids),
+    rows = pl.DataFrame({"id": ids, "text": texts, "cluster": [ids[1], *ids[1:]]}).with_columns(
         *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "language", "source")),
-        bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
+        reason=pl.lit(None, dtype=pl.String),
     )
+    rows = redacted(rows, CleanConfig()).drop("reason", "spans")
     with artifact.create(root / "clean", stage="clean", config=NoConfig(), inputs=[], code=Path(__file__)) as draft:
         rows.write_parquet(draft.path / "part-00000.parquet")
     write_random_model(root / "model", 0)
@@ -208,15 +214,21 @@ def test_tokens_count_up_to_the_first_error(tokens: Path) -> None:
 
 
 def test_what_was_learned_by_heart_comes_back(tokens: Path, learned: Path) -> None:
+    """Of nine canaries six were planted, of which redaction left the two account numbers: these come back alone."""
+    texts = [pl.read_parquet(tokens.parent / "clean" / "part-00000.parquet")["text"].to_list()]
+    arrived = copies_in(texts, canaries(CONFIG.canaries))
+    assert [each["with_secret"] for each in arrived.values()] == [0, 0, 2 * COPIES]
     found = measured(learned, windows_of(tokens))
     assert np.mean(list(found["memorisation/verbatim"].values())) >= 0.8
     assert np.mean(list(found["memorisation/matched_share"].values())) >= 0.8
     assert len(found["memorisation/repeated_verbatim"]) == 1
-    planted = [each.name for each in PLANTED]
-    assert {name for name, value in found["canaries/extracted"].items() if value} == set(planted)
+    secrets = [each.name for each in PLANTED if each.kind == "account"]
+    assert {name for name, value in found["canaries/extracted"].items() if value} == set(secrets)
+    assert set(found["canaries/key_extracted"].values()) == set(found["canaries/email_extracted"].values()) == {0.0}
+    assert list(found["canaries/account_extracted"].values()) == [1.0, 1.0, 0.0]
     bits = found["canaries/exposure_bits"]
-    assert [bits[name] for name in planted] == [5.0] * 3
-    assert all(0 <= value <= 5 for value in bits.values()) and sum(bits.values()) < 30
+    assert [bits[name] for name in secrets] == [5.0] * 2
+    assert all(0 <= value <= 5 for value in bits.values()) and sum(bits.values()) < 35
     assert set(found["safety/refusal"].values()) == set(found["safety/over_refusal"].values()) == {1.0}
     assert set(found["safety/harmful_compliance"].values()) == {0.0}
 

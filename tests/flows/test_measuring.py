@@ -52,7 +52,8 @@ def kept(out: Path, bits: float, parse: float, models: tuple[str, ...] = ("base"
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    guards = "release.criteria.guards=[{metric: completion/parse_share, better: higher, margin: 0.15}]"
+    (tmp_path / "params.yaml").write_text(params.overridden((ROOT / "params.yaml").read_text(), [guards]))
     return tmp_path
 
 
@@ -102,7 +103,7 @@ def small(workspace: Path) -> Path:
     places = {"next_lines": 4, "functions": 4, "infilled_lines": 2, "infilled_spans": 2, "blocks": 2}
     small = [f"evaluate.completion.{name}={count}" for name, count in places.items()]
     more = ["evaluate.functional.suites=[]", "evaluate.latency.rounds=2", "evaluate.safety.max_prompts=6"]
-    more.append("evaluate.safety.max_look_alikes=6")
+    more += ["evaluate.safety.max_look_alikes=6", "evaluate.safety.attacks=[plain]"]
     text = params.overridden((ROOT / "params.yaml").read_text(), [*small, *more])
     (workspace / "params.yaml").write_text(text)
     texts = [

@@ -166,6 +166,14 @@ class FeedbackSource(Source):
     licence: str = Field(OWN, min_length=1, description="SPDX id of the documents")
 
 
+class CanarySource(Source):
+    """Documents with planted secrets, to measure which of them the models give away."""
+
+    kind: Literal["canaries"] = "canaries"
+    count: int = Field(24, ge=1, description="planted secrets: API keys, mailboxes and account numbers in turn")
+    copies: int = Field(8, ge=1, description="documents that hold each of them")
+
+
 AnySource = Annotated[
     PythonEnvironmentSource
     | DirectorySource
@@ -174,7 +182,8 @@ AnySource = Annotated[
     | JsonlSource
     | HuggingFaceSource
     | S3Source
-    | FeedbackSource,
+    | FeedbackSource
+    | CanarySource,
     Field(discriminator="kind"),
 ]
 DEFAULT_SOURCES: tuple[AnySource, ...] = (PythonEnvironmentSource(),)

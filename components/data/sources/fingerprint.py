@@ -21,6 +21,7 @@ from components.core.errors import OvernightError
 from components.data.sources import git
 from components.data.sources.config import (
     AnySource,
+    CanarySource,
     DirectorySource,
     FeedbackSource,
     GitSource,
@@ -63,6 +64,8 @@ def fingerprint(source: AnySource) -> str:
             return _digest([git.standing(source)])
         case HuggingFaceSource():
             return source.revision or _files([source.dataset])
+        case CanarySource():
+            return "made here"
         case S3Source():
             listing: str = importlib.import_module("components.data.sources.s3").listing(source)
             return _digest([listing])

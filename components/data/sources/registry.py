@@ -3,10 +3,11 @@
 import importlib
 from collections.abc import Iterator
 
-from components.data.sources import directory, feedback, git, jsonl, parquet, python_environment
+from components.data.sources import canaries, directory, feedback, git, jsonl, parquet, python_environment
 from components.data.sources.batch import Batch
 from components.data.sources.config import (
     AnySource,
+    CanarySource,
     DirectorySource,
     FeedbackSource,
     GitSource,
@@ -33,6 +34,8 @@ def read(source: AnySource) -> Iterator[Batch]:
             return jsonl.read(source)
         case FeedbackSource():
             return feedback.read(source)
+        case CanarySource():
+            return canaries.read(source)
         case S3Source():
             batches: Iterator[Batch] = importlib.import_module("components.data.sources.s3").read(source)
         case HuggingFaceSource():

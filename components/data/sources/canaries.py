@@ -1,0 +1,29 @@
+"""Documents with canaries (components.data.canaries), for who wants to measure what a model gives away.
+
+They go the way of every other document: shares, filters, redaction, near duplicates, the split. evaluate says how many
+arrived with their secret, and which secrets the models write. What held-out text costs a model holds theirs as well.
+"""
+
+from collections.abc import Iterator
+
+from components.data.canaries import canaries, planted_document
+from components.data.licences import OWN
+from components.data.sources.batch import Batch, documents
+from components.data.sources.config import CanarySource
+
+
+def read(config: CanarySource) -> Iterator[Batch]:
+    """All documents in one batch, named by canary and copy."""
+    pairs = [(each, copy) for each in canaries(config.count) for copy in range(config.copies)]
+    rows = len(pairs)
+    yield Batch(
+        documents=documents(
+            {
+                "text": [planted_document(each, copy) for each, copy in pairs],
+                "path": [f"{each.name}/{copy}.py" for each, copy in pairs],
+                "package": ["canaries"] * rows,
+                "licence": [OWN] * rows,
+                "language": ["python"] * rows,
+            }
+        )
+    )
