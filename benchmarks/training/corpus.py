@@ -20,9 +20,9 @@ BATCH_SAMPLES = 8
 HELD_OUT_BYTES = 600_000
 
 
-def prepare(folder: Path) -> None:
-    """Write clean/, tokenizer/, tokens/ and compressed.json below a folder."""
-    given.prepare(folder)
+def prepare(folder: Path, corpus_bytes: int = given.CORPUS_BYTES) -> None:
+    """Write clean/, tokenizer/ and tokens/ below a folder."""
+    given.prepare(folder, corpus_bytes)
     (folder / "tokens").mkdir()
     write_all(TokenizeConfig(), folder / "clean", folder / "tokenizer", folder / "tokens", Events("tokenize"))
 

@@ -12,11 +12,11 @@ CORPUS_BYTES = 48_000_000
 SAMPLE_BYTES = 8_000_000
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, corpus_bytes: int = CORPUS_BYTES) -> None:
     """Write clean/, tokenizer/ and held_out.json."""
-    frame = documents(CORPUS_BYTES, {".py": "python"})
+    frame = documents(corpus_bytes, {".py": "python"})
     write_clean(frame, folder / "clean")
-    chosen = frame.filter(sample(frame, SAMPLE_BYTES, seed=0))
+    chosen = frame.filter(sample(frame, min(SAMPLE_BYTES, corpus_bytes), seed=0))
     (folder / "tokenizer").mkdir()
     write(learn(chosen["text"].to_list(), VocabularyConfig().vocabulary_size), folder / "tokenizer")
     config = TokenizeConfig()
