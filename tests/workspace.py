@@ -12,7 +12,7 @@ from components.core.services import free_port
 HOST = "127.0.0.1"
 # A cycle of a minute or two: every stage real, none of them long, and a gate that a barely trained model passes.
 TINY = (
-    "ingest.sources=[{kind: python-environment}, {kind: canaries}]",
+    "ingest.sources=[{kind: python-environment}, {kind: canaries, copies: 3}]",
     "ingest.max_bytes=3000000",
     "check_clean.min_documents=10",
     "tokenize.validation_fraction=0.1",

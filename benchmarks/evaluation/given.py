@@ -19,7 +19,7 @@ from components.training.plan import shape_for
 from components.training.trainer import Recipe, Trainer, World
 
 CORPUS_BYTES = 6_000_000
-STEPS = 120
+STEPS = 80
 END_OF_TEXT_ID = 0
 VOCABULARY_SIZE = 4096
 

@@ -114,12 +114,13 @@ def planted_document(canary: Canary, copy: int) -> str:
 
 
 def _function(generator: np.random.Generator) -> str:
+    """With a comment, not a docstring: functions with one become instructions, and places to be measured at."""
     verb, other = generator.choice(_VERBS, 2, replace=False)
     first, second, third = generator.choice(_NOUNS, 3, replace=False)
     number, more = generator.integers(2, 1000, 2)
     return (
         f"def {verb}_{first}_{second}({first}, {second}={number}):\n"
-        f'    """{verb.capitalize()} each {first} of a {second}, and {other} the {third}."""\n'
+        f"    # {verb.capitalize()} each {first} of a {second}, and {other} the {third}.\n"
         f"    {third} = {first}.{other}({second})\n"
         f"    return {third} + {more}\n"
     )

@@ -25,7 +25,7 @@ from components.training import bigrams, checkpoint, continued
 from components.training.accelerators import AcceleratorError
 from components.training.batch import Batch
 from components.training.checkpoint_writer import UnwrittenCheckpointError
-from components.training.cores import pinned
+from components.training.cores import has_machine, pinned
 from components.training.engine import Outcome, train
 from components.training.figures import Report
 from components.training.held_out import Validation, nats_per_label
@@ -166,7 +166,7 @@ def train_worker(
     with (
         _held(work) if world.rank == 0 else nullcontext(),
         Prefetched(samples, samples.basis) as batches,
-        pinned(work.threads if world.size == 1 and world.device == "cpu" else 1),
+        pinned(work.threads if has_machine(world.size, world.device) else 1),
     ):
         outcome = train(
             trainer,

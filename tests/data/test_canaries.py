@@ -32,7 +32,7 @@ def test_a_corpus_without_planted_documents_has_none() -> None:
 
 def test_documents_of_a_canary_hold_it_once_and_their_path_names_it() -> None:
     batch = next(canary_source.read(CanarySource(count=3, copies=2))).documents
-    assert batch["text"].n_unique() == 6
+    assert batch["text"].n_unique() == 6 and not batch["text"].str.contains('"""', literal=True).any()
     for canary in canaries(3):
         mine = batch.filter(pl.col("path").str.starts_with(f"{canary.name}/"))
         assert mine["text"].str.count_matches(canary.text, literal=True).to_list() == [1, 1]

@@ -30,7 +30,10 @@ def agree(folder: Path, ours: dict[str, Any], peer: dict[str, Any]) -> dict[str,
     """Raises ValueError unless the completions are the same, but for as few as ties may explain."""
     pairs = list(zip(ours["completions"], peer["completions"], strict=True))
     equal = sum(mine == theirs for mine, theirs in pairs)
-    if equal < EQUAL_SHARE * len(pairs) or any(len(mine) != NEW_TOKENS for mine, _ in pairs):
+    whole = sum(len(mine) == NEW_TOKENS for mine, _ in pairs)
+    if whole < len(pairs):
+        raise ValueError(f"{whole} of {len(pairs)} completions have {NEW_TOKENS} new tokens, needed all")
+    if equal < EQUAL_SHARE * len(pairs):
         raise ValueError(f"{equal} of {len(pairs)} completions are equal, needed {EQUAL_SHARE:.0%}")
     told = {"equal": equal, "of": len(pairs), "engine": ours["engine"], "threads": [ours["threads"], peer["threads"]]}
     distinct = len({tuple(mine) for mine, _ in pairs})
