@@ -17,10 +17,13 @@ from components.core import cluster, services
 from components.core.config import Settings, environment
 from components.core.errors import OvernightError
 from components.core.events import Events, read_events
+from components.training import cores, hardware
 from flows.graph import Stage, output_manifest
 
 Status = Literal["ran", "cached", "failed"]
 SAMPLE_SECONDS = 5.0
+# Stages that train in their own process, on all cores; pretrain's workers and plan's probe see to their threads.
+TRAINING = ("sft", "align")
 # DVC's word for a signal: -9 from a shell that made way for the command, 128 + 9 from one that waited for it.
 _KILLED = re.compile(r"exited with (-\d+|1(2[89]|[3-5]\d|6[0-4]))\b")
 
@@ -70,7 +73,7 @@ def run(stage: Stage, settings: Settings, *, timeout_seconds: float, watch: Call
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_variables(settings),
+            env=_variables(stage.name, settings),
         )
     try:
         peak = _wait(process, events, settings, started + timeout_seconds, watch)
@@ -97,7 +100,7 @@ def _result(stage: Stage, status: Status, seconds: float, work_seconds: float, p
     )
 
 
-def _variables(settings: Settings) -> dict[str, str]:
+def _variables(stage: str, settings: Settings) -> dict[str, str]:
     """The stage's environment: this interpreter first on the path, the cycle's id and start, its Ray."""
     variables = environment()
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"
@@ -109,9 +112,9 @@ def _variables(settings: Settings) -> dict[str, str]:
     if settings.stage_ends_at:
         variables["OVERNIGHT_STAGE_ENDS_AT"] = repr(settings.stage_ends_at)
     variables.pop("PYTHONDONTWRITEBYTECODE", None)  # it would double the time of every import
-    # Threads that spin while they wait lose a factor of ten beside any other busy process (docs/log.md).
-    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return variables
+    if stage in TRAINING:
+        return cores.waiting(1, "cuda" if hardware.gpus() else "cpu") | variables
+    return cores.SLEEPING | variables
 
 
 def _wait(

@@ -32,6 +32,7 @@ PLAIN_TORCH = (
     "figures",
     "float8",
     "forward",
+    "induction",
     "liger",
     "loss",
     "memory",

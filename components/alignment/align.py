@@ -192,7 +192,8 @@ def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: P
             pass_on(sft, draft.path)
             draft.statistics.update(aligned=False, reason=reason, steps=0)
         else:
-            draft.statistics.update(_align(config, sft, learn, held, clock, events, draft))
+            with tuning.own_cores():
+                draft.statistics.update(_align(config, sft, learn, held, clock, events, draft))
     assert draft.manifest is not None
     return draft.manifest
 

@@ -116,21 +116,18 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
     verdict = contract.require(pairs, where=source)
     events.note(f"{len(rows)} pairs to learn from, {len(heldout)} held out")
     model = tuning.load_model(base)
-    measuring = time.monotonic()
-    before = tuning.mean_loss(model, heldout, config.batch_size)
-    measuring = time.monotonic() - measuring
-    events.metric("heldout_loss", before, 0)
-    schedule = tuning.plan_steps(
-        config,
-        len(rows),
-        clock=clock,
-        reserve_seconds=1.2 * measuring + SAVE_SECONDS,
-    )
-    training = time.monotonic()
-    reporter = fine_tune(model, rows, config, base, schedule, events)
-    training = time.monotonic() - training
-    steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
-    after = tuning.mean_loss(model, heldout, config.batch_size)
+    with tuning.own_cores():
+        measuring = time.monotonic()
+        before = tuning.mean_loss(model, heldout, config.batch_size)
+        measuring = time.monotonic() - measuring
+        events.metric("heldout_loss", before, 0)
+        reserve_seconds = 1.2 * measuring + SAVE_SECONDS
+        schedule = tuning.plan_steps(config, len(rows), clock=clock, reserve_seconds=reserve_seconds)
+        training = time.monotonic()
+        reporter = fine_tune(model, rows, config, base, schedule, events)
+        training = time.monotonic() - training
+        steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
+        after = tuning.mean_loss(model, heldout, config.batch_size)
     events.metric("heldout_loss", after, steps)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         tuning.save_model(model, base, draft.path)

@@ -38,6 +38,7 @@ from components.alignment.config import AlignConfig, SftConfig
 from components.core.events import Events
 from components.inference.ctranslate2_model import read_model_config
 from components.tokens.special import SpecialTokens
+from components.training.cores import has_machine, pinned
 
 REPORT_EVERY_STEPS = 5
 # The clock is read after the first few steps, then once in this share of the time, and moves the end by as much.
@@ -185,6 +186,13 @@ def plan_steps(config: SftConfig | AlignConfig, num_rows: int, *, clock: Clock, 
         reserve_seconds=reserve_seconds,
         decisions=[] if by_clock else list(config.decisions),
     )
+
+
+@contextmanager
+def own_cores() -> Iterator[None]:
+    """Within, this process trains alone on its machine: each compute thread on a core of its own, but for GPUs."""
+    with pinned(torch.get_num_threads() if has_machine(1, "cuda" if torch.cuda.is_available() else "cpu") else 1):
+        yield
 
 
 @contextmanager

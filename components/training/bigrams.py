@@ -28,12 +28,15 @@ EPSILON = 1e-8
 
 
 @torch.no_grad()
-def fit(embedding: Tensor, output: Tensor, pairs: NDArray[np.int64], *, steps: int, dtype: torch.dtype) -> float:
+def fit(
+    embedding: Tensor, output: Tensor, pairs: NDArray[np.int64], *, steps: int, dtype: torch.dtype, kept: int = 0
+) -> float:
     """Set both embeddings, shape (V, D), to those of a bigram model; nats per token of the model before the last step.
 
     pairs   shape (W, W), W <= V: how often column follows row; tokens of W and above keep their start
     steps   updates by Adam on all pairs, at a constant rate and in the last half along a line to nothing
     dtype   of the products; their sums and the updates are in float32
+    kept    first features of the input embedding that stay as they are, but for the norm of their row
     """
     device, tokens = embedding.device, len(pairs)
     counts = torch.from_numpy(pairs.astype(np.float32)).to(device)
@@ -52,6 +55,8 @@ def fit(embedding: Tensor, output: Tensor, pairs: NDArray[np.int64], *, steps: i
     nats = torch.zeros((), device=device)
     for step in range(steps):
         nats = _gradients(inputs, outputs, wanted, weight, dtype)
+        assert inputs.grad is not None
+        inputs.grad[:, :kept] = 0.0
         for group, peak in zip(adam.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, 2 * (steps - step) / steps)
         adam.step()

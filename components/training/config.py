@@ -130,6 +130,11 @@ class PretrainConfig(StepConfig):
         description="a new decoder's embeddings begin as a bigram model of the corpus, fitted by so many updates; 0: "
         "at random, as with tied embeddings or more than 8,192 tokens",
     )
+    induction_head: bool = Field(
+        True,
+        description="beside the bigram start: two heads of a new decoder begin as an induction head, which copies from "
+        "the context",
+    )
     rates: RatesConfig = Field(default_factory=RatesConfig, description="learning rates of a model that begins anew")
     update: UpdateConfig = Field(default_factory=UpdateConfig, description="rule, schedule, z-loss, average of weights")
     warmup_steps: int = Field(20, ge=0)

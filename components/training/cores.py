@@ -10,6 +10,9 @@ they keep their speed. Tokens/s of 4 x 128, two cores of a virtual machine, medi
     beside 30 ms of work in 130     12,000 to 12,800    1,000 to 13,400     16,600 to 20,600
     beside a process always busy    4,700 to 10,400     5,100 to 8,200      8,700 to 9,300
 
+Where one core is crowded and another is not, sleeping threads gather on the free one and pinned ones wait for each
+other: beside ten busy processes on one of two cores they had 0.20 to 0.37 of the sleeping ones' speed (three pairs).
+
 Not covered: several workers on one node, which do not know of each other's cores and keep the kernel's choice.
 """
 
@@ -21,12 +24,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # Threads that wait for the next parallel region sleep, unless each has a core of its own (`pinned`): then they spin for
-# some 0.3 ms first, longer than what lies between two regions of a step. To be set before OpenMP is loaded.
+# some 0.3 ms first, longer than what lies between two regions of a step.
 SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
 SPINNING = SLEEPING | {"GOMP_SPINCOUNT": "100000"}
 LIBRARIES = ("libgomp", "libiomp5", "libomp")
 MAPS = Path("/proc/self/maps")
 ALL_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
+
+
+def has_machine(workers: int, device: str) -> bool:
+    """Whether a process computes on all cores of its machine: the only worker, and on no GPU."""
+    return workers == 1 and device == "cpu"
+
+
+def waiting(workers: int, device: str) -> dict[str, str]:
+    """How the threads of such a process wait: of its environment before OpenMP, which comes with torch, is loaded."""
+    return SPINNING if has_machine(workers, device) else SLEEPING
 
 
 @contextmanager

@@ -14,18 +14,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers.generation.configuration_utils import GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from components.core.artifact import write_file
 from components.tokens.special import SpecialTokens
 from components.tokens.store import TokenStore
-from components.training import bigrams, checkpoint, continued
+from components.training import bigrams, checkpoint, continued, induction
 from components.training.accelerators import AcceleratorError
 from components.training.batch import Batch
 from components.training.checkpoint_writer import UnwrittenCheckpointError
-from components.training.cores import pinned
+from components.training.cores import has_machine, pinned
 from components.training.engine import Outcome, train
 from components.training.figures import Report
 from components.training.held_out import Validation, nats_per_label
@@ -67,7 +69,8 @@ def model_of(work: Work, special: SpecialTokens) -> PreTrainedModel:
 
 
 def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, note: Callable[[str], None]) -> None:
-    """Set the embeddings of a new decoder to those of a bigram model of the corpus, the same on every worker.
+    """Set the embeddings of a new decoder to those of a bigram model of the corpus, and write an induction head beside
+    it where the configuration says so; the same on every worker.
 
     Each attempt does it anew: a run whose checkpoints are all lost begins as the first one did.
     """
@@ -75,17 +78,32 @@ def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, note:
     new = work.plan.initial is None and shape.kind == "decoder" and not shape.tied
     if not (steps and new and shape.vocabulary_size <= bigrams.MAXIMUM_VOCABULARY):
         return
-    embedding, output = model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data
     if world.rank == 0:
         started = time.monotonic()
         pairs = TokenStore(work.tokens, "train").pairs(shape.vocabulary_size)
-        nats = bigrams.fit(embedding, output, pairs, steps=steps, dtype=DTYPES[work.plan.precision])
-        note(f"began as a bigram model of {nats:.3f} nats per token in {time.monotonic() - started:.1f} s")
+        nats, copies = _begin(work, model, pairs)
+        also = ", with an induction head" if copies else ""
+        note(f"began as a bigram model of {nats:.3f} nats per token{also} in {time.monotonic() - started:.1f} s")
     if world.size > 1:
-        for each in (embedding, output):
-            shared = each.to(world.device)
+        for parameter in model.parameters():
+            shared = parameter.data.to(world.device)
             torch.distributed.broadcast(shared, src=0)
-            each.copy_(shared)
+            parameter.data.copy_(shared)
+
+
+def _begin(work: Work, model: PreTrainedModel, pairs: NDArray[np.int64]) -> tuple[float, bool]:
+    """Nats per token of the bigram model, and whether an induction head was written."""
+    shape = work.plan.shape
+    embedding, output = model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data
+    features = induction.features_of(shape) if work.config.induction_head else 0
+    if features:
+        induction.reserve(embedding, features)
+    kept = features + 1 if features else 0
+    dtype = DTYPES[work.plan.precision]
+    nats = bigrams.fit(embedding, output, pairs, steps=work.config.bigram_steps, dtype=dtype, kept=kept)
+    if features:
+        induction.write(model, shape, torch.from_numpy(pairs.sum(1)).float(), work.config.seed)
+    return nats, features > 0
 
 
 def recipe_of(work: Work) -> Recipe:
@@ -166,7 +184,7 @@ def train_worker(
     with (
         _held(work) if world.rank == 0 else nullcontext(),
         Prefetched(samples, samples.basis) as batches,
-        pinned(work.threads if world.size == 1 and world.device == "cpu" else 1),
+        pinned(work.threads if has_machine(world.size, world.device) else 1),
     ):
         outcome = train(
             trainer,

@@ -32,8 +32,8 @@ from components.core import cluster
 from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError
 from components.core.events import Events
+from components.training import cores
 from components.training.config import Plan
-from components.training.cores import SLEEPING, SPINNING
 from components.training.groups.faults import FaultsConfig
 from components.training.work import Work
 
@@ -228,7 +228,7 @@ def _trainer(work: Work, settings: Settings) -> RayTrainer:
                 max_failures=faults.max_failures, controller_failure_limit=faults.max_failures
             ),
             callbacks=[Tell(settings.model_copy(update={"state": settings.state.resolve()}), faults.max_failures)],
-            worker_runtime_env={"env_vars": SPINNING if plan.num_workers == 1 and plan.device == "cpu" else SLEEPING},
+            worker_runtime_env={"env_vars": cores.waiting(plan.num_workers, plan.device)},
         ),
     )
 

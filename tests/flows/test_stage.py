@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from components.core.config import read_settings
+from components.training import cores, hardware
 from flows import stage
 from flows.graph import read_graph
 
@@ -28,3 +30,20 @@ def test_a_killed_stage_may_be_tried_again_whatever_shell_ran_it(
     failure = stage._failure(read_graph()[0], None, code, log, 1.0, 600.0)
     assert failure.transient is transient
     assert ("was killed" in str(failure)) is transient
+
+
+def test_only_stages_that_train_have_threads_that_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in cores.SPINNING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no GPU's command there
+    settings = read_settings({})
+    for name in [each.name for each in read_graph()]:
+        expected = cores.SPINNING if name in ("sft", "align") else cores.SLEEPING
+        found = stage._variables(name, settings)
+        assert {key: found[key] for key in cores.SPINNING if key in found} == expected, name
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA H100, 81559\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert hardware.gpus()
+    assert "GOMP_SPINCOUNT" not in stage._variables("sft", settings)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert stage._variables("ingest", settings)["GOMP_SPINCOUNT"] == "7"

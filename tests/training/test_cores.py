@@ -78,3 +78,10 @@ def test_nothing_is_pinned_without_a_core_for_each(threads: int) -> None:
     with cores.pinned(threads) as own:
         assert not own
         assert os.sched_getaffinity(0) == cores.ALL_CORES
+
+
+@pytest.mark.parametrize(("workers", "device", "spins"), [(1, "cpu", True), (2, "cpu", False), (1, "cuda", False)])
+def test_only_a_lone_worker_on_cores_spins(workers: int, device: str, spins: bool) -> None:
+    assert cores.has_machine(workers, device) is spins
+    assert ("GOMP_SPINCOUNT" in cores.waiting(workers, device)) is spins
+    assert cores.waiting(workers, device)["OMP_WAIT_POLICY"] == "PASSIVE"

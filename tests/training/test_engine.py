@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from components.training import checkpoint
 from components.training.engine import train
@@ -114,13 +115,14 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_last_checkpoint
     assert all(bool(each.isfinite().all()) for each in kept.weights().values())
 
 
-def test_without_a_compiler_training_goes_on_in_eager_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nonexistent/g++",))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+def test_without_a_compiler_training_goes_on_in_eager_mode(tmp_path: Path) -> None:
     torch.compiler.reset()
     notes: list[str] = []
     _, eager = run_small(tmp_path / "eager", steps=10 + 1)
-    _, found = run_small(tmp_path / "none", steps=10 + 1, how=recipe(compiled=True), note=notes.append)
+    # torch's own patch: pytest's monkeypatch does not know how these modules keep their values, and leaves the caches
+    # off and no name of a compiler behind, for every test after this one.
+    with inductor.patch({"cpp.cxx": ("/nonexistent/g++",), "force_disable_caches": True}):
+        _, found = run_small(tmp_path / "none", steps=10 + 1, how=recipe(compiled=True), note=notes.append)
     assert "no compilation, training in eager mode" in notes[0]
     assert same(eager, found)
 

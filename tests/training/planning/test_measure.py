@@ -1,0 +1,51 @@
+"""The timed steps run as the worker's will."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from components.training import cores
+
+PROBE = """
+import os, sys
+from components.training.config import PlanConfig
+from components.training.groups.size import Size
+from components.training.plan import shape_for
+from components.training.planning import measure
+assert "torch" not in sys.modules
+config = PlanConfig(probe_seconds=0.1, sequence_length=16)
+places = []
+probe = measure._loaded(config)
+timed = probe._timed_steps
+
+def watched(*arguments):
+    from components.training.cores import team_of
+    places.extend(os.sched_getaffinity(each) for each in team_of(2))
+    return timed(*arguments)
+
+probe._timed_steps = watched
+assert measure.tokens_per_second(config, shape_for(config, Size(layers=1, width=64), 64), "float32", False) > 0
+assert "GOMP_SPINCOUNT" not in os.environ and os.environ["OMP_WAIT_POLICY"] == "PASSIVE", "children wait as before"
+print([sorted(each) for each in places])
+print(sorted(os.sched_getaffinity(0)))
+"""
+
+
+@pytest.mark.skipif(len(cores.ALL_CORES) < 2, reason="one core")
+def test_the_probe_waits_and_is_placed_as_the_worker() -> None:
+    """OpenMP itself says how it waits."""
+    variables = {name: each for name, each in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE],
+        env=variables | {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "GOMP_SPINCOUNT = '100000'" in done.stderr
+    places, after = done.stdout.splitlines()
+    here = sorted(cores.ALL_CORES)
+    assert places == str([here[:1], here[1:2]])
+    assert after == str(here), "the cores come back"
