@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from components.core.events import read_events
 from flows.chart import Chart, Tick
 from flows.page_tables import (
     BITS_PER_BYTE,
@@ -76,11 +77,25 @@ def evaluation(metrics: Mapping[str, Any], times: Mapping[str, Any], directory: 
     )
 
 
+def champion(events: Path) -> dict[str, Any]:
+    """Figures of the champion, as metrics of a model, that a release put into its events; empty without any."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in read_events(events)[0]:
+        if event["kind"] == "metric" and event["name"].startswith("champion/"):
+            _, suite, metric = event["name"].split("/", 2)
+            found.setdefault(suite, {})[metric] = {"value": event["value"]}
+    return {"champion": found} if found else {}
+
+
 def words(metrics: Mapping[str, Any], final: str) -> str:
-    """What the final model needs beside n-grams and xz, and whether its probabilities can be believed."""
+    """What the final model needs beside the champion, n-grams and xz, and whether its probabilities can be believed."""
     own = bits_per_byte(metrics, final)
     assert own is not None
-    against = {"n-grams": bits_per_byte(metrics, "ngram"), "xz -9": xz_bits_per_byte(metrics)}
+    against = {
+        "the champion": bits_per_byte(metrics, "champion"),
+        "n-grams": bits_per_byte(metrics, "ngram"),
+        "xz -9": xz_bits_per_byte(metrics),
+    }
     compared = [
         f"{abs(1 - own / other):.1%} {'less' if own < other else 'more'} than {name}"
         for name, other in against.items()

@@ -28,6 +28,7 @@ from components.evaluation.evaluate import (
 from components.evaluation.functional import built_in_suite, read_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.measure import Questions, summarise
+from components.tokens.text import TextCodec
 from flows.comparison import markdown, svg
 from flows.params import read_params
 
@@ -43,6 +44,7 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
     times stand in its manifest.
     """
     config = read_params().evaluate
+    TextCodec(model_dir)  # a directory without one is told of at once, not after the questions
     ours = (model_dir / artifact.MANIFEST).exists()
     inputs = [artifact.read(TOKENS), *([artifact.read(model_dir)] if ours else [])]
     asked = _asked(suites)

@@ -123,7 +123,7 @@ def render(record: CycleRecord, out: Path, *, outputs: Mapping[str, Path], state
         timeline=timeline(record),
         training=_section(lambda: training(found)),
         corpus=_section(lambda: corpus(found)),
-        evaluation=_section(lambda: evaluation(record, found)),
+        evaluation=_section(lambda: evaluation(record, found, state / "events" / record.cycle_id)),
         lineage=lineage(record, found),
         notes=[("", text) for text in record.notes] + stage_notes(record, state / "events" / record.cycle_id),
         links=[*([] if isinstance(profile, Absent) else [profile]), *links(record, out, found, state)],
@@ -264,10 +264,14 @@ def corpus(found: Artifacts) -> Corpus:
     )
 
 
-def evaluation(record: CycleRecord, found: Artifacts) -> Evaluation:
-    """The evaluation in words, pictures and a table. Raises Missing when the stage has no artifact of this cycle."""
+def evaluation(record: CycleRecord, found: Artifacts, events: Path) -> Evaluation:
+    """The evaluation in words, pictures and a table, with what the release measured of the champion (`events`).
+
+    Raises Missing when the stage has no artifact of this cycle.
+    """
     path, manifest = found.find("evaluate")
-    shown = evaluation_page.evaluation(record.metrics, manifest.run.get("latency", {}), path)
+    metrics = evaluation_page.champion(events / "release.jsonl") | record.metrics
+    shown = evaluation_page.evaluation(metrics, manifest.run.get("latency", {}), path)
     if not shown.rows:
         raise Missing("The evaluation reports no metric.")
     return shown

@@ -40,7 +40,7 @@ def next_lines(engine: Engine, codec: TextCodec, places: Sequence[Place], config
 def next_blocks(engine: Engine, codec: TextCodec, places: Sequence[Place], config: CompletionConfig) -> list[str]:
     """The lines that the model writes after each prefix, up to one that is not deeper than the prefix's last."""
     prompts = [completion_prompt(codec, place.prefix, room(engine, config.max_block_tokens)) for place in places]
-    sampling = Sampling(max_new_tokens=config.max_block_tokens)
+    sampling = Sampling(max_new_tokens=within(engine, config.max_block_tokens))
     completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     return [
         body_of(codec, completion, margin=depth(place.prefix.split("\n")[-2])).rstrip()
@@ -57,7 +57,7 @@ def functions_parse(
     left out.
     """
     prompts = [completion_prompt(codec, place.prefix, room(engine, config.max_function_tokens)) for place in places]
-    sampling = Sampling(max_new_tokens=config.max_function_tokens)
+    sampling = Sampling(max_new_tokens=within(engine, config.max_function_tokens))
     completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     return [
         has_body(place.head + body_of(codec, completion))
@@ -82,10 +82,16 @@ def line_end_ids(codec: TextCodec) -> list[int]:
 
 def written_lines(engine: Engine, codec: TextCodec, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
     """What the model writes after each prompt up to the end of the line, white space at its end left out."""
-    completions = engine.generate(prompts, Sampling(max_new_tokens=max_new_tokens), stop_ids=line_end_ids(codec))
+    sampling = Sampling(max_new_tokens=within(engine, max_new_tokens))
+    completions = engine.generate(prompts, sampling, stop_ids=line_end_ids(codec))
     return [codec.decode(completion.tokens).rstrip() for (completion,) in completions]
 
 
 def room(engine: Engine, new_tokens: int) -> int:
     """Tokens that a prompt may have when so many follow; at least half the context."""
-    return max(engine.context_tokens - new_tokens, engine.context_tokens // 2)
+    return engine.context_tokens - within(engine, new_tokens)
+
+
+def within(engine: Engine, new_tokens: int) -> int:
+    """So many new tokens, at most half the context: a model whose positions are learned has none for more."""
+    return min(new_tokens, engine.context_tokens // 2)

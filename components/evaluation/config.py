@@ -14,9 +14,8 @@ class LikelihoodConfig(StepConfig):
     """Bits per byte of held-out documents, identifiers and calibration from the same pass."""
 
     max_bytes: int = Field(
-        400_000, ge=1, description="held-out documents are drawn by the seed until they hold these bytes of text"
+        128_000, ge=1, description="held-out documents are drawn by the seed until they hold these bytes of text"
     )
-
     length_edges_bytes: tuple[int, ...] = Field(
         (2048, 8192, 32_768), min_length=1, description="bits per byte are also given for documents between these sizes"
     )
@@ -26,7 +25,7 @@ class LikelihoodConfig(StepConfig):
     calibration_bins: int = Field(15, ge=2, description="of the expected calibration error, of equal numbers of tokens")
     ngram_order: int = Field(5, ge=2, le=8, description="tokens of the longest n-grams of the model that counts")
     ngram_max_tokens: int = Field(
-        2**24, ge=1000, description="training tokens that it counts at most, in pieces spread over all; 60 bytes each"
+        2**22, ge=1000, description="training tokens that it counts at most, in pieces spread over all; 60 bytes each"
     )
 
     @model_validator(mode="after")
@@ -40,12 +39,12 @@ class LikelihoodConfig(StepConfig):
 class CompletionConfig(StepConfig):
     """What the models write at places in held-out documents, greedily."""
 
-    next_lines: int = Field(150, ge=1, description="lines to continue, at most")
-    infilled_lines: int = Field(100, ge=1, description="lines to fill in between the code before and after, at most")
+    next_lines: int = Field(80, ge=1, description="lines to continue, at most")
+    infilled_lines: int = Field(60, ge=1, description="lines to fill in between the code before and after, at most")
     infilled_spans: int = Field(
-        40, ge=1, description="runs of lines, and as many spans of characters, to fill in like lines, at most"
+        24, ge=1, description="runs of lines, and as many spans of characters, to fill in like lines, at most"
     )
-    blocks: int = Field(40, ge=1, description="blocks of lines that are indented deeper to continue with, at most")
+    blocks: int = Field(24, ge=1, description="blocks of lines that are indented deeper to continue with, at most")
     functions: int = Field(80, ge=1, description="functions to complete from signature and docstring, at most")
     max_line_tokens: int = Field(32, ge=1, description="new tokens of a line")
     max_block_tokens: int = Field(64, ge=1, description="new tokens of a block, or of what is filled in beside lines")
@@ -58,7 +57,7 @@ class LatencyConfig(StepConfig):
     streams: tuple[int, ...] = Field(
         (1, 16), min_length=1, description="requests at once; each has figures of its own, such as streams_16_seconds"
     )
-    rounds: int = Field(24, ge=2, description="measurements of each, of all models in turn")
+    rounds: int = Field(8, ge=2, description="measurements of each, of all models in turn")
     prompt_tokens: int = Field(64, ge=1, description="tokens of each prompt, at most half the context")
     new_tokens: int = Field(8, ge=2, description="new tokens of each request, of every model the same number")
 
@@ -81,7 +80,7 @@ class FunctionalConfig(StepConfig):
         (0.6,), min_length=1, description="of the samples; several have a figure each, such as pass_at_1_t0.2"
     )
     top_p: float = Field(0.95, gt=0, le=1, description="of the samples")
-    max_new_tokens: int = Field(64, ge=1, description="new tokens of a completion")
+    max_new_tokens: int = Field(32, ge=1, description="new tokens of a completion")
     timeout_seconds: float = Field(3.0, gt=0, description="for one program")
     memory_bytes: int = Field(2**28, ge=2**26, description="for one program")
 

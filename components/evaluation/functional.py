@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
+from components.evaluation.completion import room, within
 from components.evaluation.config import FunctionalConfig
 from components.evaluation.formats import Line, format_of, json_lines, mistake
 from components.evaluation.places import indented
@@ -118,15 +119,14 @@ def num_passed(
     for task in suite.tasks:
         if reason := missing(task.language):
             raise DataError(f"suite {suite.name}: {reason}")
-    room = max(engine.context_tokens - config.max_new_tokens, engine.context_tokens // 2)
     sampling = Sampling(
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=within(engine, config.max_new_tokens),
         temperature=temperature,
         top_p=config.top_p,
         num_samples=config.num_samples,
         seed=seed,
     )
-    prompts = [completion_prompt(codec, task.prompt, room) for task in suite.tasks]
+    prompts = [completion_prompt(codec, task.prompt, room(engine, config.max_new_tokens)) for task in suite.tasks]
     completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     solutions = [
         (task, extract(task, codec.decode(sample.tokens)))

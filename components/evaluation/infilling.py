@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from components.data.syntax import syntax
-from components.evaluation.completion import room, written_lines
+from components.evaluation.completion import room, within, written_lines
 from components.evaluation.config import CompletionConfig
 from components.evaluation.places import Place, line_places, multi_line_places, span_places
 from components.inference.engine import Engine, Sampling
@@ -76,7 +76,7 @@ def infilled(
     prompts = [fim_prompt(codec, place.prefix, place.suffix, room(engine, max_new_tokens)) for place in places]
     if single:
         return written_lines(engine, codec, prompts, max_new_tokens)
-    sampling = Sampling(max_new_tokens=max_new_tokens)
+    sampling = Sampling(max_new_tokens=within(engine, max_new_tokens))
     completions = engine.generate(prompts, sampling, stop_ids=completion_stop_ids(codec))
     return [codec.decode(completion.tokens) for (completion,) in completions]
 

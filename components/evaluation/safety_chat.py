@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.evaluation.completion import room, within
 from components.evaluation.config import AttackName, SafetyConfig
 from components.evaluation.safety_attacks import ATTACKS, mutants
 from components.evaluation.safety_judge import Exchange, SafetyJudge
@@ -90,14 +91,14 @@ def answers(
     engine: Engine, codec: TextCodec, chats: Sequence[Sequence[Message]], max_new_tokens: int
 ) -> tuple[list[str], list[bool]]:
     """The greedy answer to each chat, and whether the chat was cut to fit the context."""
-    room = max(engine.context_tokens - max_new_tokens, engine.context_tokens // 2)
+    limit = room(engine, max_new_tokens)
     has_chat = None not in (codec.special.user, codec.special.assistant, codec.special.end)
     prompts = [chat_prompt(codec, each) if has_chat else completion_prompt(codec, _as_text(each)) for each in chats]
     # The first token is a role or <|endoftext|>: without it the rest would be no chat and no document.
-    fitted = [each if len(each) <= room else [each[0], *each[len(each) - room + 1 :]] for each in prompts]
+    fitted = [each if len(each) <= limit else [each[0], *each[len(each) - limit + 1 :]] for each in prompts]
     stops = chat_stop_ids(codec) if has_chat else completion_stop_ids(codec)
-    found = engine.generate(fitted, Sampling(max_new_tokens=max_new_tokens), stop_ids=stops)
-    return [codec.decode(each.tokens) for (each,) in found], [len(each) > room for each in prompts]
+    found = engine.generate(fitted, Sampling(max_new_tokens=within(engine, max_new_tokens)), stop_ids=stops)
+    return [codec.decode(each.tokens) for (each,) in found], [len(each) > limit for each in prompts]
 
 
 def _as_text(chat: Sequence[Message]) -> str:

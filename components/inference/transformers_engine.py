@@ -90,7 +90,11 @@ class TransformersEngine:
         results: dict[int, Prediction] = {}
         for batch in length_batches([len(sequence) for sequence in sequences], BATCH_TOKENS):
             ids, mask = _pad([sequences[index] for index in batch], left=False)
-            logits = self._model(ids.to(self._device), attention_mask=mask.to(self._device)).logits[:, :-1].float()
+            ends = ids.shape[1] - 1
+            # What follows the last token is not asked for, and learned positions may have no place for that token.
+            given = slice(max(1, ends))
+            output = self._model(ids[:, given].to(self._device), attention_mask=mask[:, given].to(self._device))
+            logits = output.logits[:, :ends].float()
             total = logits.logsumexp(-1)
             found = logits.gather(-1, ids[:, 1:, None].to(self._device)).squeeze(-1)
             log_probs, top_log_probs = ((each - total).cpu().numpy() for each in (found, logits.amax(-1)))

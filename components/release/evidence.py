@@ -17,7 +17,7 @@ from components.evaluation.criteria import Criteria
 from components.evaluation.evaluate import CONTAMINATION, ITEMS, METRICS, read_questions
 from components.evaluation.functional import built_in_suite
 from components.evaluation.latency import LATENCY, latency_items
-from components.evaluation.measure import figures, measure, narrowed
+from components.evaluation.measure import figures, measure, narrowed, summarise
 from components.evaluation.pairs import Paired
 from components.release.release import Evidence
 
@@ -79,6 +79,8 @@ def _against(
     suites = [built_in_suite(name) for name in config.functional.suites]
     asked = narrowed(read_questions(tokens, suites, config), criteria.metrics)
     champion = measure("champion", champion_dir, asked, config, events.note)
+    told = flat(summarise(champion, config)["champion"])
+    events.metrics({f"champion/{name}": value for name, value in told.items()})
     if any(name.startswith(f"{LATENCY}/") for name in criteria.metrics):
         directories = {"candidate": candidate_dir, "champion": champion_dir}
         times = latency_items(directories, asked.documents["text"].to_list(), config.latency)

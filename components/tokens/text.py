@@ -24,6 +24,11 @@ class TextCodec:
     def __init__(self, directory: Path) -> None:
         """Read `tokenizer.json`. Raises ArtifactError when it is absent or cannot be read."""
         path = directory / TOKENIZER
+        if not path.is_file():
+            raise ArtifactError(
+                f"{directory}: found no {TOKENIZER}, needed the tokenizer that the model was trained with; "
+                "transformers' tokenizer.save_pretrained writes it there, the stage vocabulary writes ours"
+            )
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every cause

@@ -1,5 +1,6 @@
 """The evaluation on the page: words that are right, marks on one scale, a calibration plot of its bins."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,10 @@ def bins(path: Path) -> Path:
 
 
 def test_words_say_by_how_much() -> None:
-    """aligned needs 1.548, n-grams 3, xz 1.871."""
+    """aligned needs 1.548, the champion 1.561, n-grams 3, xz 1.871."""
     assert evaluation_page.words(sliced(), "aligned") == (
-        "aligned needs 1.548 bits per byte of held-out text, 48.4% less than n-grams, 17.3% less than xz -9. "
+        "aligned needs 1.548 bits per byte of held-out text, 0.8% less than the champion, 48.4% less than n-grams, "
+        "17.3% less than xz -9. "
         "Its probabilities are off by 3.5% (calibration error)."
     )
 
@@ -73,7 +75,21 @@ def test_what_is_drawn_is_no_row_of_the_table(tmp_path: Path) -> None:
 def test_an_older_evaluation_has_words_and_a_table(tmp_path: Path) -> None:
     found = evaluation_page.evaluation(metrics(), {}, tmp_path)
     assert (found.slices, found.calibration) == ([], None)
-    assert found.words == "aligned needs 1.548 bits per byte of held-out text, 17.3% less than xz -9."
+    assert found.words.endswith("text, 0.8% less than the champion, 17.3% less than xz -9.")
+
+
+def test_the_champion_is_what_the_release_measured(tmp_path: Path) -> None:
+    """Its slices stand beside the final model's."""
+    lines = [{"kind": "note", "text": "x"}, {"kind": "metric", "name": "gate/x", "value": 1.0}]
+    for name in ("bits_per_byte", *(f"{name}_bits_per_byte" for name in SLICES)):
+        lines.append({"kind": "metric", "name": f"champion/likelihood/{name}", "value": 2.0})
+    path = tmp_path / "release.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = evaluation_page.champion(path)
+    assert found.keys() == {"champion"} and len(found["champion"]["likelihood"]) == 5
+    (first, *_) = evaluation_page.slices(sliced() | found, "aligned")
+    assert [(mark.name, mark.value) for mark in first.marks][:2] == [("aligned", "1.548"), ("champion", "2.000")]
+    assert evaluation_page.champion(tmp_path / "none.jsonl") == {}
 
 
 def test_the_page_shows_them(tmp_path: Path) -> None:

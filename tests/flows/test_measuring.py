@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from components.core import artifact
 from components.core.config import StepConfig, read_settings
-from components.core.errors import DataError
+from components.core.errors import ArtifactError, DataError
 from components.core.events import Events, read_events
 from components.evaluation.contamination import SCHEMA
 from components.evaluation.evaluate import CONTAMINATION, ITEMS
@@ -21,6 +21,7 @@ from flows import measuring, params
 from flows.cli import app
 from flows.comparison import svg
 from tests.serving.random_model import write_random_model
+from tests.training.foreign import write_checkpoint
 from tests.workspace import ROOT
 
 DOCUMENTS = 60
@@ -96,8 +97,9 @@ def test_trainings_with_other_seeds_are_averaged(workspace: Path) -> None:
     assert verdict["outcome"] == "not_enough_evidence"
 
 
-def test_a_model_is_measured_now_or_was_kept(workspace: Path) -> None:
-    """One model, measured twice: no difference; the document that was trained on is named in the evaluation."""
+@pytest.fixture
+def small(workspace: Path) -> Path:
+    """A workspace with few questions, six held-out documents, and one that was trained on."""
     places = {"next_lines": 4, "functions": 4, "infilled_lines": 2, "infilled_spans": 2, "blocks": 2}
     small = [f"evaluate.completion.{name}={count}" for name, count in places.items()]
     more = ["evaluate.functional.suites=[]", "evaluate.latency.rounds=2", "evaluate.safety.max_prompts=6"]
@@ -117,21 +119,55 @@ def test_a_model_is_measured_now_or_was_kept(workspace: Path) -> None:
             rows = held_out if stage == "tokenize" else pl.DataFrame({"id": ["other"], "text": [texts[2]]})
             for file_name in {path.name, "validation.documents.parquet"} if stage == "tokenize" else {path.name}:
                 rows.write_parquet(draft.path / file_name)
-    model = write_random_model(workspace / "model", 1)
+    return workspace
+
+
+def test_a_model_is_measured_now_or_was_kept(small: Path) -> None:
+    """One model, measured twice: no difference; the document that was trained on is named in the evaluation."""
+    model = write_random_model(small / "model", 1)
     command = ["evaluate", str(model), "--out", "kept", "--json"]
     found = CliRunner().invoke(app, command, catch_exceptions=False)
     told = {(each["suite"], each["metric"]): each for each in json.loads(found.stdout)}
     times = {name for name in told if name[0] == "latency"}
     assert ("latency", "streams_16_seconds") in times
-    kept_times = artifact.read(workspace / "kept").run["latency"]["model"]
+    kept_times = artifact.read(small / "kept").run["latency"]["model"]
     assert {metric for _, metric in times} == set(kept_times)
     assert told["likelihood", "bits_per_byte"]["n"] == 6
-    marked = pl.read_parquet(workspace / "kept" / CONTAMINATION).filter(suite="likelihood")
+    marked = pl.read_parquet(small / "kept" / CONTAMINATION).filter(suite="likelihood")
     assert marked.filter(pl.col("overlap") == 1)["item"].to_list() == [f"{2:064x}"]
-    rows, verdict = measuring.compare([str(model)], ["kept"], workspace / "out")
+    rows, verdict = measuring.compare([str(model)], ["kept"], small / "out")
     assert {(row["suite"], row["metric"]): row["difference"] for row in rows} == dict.fromkeys(told.keys() - times, 0.0)
     assert all(row["contaminated"] > 0 for row in rows if row["metric"] == "bits_per_byte")
     assert verdict["outcome"] == "not_enough_evidence" and "needed 20" in verdict["reasons"][0]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_model_that_is_not_ours_is_measured(small: Path, kind: str) -> None:
+    """With its own tokenizer, ids and engine: every figure that needs no tokens of ours."""
+    model = write_checkpoint(small / kind, kind, steps=2)
+    found = CliRunner().invoke(app, ["evaluate", str(model), "--json"], catch_exceptions=False)
+    assert f"{kind}: no infilling, its tokenizer has no tokens for it" in found.stderr
+    told = {(each["suite"], each["metric"]): each for each in json.loads(found.stdout)}
+    names = ("bits_per_byte", "xz_bits_per_byte", "language_python_bits_per_byte", "source_made_bits_per_byte")
+    likelihood = (*names, "identifier_accuracy", "calibration_error")
+    assert {("likelihood", name) for name in likelihood} <= told.keys()
+    written = ("exact_match", "edit_similarity", "block_exact_match", "block_edit_similarity", "parse_share")
+    assert {("completion", name) for name in written} <= told.keys()
+    times = {f"streams_{n}_{name}" for n in (1, 16) for name in ("first_token_seconds", "seconds", "tokens_per_second")}
+    assert {metric for suite, metric in told if suite == "latency"} == times
+    assert told["likelihood", "bits_per_byte"]["value"] > told["likelihood", "xz_bits_per_byte"]["value"] > 0
+
+
+def test_a_model_without_a_tokenizer_is_told_in_one_line(small: Path) -> None:
+    """Before any question is drawn."""
+    model = write_random_model(small / "model", 1)
+    (model / "tokenizer.json").unlink()
+    (model / "manifest.json").unlink()
+    (small / "data/tokens/validation.parquet").unlink()
+    with pytest.raises(ArtifactError) as error:
+        measuring.evaluate(model, [])
+    assert str(error.value).count("\n") == 0
+    assert f"{model}: found no tokenizer.json, needed the tokenizer that the model was trained with" in str(error.value)
 
 
 def test_what_cannot_be_compared_is_named(workspace: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.config import read_settings
 from components.core.errors import ArtifactError
-from components.core.events import Events
+from components.core.events import Events, read_events
 from components.evaluation.config import CompletionConfig, EvaluateConfig, LatencyConfig, SafetyConfig
 from components.evaluation.contamination import SCHEMA
 from components.evaluation.criteria import Criteria, Guard
@@ -85,6 +86,10 @@ def test_a_model_is_its_own_equal_to_the_last_item(models: dict[int, Path], toke
     evaluate(models[1], tokens, tmp_path / "evaluation")
     evidence = evidence_on(models[1], tmp_path / "evaluation", tokens)
     pairs = evidence.against(models[1])
+    told, _ = read_events(Events.path_of("release", read_settings()))
+    champion = {each["name"]: each["value"] for each in told if each["kind"] == "metric"}
+    assert champion["champion/likelihood/bits_per_byte"] == evidence.figures["bits_per_byte"]
+    assert champion["champion/likelihood/language_python_bits_per_byte"] > 0
     assert set(pairs) == set(Criteria().metrics) - {"canaries/extracted"}  # CONFIG looks for none
     assert all(np.all(each.differences == 0) and len(each.differences) > 4 for each in pairs.values())
 

@@ -47,7 +47,9 @@ class StageReserves(StepConfig):
     sft: TimedReserve = Field(default=TimedReserve(startup=13, work=22, share=0.07, maximum=120))
     preferences: TimedReserve = Field(default=TimedReserve(startup=14, work=14, share=0.05, maximum=75))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
-    evaluate: StageReserve = Field(default=StageReserve(startup=6, work=45))
+    evaluate: StageReserve = Field(
+        default=StageReserve(startup=6, work=50), description="40 s for three models, estimated, and a quarter more"
+    )
     release: StageReserve = Field(
         default=StageReserve(startup=1, work=34),
         description="registration, gate, deployment, the first answer, and the report",
