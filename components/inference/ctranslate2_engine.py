@@ -132,7 +132,7 @@ class CTranslate2Engine:
                 device=self._device,
                 compute_type=self._compute_type,
                 inter_threads=workers,
-                intra_threads=max(1, self._num_threads // workers),
+                intra_threads=max(1, self._num_threads // self._workers),
             )
         except ValueError as error:
             raise ConfigError(f"ctranslate2: {error}; this machine has {_offers()}") from error
