@@ -32,6 +32,7 @@ UNBOUND: dict[str, tuple[str, set[Cause]]] = {
     ),
     "a gigabyte of output": ("import os\nfor _ in range(1024): os.write(1, b'a' * 2**20)", {"output"}),
     "a gigabyte of file": ("open('f', 'wb').truncate(2**30)", {"raised", "killed"}),
+    "patched assertion": ("import os, sys\nsys.excepthook = lambda *_: os._exit(0)\nassert 1 + 1 == 3", {"raised"}),
     "orphan daemon": (
         "import os, time\nif os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  time.sleep(3)\n os._exit(0)\n"
         "time.sleep(0.1)",
@@ -50,7 +51,7 @@ HOSTILE: dict[str, tuple[str, set[Cause]]] = {
     "nonsense before the verdict": ("import os\nos.write(3, b'x')", {"exited"}),
     "kills its parent": ("import os\nos.kill(os.getppid(), 9)\nwhile True: pass", {"raised", "timeout", "killed"}),
     "kills whatever it may": ("import os\nos.kill(-1, 9)\nwhile True: pass", {"raised", "timeout", "killed"}),
-    "patched assertion": ("import builtins\nbuiltins.AssertionError = SystemExit\nassert 1 + 1 == 3", {"raised"}),
+    "other assertion": ("import builtins\nbuiltins.AssertionError = SystemExit\nassert 1 + 1 == 3", {"raised"}),
     "not Python": ("def (", {"raised"}),
     "null byte": ("x = 1\0", {"raised"}),
     "recursion": ("def f(): f()\nf()", {"raised"}),
