@@ -184,6 +184,21 @@ def test_what_cannot_be_compared_is_named(workspace: Path) -> None:
             measuring.compare([names[0]], [names[1]], workspace / "out")
 
 
+def test_what_programs_say_is_shown_as_it_is(workspace: Path) -> None:
+    """Neither markup of the table's printer nor commands of a terminal."""
+    line = {
+        "task_id": "[/a]",
+        "prompt": "def f():\n",
+        "entry_point": "f",
+        "canonical_solution": "    raise ValueError('[b]x[/c] \x1b[31m')\n",
+        "test": "def check(f):\n    f()\n",
+    }
+    (workspace / "s.jsonl").write_text(json.dumps(line))
+    found = CliRunner().invoke(app, ["execute", "s.jsonl"], catch_exceptions=False)
+    assert "0/1 passed" in found.stdout
+    assert re.search(r"\[/a\] +raised: ValueError: \[b\]x\[/c\] \\x1b\[31m", found.stdout)
+
+
 def test_a_plot_shows_each_difference_on_its_own_scale() -> None:
     """A difference at its bound stands at the right end, whatever its unit; zero stands in the middle."""
     row = {"suite": "s", "metric": "<m>", "difference": 2.0, "low": 2.0, "high": 2.0, "contaminated": 0}
