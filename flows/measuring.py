@@ -28,6 +28,7 @@ from components.evaluation.evaluate import (
 from components.evaluation.functional import built_in_suite, read_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.measure import Questions, summarise
+from components.evaluation.pairs import metrics_of
 from components.tokens.text import TextCodec
 from flows.comparison import markdown, svg
 from flows.params import read_params
@@ -75,17 +76,36 @@ def compare(
     criteria = read_params().release.criteria
     found = [[_read_or_measured(each) for each in side] for side in (candidates, champions)]
     contaminated = contaminated_in([marked for side in found for _, marked in side])
-    candidate_items, champion_items = ([items for items, _ in side] for side in found)
+    (candidate_items, champion_items), left_out = in_common([[items for items, _ in side] for side in found])
+    if left_out:
+        _say(f"not measured on every model, left out: {', '.join(left_out)}")
     sides = Sides(candidates=candidate_items, champions=champion_items, contaminated=contaminated)
     rows = [asdict(each) for each in compare_items(sides, criteria)]
     verdict = asdict(combine(judge(criteria, pairs_for(criteria, sides))))
     told = {"candidates": list(candidates), "champions": list(champions), "verdict": verdict, "rows": rows}
+    told |= {"left_out": left_out}
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "comparison.json", (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
     write_file(out / "comparison.md", markdown(told).encode())
     write_file(out / "comparison.svg", svg(rows).encode())
     _record(told, out)
     return rows, verdict
+
+
+def in_common(sides: Sequence[Sequence[pl.DataFrame]]) -> tuple[list[list[pl.DataFrame]], list[str]]:
+    """The items of each model in the metrics that all were measured in, and the other metrics' names.
+
+    A model that is not ours has no tokens for infilling, and no training text of ours to repeat. Where nothing is in
+    common all is kept: comparing says what is missing.
+    """
+    measured = [{*metrics_of(items)} for side in sides for items in side]
+    shared = set.intersection(*measured)
+    names = sorted("/".join(each) for each in set.union(*measured) - shared)
+    if not shared or not names:
+        return [list(side) for side in sides], []
+    wanted = pl.DataFrame(sorted(shared), schema={"suite": pl.String, "metric": pl.String}, orient="row")
+    on = ["suite", "metric"]
+    return [[each.join(wanted, on=on, how="semi", maintain_order="left") for each in side] for side in sides], names
 
 
 def contaminated_in(marked: Sequence[pl.DataFrame | None]) -> pl.DataFrame | None:

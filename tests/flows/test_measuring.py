@@ -158,6 +158,18 @@ def test_a_model_that_is_not_ours_is_measured(small: Path, kind: str) -> None:
     assert told["likelihood", "bits_per_byte"]["value"] > told["likelihood", "xz_bits_per_byte"]["value"] > 0
 
 
+def test_a_model_that_is_not_ours_is_compared_with_ours(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all that both can be asked; what ours alone was asked is named."""
+    models = [str(write_random_model(small / "ours", 1)), str(write_checkpoint(small / "gpt2", "gpt2", steps=2))]
+    rows, _ = measuring.compare(models[:1], models[1:], small / "out")
+    found = {f"{row['suite']}/{row['metric']}" for row in rows}
+    assert {"likelihood/bits_per_byte", "completion/parse_share", "safety/over_refusal"} <= found
+    told = json.loads((small / "out/comparison.json").read_text())
+    assert "infilling/exact_match" in told["left_out"] and not found & set(told["left_out"])
+    assert "Not measured on every model: " in (small / "out/comparison.md").read_text()
+    assert "left out: infilling/" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_model_without_a_tokenizer_is_told_in_one_line(small: Path) -> None:
     """Before any question is drawn."""
     model = write_random_model(small / "model", 1)
