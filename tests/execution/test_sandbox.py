@@ -219,6 +219,13 @@ def test_ten_megabytes_of_output_are_cut_and_no_failure() -> None:
     assert len(outcome.output) == OUTPUT_BYTES
 
 
+def test_a_failure_after_ten_megabytes_of_output_is_named() -> None:
+    source = "import sys\nsys.stdout.buffer.write(b'\\xff' + b'a' * 10**7)\nassert False, 'too late'"
+    outcome = run_program(source, timeout_seconds=20.0)
+    assert (outcome.cause, outcome.detail) == ("raised", "AssertionError: too late")
+    assert outcome.output.startswith("\ufffdaaa") and len(outcome.output) <= OUTPUT_BYTES
+
+
 def test_a_server_that_was_killed_is_replaced() -> None:
     with open_runner(sandbox.isolation()) as opened:
         os.kill(opened.process.pid, signal.SIGKILL)
