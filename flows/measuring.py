@@ -1,7 +1,8 @@
 """`overnight evaluate`, `compare` and `execute`: evaluation of the models and suites that a person names."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
     """Every figure of a model on the held-out documents of data/tokens and on suites (the built-in ones if none).
 
     `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, metrics.json, summary.csv;
-    times stand in its manifest.
+    times stand in its manifest. Figures are events for MLflow, too.
     """
     config = read_params().evaluate
     TextCodec(model_dir)  # a directory without one is told of at once, not after the questions
@@ -62,6 +63,9 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
                 contamination.write_parquet(draft.path / CONTAMINATION, compression="zstd")
             draft.run[LATENCY] = record(latency)
     rows = [*rows_of(metrics), *rows_of(latency)]
+    _sent(
+        "evaluate_model", {f"{suite}/{metric}": each["value"] for _, suite, metric, each in rows}, model=str(model_dir)
+    )
     return [{"suite": suite, "metric": metric, **figure} for _, suite, metric, figure in rows]
 
 
@@ -116,14 +120,21 @@ def contaminated_in(marked: Sequence[pl.DataFrame | None]) -> pl.DataFrame | Non
 
 def _record(told: dict[str, Any], out: Path) -> None:
     """Differences as metrics, the verdict as a tag, the files as artifacts: the next forwarder sends them to MLflow."""
-    events = Events("compare")
-    events.write("started")
-    events.tag("verdict", told["verdict"]["outcome"])
-    events.tag("candidates", ", ".join(told["candidates"]))
-    events.tag("champions", ", ".join(told["champions"]))
-    events.metrics({f"difference/{each['suite']}/{each['metric']}": each["difference"] for each in told["rows"]})
+    sides = {side: ", ".join(told[side]) for side in ("candidates", "champions")}
+    differences = {f"difference/{each['suite']}/{each['metric']}": each["difference"] for each in told["rows"]}
+    events = _sent("compare", differences, verdict=told["verdict"]["outcome"], **sides)
     for path in sorted(out.glob("comparison.*")):
         events.artifact(path.absolute())
+
+
+def _sent(stage: str, figures: Mapping[str, float], **tags: str) -> Events:
+    """Figures and tags as events. Names come from files, and MLflow takes no name with other characters than these."""
+    events = Events(stage)
+    events.write("started")
+    for name, value in tags.items():
+        events.tag(name, value)
+    events.metrics({re.sub(r"[^\w .:/-]", "_", name): value for name, value in figures.items()})
+    return events
 
 
 def _read_or_measured(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
@@ -174,10 +185,14 @@ def execute(suite: str, solutions: str) -> dict[str, Any]:
     """Run a suite's programs in the sandbox with canonical solutions, none, or those of a file."""
     chosen = read_suite(Path(suite)) if Path(suite).exists() else built_in_suite(suite)
     if solutions == "canonical":
-        return asdict(executing.execute(chosen, "canonical"))
-    if solutions == "none":
-        return asdict(executing.execute(chosen, "none"))
-    return asdict(executing.execute(chosen, Path(solutions)))
+        found = executing.execute(chosen, "canonical")
+    elif solutions == "none":
+        found = executing.execute(chosen, "none")
+    else:
+        found = executing.execute(chosen, Path(solutions))
+    figures = {f"{chosen.name}/{name}": float(getattr(found, name)) for name in ("passed", "total", "seconds")}
+    _sent("execute", figures, suite=suite, solutions=solutions)
+    return asdict(found)
 
 
 def _asked(paths: Sequence[Path]) -> Questions:

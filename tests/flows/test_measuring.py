@@ -133,6 +133,9 @@ def test_a_model_is_measured_now_or_was_kept(small: Path) -> None:
     kept_times = artifact.read(small / "kept").run["latency"]["model"]
     assert {metric for _, metric in times} == set(kept_times)
     assert told["likelihood", "bits_per_byte"]["n"] == 6
+    events, _ = read_events(Events.path_of("evaluate_model", read_settings()))
+    sent = {each["name"]: each["value"] for each in events if each["kind"] == "metric"}
+    assert sent == {f"{suite}/{metric}": each["value"] for (suite, metric), each in told.items()}
     marked = pl.read_parquet(small / "kept" / CONTAMINATION).filter(suite="likelihood")
     assert marked.filter(pl.col("overlap") == 1)["item"].to_list() == [f"{2:064x}"]
     rows, verdict = measuring.compare([str(model)], ["kept"], small / "out")
@@ -205,8 +208,11 @@ def test_what_programs_say_is_shown_as_it_is(workspace: Path) -> None:
         "canonical_solution": "    raise ValueError('[b]x[/c] \x1b[31m')\n",
         "test": "def check(f):\n    f()\n",
     }
-    (workspace / "s.jsonl").write_text(json.dumps(line))
-    found = CliRunner().invoke(app, ["execute", "s.jsonl"], catch_exceptions=False)
+    (workspace / "s (1).jsonl").write_text(json.dumps(line))
+    found = CliRunner().invoke(app, ["execute", "s (1).jsonl"], catch_exceptions=False)
+    events, _ = read_events(Events.path_of("execute", read_settings()))
+    names = [each["name"] for each in events if each["kind"] == "metric"]
+    assert names == [f"s _1_/{name}" for name in ("passed", "total", "seconds")], "names that MLflow takes"
     assert "0/1 passed" in found.stdout
     assert re.search(r"\[/a\] +raised: ValueError: \[b\]x\[/c\] \\x1b\[31m", found.stdout)
 
