@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, OvernightError
@@ -44,9 +45,14 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     for name in rows[0] if rows else ():
         table.add_column(name)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else _plain(str(value)) for value in row.values()))
     # A pipe has no width of its own, and 80 columns break a table into pieces.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _plain(text: str) -> Text:
+    """Text that is shown as it is: names and messages of programs may hold rich's markup and a terminal's commands."""
+    return Text("".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text))
 
 
 def _with_tools(settings: Settings) -> None:
