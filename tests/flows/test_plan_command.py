@@ -81,11 +81,15 @@ def test_the_cycle_names_the_same_shortest_deadline(tmp_path: Path, monkeypatch:
     assert shortest[0] == pytest.approx(shortest[1], abs=0.0011)
 
 
-def test_the_command_exits_with_2_and_without_a_traceback() -> None:
-    command = [sys.executable, "-m", "flows.cli", "plan", "--hardware", "h10x8", "--json"]
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--hardware", "h10x8"], "nearest: h100"), (["--fit-minutes", "0"], "--fit-minutes 0: needed more than 0")],
+)
+def test_the_command_exits_with_2_and_without_a_traceback(options: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "flows.cli", "plan", *options, "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1 and "nearest: h100" in ran.stderr
+    assert ran.stderr.count("\n") == 1 and told in ran.stderr
     assert ran.stdout == ""
 
 
