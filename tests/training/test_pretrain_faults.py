@@ -158,6 +158,25 @@ def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_
 
 @pytest.mark.drill
 @pytest.mark.timeout(600)
+def test_sharded_workers_on_ray_leave_the_weights_of_data_parallel_ones(
+    two_nodes: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {**TWO, "fixed": {**TWO["fixed"], "steps": 10}}  # type: ignore[dict-item]
+    weights = []
+    for parallel in ("data", "sharded"):
+        place = folder / parallel
+        place.mkdir()
+        monkeypatch.setenv("OVERNIGHT_STATE", str(place / "state"))
+        monkeypatch.setattr(test_pretrain, "PLAN", {**short, "parallel": parallel})
+        make_inputs(place)
+        assert pretrain.read_plan(place / "plan").parallel == parallel
+        train(place, "out")
+        weights.append((place / "out" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(600)
 def test_a_loss_that_is_not_a_number_ends_the_stage_without_another_try(two_nodes: Cluster, folder: Path) -> None:
     rates = {"matrix": 1e30, "embedding": 1e30, "output": 1e30, "norm": 1e30}
     told = r"step \d+: the (loss|norm of the gradient) is (nan|inf).*; "
