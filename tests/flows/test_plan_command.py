@@ -8,14 +8,21 @@ from xml.etree import ElementTree
 
 import pytest
 
+from components.core import artifact
 from components.core.config import read_settings
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, DataError
+from components.training.config import PretrainConfig
+from components.training.laws import Law
+from components.training.plan import shape_for
+from components.training.planning import fitted, ladder
 from components.training.planning.fit import fit
-from components.training.planning.fitted import Domain, FittedLaw, Point
+from components.training.planning.fitted import Domain, FittedLaw, Point, domain_of
 from flows import graph, laws_chart, plan_command
 from flows.deadline import require_possible
 from flows.params import read_params
 from flows.plan_command import Asked
+from tests.training.planning.test_ladder import PLAN, SIZES
+from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
 
 
 def quiet(asked: Asked) -> dict[str, object]:
@@ -111,3 +118,45 @@ def test_the_plot_of_a_fit_shows_every_run_and_the_planned_one() -> None:
     drawn = ElementTree.fromstring(laws_chart.fit_svg(law, None))
     assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == len(points)
     assert law.held_back is not None and law.held_back.point.parameters == 4_000_000
+
+
+def record_runs(root: Path, state: Path, minutes: float, law: Law) -> None:
+    """What the ladder leaves of a fit that was cut off after its last run: its design and a file for each run."""
+    manifest, lengths = artifact.read(root / "tokens"), (20, 40, 80)
+    pretrain = PretrainConfig(final_validation_bytes=PLAN.fit.validation_bytes)
+    key = ladder._key(manifest.digest, domain_of(manifest, PLAN), PLAN, pretrain, minutes)
+    folder = state / "laws" / key
+    folder.mkdir(parents=True)
+    rows = [{"layers": size.layers, "width": size.width, "steps": lengths} for size in SIZES]
+    (folder / "design.json").write_text(json.dumps(rows))
+    for size in SIZES:
+        parameters = shape_for(PLAN, size, VOCABULARY_SIZE).parameters
+        for steps in lengths:
+            tokens = steps * PLAN.batch_samples * PLAN.sequence_length
+            loss = law.loss(parameters, tokens)
+            point = Point(
+                layers=size.layers, width=size.width, parameters=parameters, steps=steps, tokens=tokens, loss=loss
+            )
+            (folder / f"{size.layers}x{size.width}-{steps}.json").write_text(point.model_dump_json())
+
+
+def test_a_fit_goes_on_from_its_runs_and_leaves_the_law_where_the_plan_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OVERNIGHT_RAY_NUM_CPUS", "1")
+    for name, path in {"TOKENS": "tokens", "TOKENIZER": "tokenizer", "LAWS": "laws.json", "REPORTS": "laws"}.items():
+        monkeypatch.setattr(plan_command, name, tmp_path / path)
+    chosen = read_params().model_copy(update={"pretrain": PretrainConfig(), "plan": PLAN})
+    with pytest.raises(DataError, match=r"tokens: not there, and a law is fitted on it; `overnight cycle --until tok"):
+        plan_command._fit(chosen, PLAN, 0.5, read_settings(), print)
+    make_inputs(tmp_path)
+    planted = Law(source="planted", irreducible=0.6, a=40.0, alpha=0.35, b=300.0, beta=0.4)
+    record_runs(tmp_path, tmp_path / "state", 0.5, planted)
+    told: list[str] = []
+    law = plan_command._fit(chosen, PLAN, 0.5, read_settings(), told.append)
+    assert told[-1].startswith("9 of 9 runs are there"), "nothing was trained"
+    assert law.predict(1e5, 1e5).value == pytest.approx(planted.loss(1e5, 1e5), rel=1e-3)
+    assert fitted.read(plan_command.LAWS) == law
+    kept = json.loads((plan_command.REPORTS / "fit.json").read_text())
+    assert kept["intervals"] == law.intervals() and len(kept["points"]) == 9 and "draws" not in kept
