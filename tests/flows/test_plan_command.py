@@ -41,6 +41,19 @@ def test_a_machine_of_the_table_needs_nothing_trained_and_takes_its_profile() ->
     assert plan_command.lines(found)[0].startswith("chosen: ")
 
 
+def test_laws_say_what_the_compute_at_hand_would_do_best() -> None:
+    found = plan_command.run(Asked(hardware="h100x8", hours=24.0), lambda _: None)
+    (row,) = [each for each in found["alternatives"] if each["chosen"]]
+    best = found["compute_optimal"]
+    assert best["flops"] == 6 * row["parameters"] * row["tokens"]
+    # Chinchilla's rule for Besiroglu's fit, and no higher loss than the size that is trained.
+    assert 15 < best["tokens"] / best["parameters"] < 25 and best["covers"] and best["cerebras_covers"]
+    assert 6 * best["parameters"] * best["tokens"] == pytest.approx(best["flops"], rel=1e-6)
+    assert best["loss"] <= row["besiroglu_loss"]
+    (line,) = [each for each in plan_command.lines(found) if each.startswith("compute-optimal")]
+    assert "(Besiroglu et al. 2024)" in line and f"{best['cerebras_loss']:.2f} nats/token" in line
+
+
 def test_the_simulation_keeps_its_figures_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_command, "REPORTS", tmp_path)
     found = plan_command.run(Asked(hardware="h200", simulate=50, seed=1), lambda _: None)
