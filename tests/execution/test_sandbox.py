@@ -62,6 +62,20 @@ FORGED = (
     "os.write(3, frame.f_locals['request']['nonce'].encode())\n"
     "os.dup2(os.open('/dev/null', os.O_WRONLY), 3)\nos._exit(0)"
 )
+# A test that takes its time, and programs that are wrong and never let it run: each defines `check` in its place.
+TEST = "def check(candidate):\n    assert candidate(1) == 2\n\nimport time\ntime.sleep(0.2)\ncheck(double)\n"
+SKIPPING = {
+    "a jump": (
+        "import sys\ndef check(candidate): pass\ndef jump(frame, event, _):\n"
+        "    if event == 'line' and frame.f_lineno == 10:\n"
+        "        frame.f_lineno = max(line for *_, line in frame.f_code.co_lines())\n    return jump\n"
+        "sys.settrace(jump)\nsys._getframe().f_trace = jump\ndouble = abs\n"
+    ),
+    "a thread": (
+        "import threading\ndouble = abs\ndef replace():\n    while 'check' not in globals(): pass\n"
+        "    globals()['check'] = lambda candidate: None\nthreading.Thread(target=replace).start()\n"
+    ),
+}
 
 
 def run(runner: Runner, source: str, seconds: float = 5.0, memory_bytes: int = MEMORY_BYTES) -> Outcome:
@@ -147,6 +161,15 @@ def test_a_nonce_dug_out_of_memory_is_found_out(runner: Runner) -> None:
     forger = Program(source=FORGED)
     assert run_in(runner, forger, 5.0, MEMORY_BYTES, control=False).passed, "the nonce alone would believe it"
     assert run_in(runner, forger, 5.0, MEMORY_BYTES).cause == "forged"
+
+
+@pytest.mark.parametrize("name", SKIPPING)
+def test_a_program_that_skips_its_test_is_found_out(runner: Runner, name: str) -> None:
+    forger = Program(source=SKIPPING[name], test=TEST)
+    assert run_in(runner, forger, 5.0, MEMORY_BYTES, control=False).passed, "the nonce alone would believe it"
+    assert run_in(runner, forger, 5.0, MEMORY_BYTES).cause == "forged"
+    honest = Program(source="def double(x): return 2 * x\n", test=TEST)
+    assert run_in(runner, honest, 5.0, MEMORY_BYTES).passed
 
 
 def test_memory_is_summed_over_the_processes_of_a_program(tmp_path: Path) -> None:
