@@ -195,6 +195,28 @@ def isolation() -> Backend:
     )
 
 
+@functools.cache
+def sums_memory() -> bool:
+    """Whether a control group holds a program's memory together here, as seen on a jail that is opened for it."""
+    with open_runner(isolation()) as opened:
+        return opened.group.sums_memory
+
+
+def walls() -> dict[str, str | bool]:
+    """What held the programs of this process, for the record of a run."""
+    return {"backend": isolation(), "control_group": sums_memory()}
+
+
+def warning() -> str | None:
+    """One line for whoever watches, where programs may hold more memory than their limit says; None elsewhere."""
+    if sums_memory():
+        return None
+    return (
+        "sandbox: no control group can be made here, so memory is limited for each process and shared memory is not; "
+        "let this user write to a group below /sys/fs/cgroup that hands down memory and pids"
+    )
+
+
 @contextmanager
 def _bait() -> Iterator[str]:
     """A program that fails if it reaches a file, a port or a process of ours."""

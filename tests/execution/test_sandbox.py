@@ -186,6 +186,28 @@ def test_memory_is_summed_over_the_processes_of_a_program(tmp_path: Path) -> Non
     assert not any(folder.exists() for folder in folders)
 
 
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Whether there is a control group is asked anew in the test, and again after it."""
+    sandbox.sums_memory.cache_clear()
+    yield
+    sandbox.sums_memory.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_control_group_that_is_there_is_recorded() -> None:
+    there = any((parent / "memory.stat").exists() for parent in cgroup._parents())
+    assert sandbox.walls() == {"backend": sandbox.isolation(), "control_group": there}
+    assert (sandbox.warning() is None) == there
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_control_group_that_cannot_be_made_is_recorded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_parents", lambda: ())
+    assert sandbox.walls() == {"backend": sandbox.isolation(), "control_group": False}
+    assert (sandbox.warning() or "").startswith("sandbox: no control group can be made here, so memory is limited for")
+
+
 def test_walls_that_leak_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if one more escape were known, and succeeded."""
     monkeypatch.setitem(ESCAPES, "think", "assert 1 + 1 == 2")
