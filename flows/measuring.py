@@ -15,7 +15,7 @@ from components.core.errors import DataError
 from components.core.events import Events
 from components.evaluation import execute as executing
 from components.evaluation.compare import Sides, combine, compare_items, judge, pairs_for
-from components.evaluation.contamination import overlaps, training_texts
+from components.evaluation.contamination import looked_for, overlaps, training_texts
 from components.evaluation.evaluate import (
     CONTAMINATION,
     ITEMS,
@@ -146,8 +146,8 @@ def _measured(model_dir: Path, asked: Questions) -> tuple[pl.DataFrame, pl.DataF
         _say(f"{SOURCE} is not there: contamination is not known")
         return items, None
     held_out = pl.read_parquet(TOKENS / VALIDATION, columns=["id", "text"])
-    texts = training_texts(SOURCE, held_out["id"])
-    return items, overlaps(items, held_out, asked.suites, texts, config.contamination)
+    found = looked_for(held_out, asked.suites, training_texts(SOURCE, held_out["id"]), config.contamination)
+    return items, overlaps(items, found, asked.suites, config.contamination)
 
 
 def execute(suite: str, solutions: str) -> dict[str, Any]:

@@ -31,16 +31,23 @@ def training_texts(source: Path, held_out: pl.Series) -> Iterator[list[str]]:
             yield batch["text"].to_list()
 
 
+def looked_for(
+    documents: pl.DataFrame, suites: Sequence[Suite], training: Iterable[list[str]], config: ContaminationConfig
+) -> pl.DataFrame:
+    """suite, task_id, overlap of every held-out document (id, text; the suite is DOCUMENTS) and every program, in
+    training texts; those without a passage to look for are left out."""
+    prepared = prepare(_passages(documents, suites), {}, ngram_words=config.ngram_words, min_words=config.min_words)
+    lengths = prepared.passages.group_by("suite", "task_id").agg(pl.col("ngrams").max()).filter(pl.col("ngrams") > 0)
+    found = lengths.join(_largest(prepared, training), on=["suite", "task_id"], how="left")
+    return found.select("suite", "task_id", pl.col("overlap").fill_null(0.0))
+
+
 def overlaps(
-    items: pl.DataFrame,
-    documents: pl.DataFrame,
-    suites: Sequence[Suite],
-    training: Iterable[list[str]],
-    config: ContaminationConfig,
+    items: pl.DataFrame, found: pl.DataFrame, suites: Sequence[Suite], config: ContaminationConfig
 ) -> pl.DataFrame:
     """suite, item, overlap, contaminated of every item of the evaluation (columns suite, item), in their order.
 
-    `documents` (id, text) are the held-out ones that items are named after, or after which they name their group.
+    `found` is what `looked_for` says; items are named after a held-out document, or name it as their group.
     """
     asked = items.select("suite", "item").unique(maintain_order=True)
     programs = {suite.name for suite in suites}
@@ -48,15 +55,10 @@ def overlaps(
         passage_of=pl.when(pl.col("suite").is_in(programs)).then("suite").otherwise(pl.lit(DOCUMENTS)),
         task_id=pl.when(pl.col("suite").is_in(programs)).then("item").otherwise(group_of(pl.col("item"))),
     )
-    prepared = prepare(_passages(documents, suites), {}, ngram_words=config.ngram_words, min_words=config.min_words)
-    lengths = prepared.passages.group_by("suite", "task_id").agg(pl.col("ngrams").max())
-    counted = lengths.join(_largest(prepared, training), on=["suite", "task_id"], how="left").with_columns(
-        overlap=pl.when(pl.col("ngrams") > 0).then(pl.col("overlap").fill_null(0.0))
+    joined = known.join(
+        found, left_on=["passage_of", "task_id"], right_on=["suite", "task_id"], how="left", maintain_order="left"
     )
-    found = known.join(
-        counted, left_on=["passage_of", "task_id"], right_on=["suite", "task_id"], how="left", maintain_order="left"
-    )
-    marked = found.with_columns(contaminated=(pl.col("overlap") >= config.min_share).fill_null(value=False))
+    marked = joined.with_columns(contaminated=(pl.col("overlap") >= config.min_share).fill_null(value=False))
     return marked.select(SCHEMA.names()).cast(SCHEMA)
 
 

@@ -17,7 +17,8 @@ Not covered: whether answers to instructions help, functions of languages beside
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -28,7 +29,7 @@ from components.core.events import Events
 from components.core.step import main
 from components.data.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.contamination import counts, overlaps, training_texts
+from components.evaluation.contamination import counts, looked_for, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
@@ -44,6 +45,8 @@ VALIDATION = "validation.parquet"
 METRICS = "metrics.json"
 ITEMS = "items.parquet"
 CONTAMINATION = "contamination.parquet"
+# Files of a model that engines and tokenizers read.
+READ = ("*.safetensors", "config.json", "generation_config.json", "token*", "special_tokens_map.json", "*.jinja")
 
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
@@ -78,10 +81,30 @@ def baselines(tokens: Path, tokenizer: Path, asked: Questions, config: EvaluateC
     return pl.concat([baseline_items(name, bits, asked) for name, bits in found.items()])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """What needs no model: items of the baselines, how much of each question is in training, canaries that arrived."""
+
+    baselines: pl.DataFrame
+    overlaps: pl.DataFrame
+    planted: dict[str, dict[str, int]]
+
+
+def beside(tokens: Path, source: Path, tokenizer: Path, asked: Questions, config: EvaluateConfig) -> Beside:
+    """Counts over the training documents."""
+    held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
+    texts = training_texts(source, held_out["id"])
+    return Beside(
+        baselines=baselines(tokens, tokenizer, asked, config),
+        overlaps=looked_for(held_out, asked.suites, texts, config.contamination),
+        planted=copies_in(training_texts(source, held_out["id"]), canaries(config.safety.canaries)),
+    )
+
+
 def measured(
     models: Mapping[str, Path], asked: Questions, config: EvaluateConfig, events: Events
-) -> tuple[pl.DataFrame, dict[str, list[pl.DataFrame]], dict[str, float]]:
-    """Items of every model, the tables of each that stand beside them by file name, and the seconds of each."""
+) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str, float]]:
+    """Items of every model, the tables that stand beside them by file name, and the seconds of each model."""
     kept: dict[str, list[pl.DataFrame]] = {}
     total, done = len(models) * asked.num_steps, 0
 
@@ -98,7 +121,24 @@ def measured(
         started = time.monotonic()
         frames.append(measure(name, directory, asked, config, report, keep=keep))
         seconds[name] = time.monotonic() - started
-    return pl.concat(frames), kept, seconds
+    return pl.concat(frames), {name: pl.concat(tables) for name, tables in kept.items()}, seconds
+
+
+def same_as(manifests: Mapping[str, Manifest]) -> dict[str, str]:
+    """Models whose files (READ) are those of an earlier one, which is the value: alignment may pass its input on."""
+    first: dict[frozenset[tuple[str, str]], str] = {}
+    found = {}
+    for name, manifest in manifests.items():
+        files = frozenset((each.path, each.sha256) for each in manifest.files if any(map(Path(each.path).match, READ)))
+        if first.setdefault(files, name) != name:
+            found[name] = first[files]
+    return found
+
+
+def with_twins(rows: pl.DataFrame, twins: Mapping[str, str]) -> pl.DataFrame:
+    """Rows (with a column model), and those of each model that is the same as another, under its own name."""
+    copies = (rows.filter(model=first).with_columns(model=pl.lit(name)) for name, first in twins.items())
+    return pl.concat([rows, *copies])
 
 
 def run(
@@ -106,36 +146,40 @@ def run(
 ) -> Manifest:
     """Measure every model on the same questions. Raises ArtifactError for a model that cannot be read."""
     models = {"base": base, "sft": sft, "aligned": aligned}
-    inputs = [artifact.read(path) for path in (tokens, source, *models.values())]
+    manifests = {name: artifact.read(path) for name, path in models.items()}
+    inputs = [artifact.read(path) for path in (tokens, source)] + [*manifests.values()]
+    twins = same_as(manifests)
+    distinct = {name: path for name, path in models.items() if name not in twins}
     events = Events("evaluate")
-    suites = [built_in_suite(name) for name in config.functional.suites]
-    asked = read_questions(tokens, suites, config)
-    found, kept, seconds = measured(models, asked, config, events)
-    items = pl.concat([baselines(tokens, base, asked, config), found])
-    times = latency_items(models, asked.documents["text"].to_list(), config.latency)
+    asked = read_questions(tokens, [built_in_suite(name) for name in config.functional.suites], config)
+    with ThreadPoolExecutor(1) as executor:  # samples drawn by a seed need one thread: this fills the others
+        counting = executor.submit(beside, tokens, source, base, asked, config)
+        found, kept, seconds = measured(distinct, asked, config, events)
+        known = counting.result()
+    items = pl.concat([known.baselines, with_twins(found, twins)])
+    times = with_twins(latency_items(distinct, asked.documents["text"].to_list(), config.latency), twins)
     latency = latency_metrics(times, config)
-    held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
-    overlap = overlaps(items, held_out, suites, training_texts(source, held_out["id"]), config.contamination)
-    planted = copies_in(training_texts(source, held_out["id"]), canaries(config.safety.canaries))
+    overlap = overlaps(items, known.overlaps, asked.suites, config.contamination)
     metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
-        for name, tables in ({CONTAMINATION: [overlap]} | kept).items():
-            draft.rows[name] = sum(map(len, tables))
-            pl.concat(tables).write_parquet(draft.path / name, compression="zstd")
+        for name, table in {CONTAMINATION: overlap, **{each: with_twins(kept[each], twins) for each in kept}}.items():
+            draft.rows[name] = len(table)
+            table.write_parquet(draft.path / name, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),
-            "suites": {suite.name: len(suite.tasks) for suite in suites},
-            "suite_digests": {suite.name: suite.digest for suite in suites},
+            "suites": {suite.name: len(suite.tasks) for suite in asked.suites},
+            "suite_digests": {suite.name: suite.digest for suite in asked.suites},
             "contamination": counts(overlap),
             "safety": asked.safety.statistics if asked.safety else {},
-            "canaries_in_training": planted,
+            "canaries_in_training": known.planted,
+            "same_as": twins,
         }
         draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
     for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
-    for kind, arrived in planted.items():
+    for kind, arrived in known.planted.items():
         events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in arrived.items()})
     assert draft.manifest is not None
     return draft.manifest

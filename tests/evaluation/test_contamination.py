@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from components.evaluation.config import ContaminationConfig, EvaluateConfig
-from components.evaluation.contamination import counts, overlaps, training_texts
+from components.evaluation.contamination import counts, looked_for, overlaps, training_texts
 from components.evaluation.functional import built_in_suite
 from components.evaluation.measure import ITEM_SCHEMA, summarise
 
@@ -30,7 +30,7 @@ ITEMS = pl.DataFrame(
 
 
 def found(training: list[list[str]]) -> dict[tuple[str, str], tuple[float | None, bool]]:
-    rows = overlaps(ITEMS, DOCUMENTS, [SUITE], training, CONFIG)
+    rows = overlaps(ITEMS, looked_for(DOCUMENTS, [SUITE], training, CONFIG), [SUITE], CONFIG)
     assert rows.select("suite", "item").equals(ITEMS)
     return {(suite, item): (overlap, marked) for suite, item, overlap, marked in rows.iter_rows()}
 
@@ -64,7 +64,7 @@ def test_the_largest_share_in_one_document_counts() -> None:
 def test_nothing_is_said_of_items_too_short_to_look_for() -> None:
     marked = found([["x = 1\n", *DOCUMENTS["text"]]])
     assert marked["likelihood", "cc"] == (None, False)
-    told = counts(overlaps(ITEMS, DOCUMENTS, [SUITE], [["x = 1\n"]], CONFIG))
+    told = counts(overlaps(ITEMS, looked_for(DOCUMENTS, [SUITE], [["x = 1\n"]], CONFIG), [SUITE], CONFIG))
     assert told["likelihood"] == {"items": 3, "items_too_short": 1, "items_contaminated": 0}
     assert found([]) == found([["y = 2\n"]])
 

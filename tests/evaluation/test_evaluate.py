@@ -246,6 +246,7 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
         assert found["value"] == pytest.approx(np.average(rows["value"], weights=rows["weight"]))
         assert found["low"] <= found["value"] <= found["high"]
         assert found["n"] == len(rows)
+    assert manifests[0].statistics["same_as"] == {}
     asked = [items.filter(model=name).select("suite", "metric", "item", "weight") for name in paths]
     assert asked[0].equals(asked[1])
     assert asked[0].equals(asked[2])
@@ -275,6 +276,27 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     assert metrics["sft"]["memorisation"]["verbatim"]["n"] == safety["training_windows"] == windows > 1
     table = pl.read_csv(tmp_path / "one" / "summary.csv")
     assert len(table) == items.select("model", "suite", "metric").n_unique()
+
+
+def test_a_model_that_was_passed_on_is_measured_once(models: Path, data: Path, tmp_path: Path) -> None:
+    """Equal files are one model, whatever else their artifacts hold; it has figures under both names."""
+    passed_on = tmp_path / "aligned"
+    code, inputs = Path(__file__), [artifact.read(models / "sft")]
+    with artifact.create(passed_on, stage="align", config=NoConfig(), inputs=inputs, code=code) as draft:
+        for path in (models / "sft").iterdir():
+            if path.name != artifact.MANIFEST:
+                shutil.copyfile(path, draft.path / path.name)
+        (draft.path / "history.csv").write_text("step\n")
+    paths = {"base": models / "base", "sft": models / "sft", "aligned": passed_on}
+    made = evaluate.run(CONFIG, tokens=data / "tokens", source=data / "clean", out=tmp_path / "out", **paths)
+    assert made.statistics["same_as"] == {"aligned": "sft"}
+    assert set(made.run["seconds_per_model"]) == {"base", "sft"}
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["aligned"] == metrics["sft"] != metrics["base"]
+    assert made.run["latency"]["aligned"] == made.run["latency"]["sft"]
+    for name in ("items", "calibration", "answers"):
+        rows = pl.read_parquet(tmp_path / "out" / f"{name}.parquet")
+        assert rows.filter(model="aligned").drop("model").equals(rows.filter(model="sft").drop("model"))
 
 
 def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path) -> None:
