@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, OvernightError
@@ -44,9 +45,14 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     for name in rows[0] if rows else ():
         table.add_column(name)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*("" if value is None else _plain(str(value)) for value in row.values()))
     # A pipe has no width of its own, and 80 columns break a table into pieces.
     Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _plain(text: str) -> Text:
+    """Text that is shown as it is: names and messages of programs may hold rich's markup and a terminal's commands."""
+    return Text("".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text))
 
 
 def _with_tools(settings: Settings) -> None:
@@ -150,7 +156,7 @@ def plan(
     hours: Annotated[float | None, typer.Option(help="deadline of the whole cycle; params.yaml's when absent")] = None,
     profile: Annotated[str | None, typer.Option(help="plan with profiles/PROFILE.yaml; writes no params.yaml")] = None,
     fit: Annotated[bool, typer.Option("--fit", help="fit a scaling law to small runs on data/tokens first")] = False,
-    fit_minutes: Annotated[float, typer.Option(help="time of the small runs")] = 10.0,
+    fit_minutes: Annotated[float | None, typer.Option(help="--fit with so much for the small runs; 10 alone")] = None,
     hardware: Annotated[str | None, typer.Option(help="another machine, from the table: h100x8, h200, cpux2")] = None,
     simulate: Annotated[int | None, typer.Option(metavar="N", help="draw N cycles with failures and delays")] = None,
     failures_per_gpu_hour: Annotated[float | None, typer.Option(help="of --simulate; Llama 3's when absent")] = None,
@@ -166,7 +172,7 @@ def plan(
         hours=hours,
         profile=profile,
         hardware=hardware,
-        fit_minutes=fit_minutes if fit else None,
+        fit_minutes=10.0 if fit and fit_minutes is None else fit_minutes,
         simulate=simulate,
         failures_per_gpu_hour=failures_per_gpu_hour,
         stage_spread=stage_spread,

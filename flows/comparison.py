@@ -30,6 +30,7 @@ def markdown(told: Mapping[str, Any]) -> str:
             "group. difference_clean leaves out contaminated items. The interval of a single training on each side",
             "does not know what another seed would have given; the verdict does, by release.criteria.",
             "",
+            *([f"Not measured on every model: {', '.join(told['left_out'])}.", ""] if told["left_out"] else []),
             *(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)),
             "",
         ]

@@ -1,7 +1,8 @@
 """`overnight evaluate`, `compare` and `execute`: evaluation of the models and suites that a person names."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from components.evaluation.evaluate import (
 from components.evaluation.functional import built_in_suite, read_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.measure import Questions, summarise
+from components.evaluation.pairs import metrics_of
 from components.tokens.text import TextCodec
 from flows.comparison import markdown, svg
 from flows.params import read_params
@@ -41,7 +43,7 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
     """Every figure of a model on the held-out documents of data/tokens and on suites (the built-in ones if none).
 
     `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, metrics.json, summary.csv;
-    times stand in its manifest.
+    times stand in its manifest. Figures are events for MLflow, too.
     """
     config = read_params().evaluate
     TextCodec(model_dir)  # a directory without one is told of at once, not after the questions
@@ -61,6 +63,9 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
                 contamination.write_parquet(draft.path / CONTAMINATION, compression="zstd")
             draft.run[LATENCY] = record(latency)
     rows = [*rows_of(metrics), *rows_of(latency)]
+    _sent(
+        "evaluate_model", {f"{suite}/{metric}": each["value"] for _, suite, metric, each in rows}, model=str(model_dir)
+    )
     return [{"suite": suite, "metric": metric, **figure} for _, suite, metric, figure in rows]
 
 
@@ -75,17 +80,36 @@ def compare(
     criteria = read_params().release.criteria
     found = [[_read_or_measured(each) for each in side] for side in (candidates, champions)]
     contaminated = contaminated_in([marked for side in found for _, marked in side])
-    candidate_items, champion_items = ([items for items, _ in side] for side in found)
+    (candidate_items, champion_items), left_out = in_common([[items for items, _ in side] for side in found])
+    if left_out:
+        _say(f"not measured on every model, left out: {', '.join(left_out)}")
     sides = Sides(candidates=candidate_items, champions=champion_items, contaminated=contaminated)
     rows = [asdict(each) for each in compare_items(sides, criteria)]
     verdict = asdict(combine(judge(criteria, pairs_for(criteria, sides))))
     told = {"candidates": list(candidates), "champions": list(champions), "verdict": verdict, "rows": rows}
+    told |= {"left_out": left_out}
     out.mkdir(parents=True, exist_ok=True)
     write_file(out / "comparison.json", (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
     write_file(out / "comparison.md", markdown(told).encode())
     write_file(out / "comparison.svg", svg(rows).encode())
     _record(told, out)
     return rows, verdict
+
+
+def in_common(sides: Sequence[Sequence[pl.DataFrame]]) -> tuple[list[list[pl.DataFrame]], list[str]]:
+    """The items of each model in the metrics that all were measured in, and the other metrics' names.
+
+    A model that is not ours has no tokens for infilling, and no training text of ours to repeat. Where nothing is in
+    common all is kept: comparing says what is missing.
+    """
+    measured = [{*metrics_of(items)} for side in sides for items in side]
+    shared = set.intersection(*measured)
+    names = sorted("/".join(each) for each in set.union(*measured) - shared)
+    if not shared or not names:
+        return [list(side) for side in sides], []
+    wanted = pl.DataFrame(sorted(shared), schema={"suite": pl.String, "metric": pl.String}, orient="row")
+    on = ["suite", "metric"]
+    return [[each.join(wanted, on=on, how="semi", maintain_order="left") for each in side] for side in sides], names
 
 
 def contaminated_in(marked: Sequence[pl.DataFrame | None]) -> pl.DataFrame | None:
@@ -96,14 +120,21 @@ def contaminated_in(marked: Sequence[pl.DataFrame | None]) -> pl.DataFrame | Non
 
 def _record(told: dict[str, Any], out: Path) -> None:
     """Differences as metrics, the verdict as a tag, the files as artifacts: the next forwarder sends them to MLflow."""
-    events = Events("compare")
-    events.write("started")
-    events.tag("verdict", told["verdict"]["outcome"])
-    events.tag("candidates", ", ".join(told["candidates"]))
-    events.tag("champions", ", ".join(told["champions"]))
-    events.metrics({f"difference/{each['suite']}/{each['metric']}": each["difference"] for each in told["rows"]})
+    sides = {side: ", ".join(told[side]) for side in ("candidates", "champions")}
+    differences = {f"difference/{each['suite']}/{each['metric']}": each["difference"] for each in told["rows"]}
+    events = _sent("compare", differences, verdict=told["verdict"]["outcome"], **sides)
     for path in sorted(out.glob("comparison.*")):
         events.artifact(path.absolute())
+
+
+def _sent(stage: str, figures: Mapping[str, float], **tags: str) -> Events:
+    """Figures and tags as events. Names come from files, and MLflow takes no name with other characters than these."""
+    events = Events(stage)
+    events.write("started")
+    for name, value in tags.items():
+        events.tag(name, value)
+    events.metrics({re.sub(r"[^\w .:/-]", "_", name): value for name, value in figures.items()})
+    return events
 
 
 def _read_or_measured(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
@@ -154,10 +185,14 @@ def execute(suite: str, solutions: str) -> dict[str, Any]:
     """Run a suite's programs in the sandbox with canonical solutions, none, or those of a file."""
     chosen = read_suite(Path(suite)) if Path(suite).exists() else built_in_suite(suite)
     if solutions == "canonical":
-        return asdict(executing.execute(chosen, "canonical"))
-    if solutions == "none":
-        return asdict(executing.execute(chosen, "none"))
-    return asdict(executing.execute(chosen, Path(solutions)))
+        found = executing.execute(chosen, "canonical")
+    elif solutions == "none":
+        found = executing.execute(chosen, "none")
+    else:
+        found = executing.execute(chosen, Path(solutions))
+    figures = {f"{chosen.name}/{name}": float(getattr(found, name)) for name in ("passed", "total", "seconds")}
+    _sent("execute", figures, suite=suite, solutions=solutions)
+    return asdict(found)
 
 
 def _asked(paths: Sequence[Path]) -> Questions:

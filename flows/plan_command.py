@@ -22,6 +22,7 @@ from components.core.errors import ConfigError, DataError
 from components.training import durations, hardware
 from components.training.budget import Needs, elapsed_seconds
 from components.training.config import Alternative, PlanConfig
+from components.training.groups.reserves import START
 from components.training.laws import BESIROGLU
 from components.training.plan import shape_for
 from components.training.planning import fitted, ladder, predictions, simulate
@@ -160,7 +161,8 @@ def _outlook(
         config,
         machine,
         needs,
-        elapsed_seconds=elapsed_seconds(needs, Settings(), 0.0),
+        # As `overnight cycle` counts: from the command on.
+        elapsed_seconds=needs.of(START).wanted + elapsed_seconds(needs, Settings(), 0.0),
         sizes=config.ladder,
         shape_of=lambda size: shape_for(config, size, vocabulary_size),
         law=known,

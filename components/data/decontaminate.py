@@ -240,7 +240,7 @@ def _parse(path: Path) -> list[tuple[str, str, str]]:
     """task_id, part and text of every passage of a suite's file."""
     try:
         content = path.read_bytes()
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(
             f"{path}: cannot be read as JSON lines: {error}; correct clean.decontaminate.suites in params.yaml"

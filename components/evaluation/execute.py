@@ -95,7 +95,7 @@ def _completions(suite: Suite, solutions: Literal["canonical", "none"] | Path) -
 def _lines(path: Path) -> list[tuple[str, str, str]]:
     """(file and line, task_id, completion) of each line of a file."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
     found = []
@@ -106,7 +106,7 @@ def _lines(path: Path) -> list[tuple[str, str, str]]:
         try:
             value = json.loads(line)
             task_id, completion = value["task_id"], value["completion"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{where}: needed an object with task_id and completion, found {line[:60]!r}") from error
         if not (isinstance(task_id, str) and isinstance(completion, str)):
             raise DataError(f"{where}: task_id and completion must be strings")

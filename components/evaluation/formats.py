@@ -149,7 +149,8 @@ def json_lines(path: Path) -> list[tuple[Any, str]]:
     """
     try:
         content = path.read_bytes()
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().splitlines()
+        # splitlines would also cut at U+2028 and others, which JSON leaves as they are
+        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
     values = []
@@ -157,7 +158,7 @@ def json_lines(path: Path) -> list[tuple[Any, str]]:
         if line.strip():
             try:
                 values.append((json.loads(line), f"{path}: line {number}"))
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}: line {number}: not JSON: {error}") from error
     return values
 

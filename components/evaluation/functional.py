@@ -57,7 +57,7 @@ def built_in_suite(name: str) -> Suite:
     """A suite that comes with us. Raises DataError with the allowed names for another one."""
     allowed = sorted(path.stem for path in SUITES.glob("*.jsonl"))
     if name not in allowed:
-        raise DataError(f"suite {name!r} does not come with us; allowed: {', '.join(allowed)}")
+        raise DataError(f"suite {name!r} is no file and does not come with us; allowed: {', '.join(allowed)}")
     return read_suite(SUITES / f"{name}.jsonl")
 
 

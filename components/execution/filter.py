@@ -26,15 +26,18 @@ _CALLS: dict[str, tuple[int, int, int, int, str]] = {
         "101 310 311 312 103 135 "  # ptrace, process_vm_readv, process_vm_writev, kcmp, syslog, personality
         "155 161 165 166 167 168 272 308 303 304 "  # pivot_root, chroot, mount, swap, unshare, setns, file handles
         "163 164 169 170 171 172 173 179 227 "  # acct, time, reboot, names, I/O ports, quota
-        "175 176 313 246 320 240 248 249 250 298 321 323",  # modules, kexec, mq_open, keys, perf, BPF, userfaultfd
+        "175 176 313 246 320 240 248 249 250 298 321 323 "  # modules, kexec, mq_open, keys, perf, BPF, userfaultfd
+        "319",  # memfd_create: such memory counts for no limit of a process, and is run although /box is not
     ),
     "aarch64": (
         *(0xC00000B7, 198, 220, 435),
         "190 191 192 193 194 195 196 186 187 188 189 117 270 271 272 116 92 41 51 40 39 224 225 97 268 264 265 "
-        "89 170 142 161 162 60 112 105 106 273 104 294 180 217 218 219 241 280 282",
+        "89 170 142 161 162 60 112 105 106 273 104 294 180 217 218 219 241 280 282 279",
     ),
 }
-_SAME_EVERYWHERE = "425 426 427 428 429 430 431 432 433 438 440 442"  # io_uring, new mount calls, pidfd_getfd
+_SAME_EVERYWHERE = (
+    "425 426 427 428 429 430 431 432 433 438 440 442 447"  # io_uring, new mount calls, pidfd_getfd, memfd_secret
+)
 
 
 def system_call_filter() -> bytes:

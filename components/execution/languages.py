@@ -159,6 +159,7 @@ LANGUAGES = {
             run=("java", *_JVM, "-ea", "-cp", ".", "Verdict"),
             files=_java,
             threads=64,
+            memory_bytes=2**29,
         ),
         Language(
             name="go",

@@ -30,6 +30,10 @@ ESCAPES = {
         "import ctypes\nlibc = ctypes.CDLL(None)\nfound = libc.shmget(0, 4096, 0o1600)\nassert found >= 0\n"
         "libc.shmctl(found, 0, None)"
     ),
+    "run a file of memory": (
+        "import os\nfile = os.memfd_create('program')\nos.write(file, open('/bin/true', 'rb').read())\n"
+        "child = os.fork()\nif child == 0:\n os.execve(file, ['true'], {{}})\nassert os.waitpid(child, 0)[1] == 0"
+    ),
     "reach a hypervisor": "import socket\nsocket.socket(socket.AF_VSOCK)",
 }
 

@@ -26,6 +26,7 @@ Backend = Literal["namespaces", "user_namespaces", "bubblewrap"]
 BACKENDS: tuple[Backend, ...] = ("namespaces", "user_namespaces", "bubblewrap")
 JAIL = Path(jail.__file__)  # run, not called; imported so that it counts among the code that results depend on
 OUTPUT_BYTES = 65_536
+TAIL_BYTES = 4096
 FLOOD_BYTES = 32 * 2**20
 GRACE_SECONDS = 5.0
 SERVER_BYTES = 64 * 2**20  # what the jail itself may need in the group that it shares with its program
@@ -133,7 +134,7 @@ class Runner:
             compiled=report.get("compiled", True),
             flooded=flooded,
             verdict=texts["verdict"],
-            output=texts["output"][:OUTPUT_BYTES].decode(errors="replace"),
+            output=texts["output"].decode(errors="replace"),
             seconds=time.monotonic() - started,
         )
 
@@ -156,8 +157,8 @@ class Runner:
             return False
 
     def _collect(self, reading: dict[str, int], deadline: float) -> tuple[dict[str, bytes], bool]:
-        """Read every pipe until the report is whole or the deadline has passed; keep the beginning of what comes, and
-        end a program that floods us."""
+        """Read every pipe until the report is whole or the deadline has passed; keep the beginning and the end of what
+        comes, and end a program that floods us."""
         texts = dict.fromkeys(reading, b"")
         written = 0
         with selectors.DefaultSelector() as selector:
@@ -170,8 +171,8 @@ class Runner:
                     if not chunk:
                         selector.unregister(key.fd)
                         waiting = waiting and key.data != "report"
-                    elif len(texts[key.data]) <= OUTPUT_BYTES:
-                        texts[key.data] += chunk
+                    else:
+                        texts[key.data] = _cut(texts[key.data] + chunk)
                     written += len(chunk)
                 if written > FLOOD_BYTES:
                     self._stop()
@@ -184,6 +185,13 @@ class Runner:
             self.process.kill()
         else:
             self.process.send_signal(signal.SIGTERM)
+
+
+def _cut(text: bytes) -> bytes:
+    """The beginning, and the end, which says how a program failed, of a text that is too long to keep."""
+    if len(text) <= OUTPUT_BYTES:
+        return text
+    return text[: OUTPUT_BYTES - TAIL_BYTES] + text[-TAIL_BYTES:]
 
 
 @functools.cache

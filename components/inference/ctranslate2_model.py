@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import deserialize
+from safetensors import SafetensorError, deserialize
 
 from components.core import artifact
 from components.core.artifact import MANIFEST, sha256_of
@@ -86,7 +86,9 @@ def read_model_config(model_dir: Path) -> dict[str, Any]:
     path = model_dir / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not isinstance(config, dict):
+            raise ValueError(f"found {type(config).__name__}, needed an object")
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path}: cannot be read: {error}; a model is a directory with config.json and model.safetensors"
         ) from error
@@ -103,7 +105,11 @@ def read_weights(model_dir: Path) -> dict[str, NDArray[np.float32]]:
     """All tensors of a model's safetensors files, as float32. Raises ArtifactError when there are none."""
     weights: dict[str, NDArray[np.float32]] = {}
     for path in _weight_files(model_dir):
-        for name, tensor in cast(Any, deserialize)(path.read_bytes()):
+        try:
+            tensors = cast(Any, deserialize)(path.read_bytes())
+        except SafetensorError as error:
+            raise ArtifactError(f"{path}: cannot be read as safetensors: {error}; copy the model again") from error
+        for name, tensor in tensors:
             weights[name] = _to_float32(tensor, f"{path}: {name}")
     return weights
 

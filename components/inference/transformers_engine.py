@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from components.core.errors import ArtifactError, ConfigError
@@ -34,8 +35,15 @@ class TransformersEngine:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         try:
-            model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=DTYPES[compute_type], local_files_only=True)
-        except (OSError, ValueError) as error:
+            # Weights in safetensors only: others are pickles, and a directory's own code is not run.
+            model = AutoModelForCausalLM.from_pretrained(
+                model_dir,
+                dtype=DTYPES[compute_type],
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, SafetensorError) as error:
             raise ArtifactError(f"{model_dir}: transformers cannot load it: {' '.join(str(error).split())}") from error
         try:
             self._model = model.eval().to(device)

@@ -45,11 +45,6 @@ class TextCodec:
         """Its special tokens. Raises ArtifactError when no token ends a text."""
         return SpecialTokens.read(self._directory)
 
-    def id_of(self, token: str) -> int | None:
-        """The id of a token by its name, None when there is none."""
-        found = self._tokenizer.token_to_id(token)
-        return None if found is None else int(found)
-
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; never a special token."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

@@ -154,8 +154,9 @@ def divide(needs: Needs, elapsed_seconds: float) -> dict[str, float]:
     if config.hours < shortest:
         later = sum(following[name].minimum for name in AFTER_PRETRAIN)
         raise ConfigError(
-            f"plan.hours is {config.hours:g}; {elapsed_seconds:.0f} s are gone, later stages need {later:.0f} s and "
-            f"pretrain at least {following['pretrain'].minimum:.0f} s: the shortest possible is {shortest:.3f}"
+            f"plan.hours is {config.hours:g}; {elapsed_seconds:.0f} s go to what comes before pretrain, later stages "
+            f"need {later:.0f} s and pretrain at least {following['pretrain'].minimum:.0f} s: the shortest possible is "
+            f"{shortest:.3f}"
         )
     before = {name: needs.of(name).wanted for name in (*BEFORE_PLAN, "plan")}
     return {**before, **share_out(left, following)}

@@ -52,6 +52,9 @@ class FixedRun(StepConfig):
     precision: Precision = Field(default="float32", description="what the model computes in; masters are float32")
     compiled: bool = Field(default=False, description="compile the model")
     accelerators: tuple[Accelerator, ...] = Field(default=(), description="as plan.accelerators.use, by name")
+    micro_batch_samples: int | None = Field(
+        default=None, ge=1, description="what memory left of plan.micro_batch_samples; null: all of it"
+    )
 
 
 class PlanConfig(StepConfig):

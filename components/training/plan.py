@@ -101,7 +101,7 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None
         mode="fixed",
         **_as_configured(config, config.fixed.size, vocabulary_size, initial),
         stage_seconds={**reserves, "pretrain": max(1.0, deadline_seconds(config) - sum(reserves.values()))},
-        micro_batch_samples=config.micro_batch_samples,
+        micro_batch_samples=config.fixed.micro_batch_samples or config.micro_batch_samples,
         precision=config.fixed.precision,
         compiled=config.fixed.compiled,
         accelerators=config.fixed.accelerators,

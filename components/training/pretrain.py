@@ -178,6 +178,7 @@ def split_figures(
             "precision": plan.precision,
             "compiled": plan.compiled,
             "accelerators": plan.accelerators,
+            "micro_batch_samples": figures["micro_batch_samples"],
         },
     }
     return timed, statistics

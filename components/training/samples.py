@@ -69,6 +69,11 @@ class Samples:
             self._known = basis, found
         return self._known[1]
 
+    def begins_phase(self, step: int) -> bool:
+        """Whether a phase of the mixture, but the first, begins with a step's batch."""
+        first = number_of_batch(step, self.skipped) * self.work.plan.batch_samples
+        return step > 0 and first in self.windows().mixture.firsts.tolist()
+
     def described(self, step: int) -> list[dict[str, Any]]:
         """window, epoch and source of each sample of a step's global batch."""
         windows = self.windows()

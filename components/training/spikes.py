@@ -66,6 +66,9 @@ class Reader(Protocol):
 
     skipped: list[int]
 
+    def begins_phase(self, step: int) -> bool:
+        """Whether sources are mixed otherwise from this step on: losses before it say nothing of those after it."""
+
     def described(self, step: int) -> list[dict[str, Any]]:
         """window, epoch and source of each sample of a step's global batch."""
 
@@ -155,14 +158,16 @@ class Watch:
         """Judge a step before its update. Returns the step to go on from without it: its own, or an earlier one whose
         checkpoint is then the newest. None goes on with the update. Raises SpikeError. All workers take part."""
         norm = trainer.gradient_norm(state.step)
+        if self.reader.begins_phase(state.step):
+            state.recent.clear()
         known = len(state.recent) >= self.rules.window_steps // 4
         found = scores(state.recent, loss, norm) if known else (0.0, 0.0)
-        is_spike = bool(agreed(float(max(found) > self.rules.threshold), trainer.world))
-        # Under warn the step is taken: it belongs to the past of the next, or a new level would be a spike for ever.
-        if state.step >= self.rules.warmup_steps and (not is_spike or self.rules.policy == "warn"):
+        spike = bool(agreed(float(max(found) > self.rules.threshold), trainer.world))
+        # With `warn` the run lives on with what it met: a level that stays is news once, not at every step after it.
+        if state.step >= self.rules.warmup_steps and (not spike or self.rules.policy == "warn"):
             state.recent.append((loss, norm))
             del state.recent[: -self.rules.window_steps]
-        if not is_spike:
+        if not spike:
             return None
         figures = {"loss": loss, "gradient_norm": norm, "loss_z": found[0], "gradient_norm_z": found[1]}
         num_skips = sum(bool(record["skipped"]) for record in self.records)

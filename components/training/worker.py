@@ -318,6 +318,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "decisions": schedule.decisions,
+        "micro_batch_samples": trainer.micro_batch_samples,
         "history_rows": len(outcome.history),
         **measured,
         "validation_bytes": validation.num_bytes,

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -155,8 +156,8 @@ def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
         figures = _while_ray_answers(_trainer(work.model_copy(update={"threads": threads}), settings))
     except ray.train.TrainingFailedError as error:
         raise OvernightError(
-            f"training failed {faults.max_failures + 1} times, last because of {cause_of(error)}; checkpoints are kept "
-            f"in {work.run}: run the same command again to go on from there"
+            f"training failed {faults.max_failures + 1} times, last because of {cause_of(error)}; {kept_in(work.run)}: "
+            "run the same command again"
         ) from error
     except RayError as error:  # of the controller's actor, or of the node below it
         raise OvernightError(
@@ -164,7 +165,7 @@ def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
             "last checkpoint"
         ) from error
     if FATAL in figures:
-        raise OvernightError(f"{figures[FATAL]}; the last good checkpoint is kept in {work.run}")
+        raise OvernightError(f"{figures[FATAL]}; {kept_in(work.run)}")
     return figures
 
 
@@ -194,6 +195,13 @@ def threads_per_worker(plan: Plan, faults: FaultsConfig, nodes: Sequence[Mapping
     wanted = min(plan.num_workers, room(1))
     most = int(max(each.get("CPU", 0) for each in nodes))
     return next(threads for threads in range(most, 0, -1) if room(threads) >= wanted)
+
+
+def kept_in(run: Path) -> str:
+    """Where a run that has ended can go on from, in words."""
+    if any(run.glob("step-*/checkpoint.json")):
+        return f"the last good checkpoint is kept in {run}"
+    return "there was no checkpoint yet"
 
 
 def cause_of(error: BaseException) -> str:

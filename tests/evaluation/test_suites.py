@@ -190,6 +190,7 @@ def test_a_language_that_is_not_installed_is_reported_and_not_failed(
     ("line", "message"),
     [
         ("{", r"suite\.jsonl: line 3: not JSON"),
+        pytest.param("[" * 100_000, r"line 3: not JSON: maximum recursion depth", id="nested"),
         ("[1]", r"line 3: the line is '\[1\]'"),
         (json.dumps({**TASK, "task_id": "t/0"}), r"task_id 't/0' is there twice"),
         (
@@ -206,6 +207,17 @@ def test_a_mistake_names_file_line_and_field(tmp_path: Path, line: str, message:
     path.write_text(f"{json.dumps(TASK)}\n\n{line}\n")
     with pytest.raises(DataError, match=message):
         read_suite(path)
+
+
+def test_line_separators_within_a_string_end_no_line(tmp_path: Path) -> None:
+    """U+2028 and U+0085 are white space to Python's splitlines, and text to JSON."""
+    task = {**TASK, "prompt": TASK["prompt"].replace("Return", "Return\u2028\u0085")}
+    path, solution = tmp_path / "s.jsonl", tmp_path / "solutions.jsonl"
+    path.write_text(json.dumps(task, ensure_ascii=False) + "\r\n")
+    suite = read_suite(path)
+    assert [each.prompt for each in suite.tasks] == [task["prompt"]]
+    solution.write_text(json.dumps({"task_id": "t/0", "completion": "    return 1  # \u2028\n"}, ensure_ascii=False))
+    assert execute(suite, solution).total == 1
 
 
 def test_a_gzipped_suite_is_the_same_suite(tmp_path: Path) -> None:
@@ -234,7 +246,9 @@ def test_an_unreadable_file(tmp_path: Path, name: str, content: bytes, message: 
 
 
 def test_an_unknown_suite_is_named() -> None:
-    with pytest.raises(DataError, match=r"suite .long. does not come with us; allowed: short_bash, .*, short_tasks"):
+    with pytest.raises(
+        DataError, match=r"suite .long. is no file and does not come with us; allowed: short_bash, .*, short_tasks"
+    ):
         built_in_suite("long")
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from components.evaluation.config import FunctionalConfig
 from components.execution import languages
 from components.execution.languages import LANGUAGES, missing
 from components.execution.sandbox import Outcome, Program, run_program, run_programs
@@ -129,6 +130,16 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         languages.missing.cache_clear()
     assert (outcome.cause, outcome.detail) == ("not_run", "go not found; install golang-go")
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_right_passes_within_the_memory_of_an_evaluation(name: str) -> None:
+    if reason := missing(name):
+        pytest.skip(reason)
+    source = ADDING[name].format(sum="a + b", before="", inside="")
+    memory_bytes = FunctionalConfig.model_validate({}).memory_bytes
+    outcome = run_program(Program(source=source, language=name), timeout_seconds=10.0, memory_bytes=memory_bytes)
+    assert outcome.passed, outcome
 
 
 def test_an_unknown_language_is_named() -> None:

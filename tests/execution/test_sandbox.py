@@ -32,6 +32,7 @@ UNBOUND: dict[str, tuple[str, set[Cause]]] = {
     ),
     "a gigabyte of output": ("import os\nfor _ in range(1024): os.write(1, b'a' * 2**20)", {"output"}),
     "a gigabyte of file": ("open('f', 'wb').truncate(2**30)", {"raised", "killed"}),
+    "patched assertion": ("import os, sys\nsys.excepthook = lambda *_: os._exit(0)\nassert 1 + 1 == 3", {"raised"}),
     "orphan daemon": (
         "import os, time\nif os.fork() == 0:\n os.setsid()\n if os.fork() == 0:\n  time.sleep(3)\n os._exit(0)\n"
         "time.sleep(0.1)",
@@ -50,7 +51,7 @@ HOSTILE: dict[str, tuple[str, set[Cause]]] = {
     "nonsense before the verdict": ("import os\nos.write(3, b'x')", {"exited"}),
     "kills its parent": ("import os\nos.kill(os.getppid(), 9)\nwhile True: pass", {"raised", "timeout", "killed"}),
     "kills whatever it may": ("import os\nos.kill(-1, 9)\nwhile True: pass", {"raised", "timeout", "killed"}),
-    "patched assertion": ("import builtins\nbuiltins.AssertionError = SystemExit\nassert 1 + 1 == 3", {"raised"}),
+    "other assertion": ("import builtins\nbuiltins.AssertionError = SystemExit\nassert 1 + 1 == 3", {"raised"}),
     "not Python": ("def (", {"raised"}),
     "null byte": ("x = 1\0", {"raised"}),
     "recursion": ("def f(): f()\nf()", {"raised"}),
@@ -216,6 +217,13 @@ def test_ten_megabytes_of_output_are_cut_and_no_failure() -> None:
     outcome = run_program("for _ in range(100): print('a' * 100_000)", timeout_seconds=20.0)
     assert outcome.passed
     assert len(outcome.output) == OUTPUT_BYTES
+
+
+def test_a_failure_after_ten_megabytes_of_output_is_named() -> None:
+    source = "import sys\nsys.stdout.buffer.write(b'\\xff' + b'a' * 10**7)\nassert False, 'too late'"
+    outcome = run_program(source, timeout_seconds=20.0)
+    assert (outcome.cause, outcome.detail) == ("raised", "AssertionError: too late")
+    assert outcome.output.startswith("\ufffdaaa") and len(outcome.output) <= OUTPUT_BYTES
 
 
 def test_a_server_that_was_killed_is_replaced() -> None:

@@ -133,6 +133,9 @@ def test_a_model_is_measured_now_or_was_kept(small: Path) -> None:
     kept_times = artifact.read(small / "kept").run["latency"]["model"]
     assert {metric for _, metric in times} == set(kept_times)
     assert told["likelihood", "bits_per_byte"]["n"] == 6
+    events, _ = read_events(Events.path_of("evaluate_model", read_settings()))
+    sent = {each["name"]: each["value"] for each in events if each["kind"] == "metric"}
+    assert sent == {f"{suite}/{metric}": each["value"] for (suite, metric), each in told.items()}
     marked = pl.read_parquet(small / "kept" / CONTAMINATION).filter(suite="likelihood")
     assert marked.filter(pl.col("overlap") == 1)["item"].to_list() == [f"{2:064x}"]
     rows, verdict = measuring.compare([str(model)], ["kept"], small / "out")
@@ -156,6 +159,18 @@ def test_a_model_that_is_not_ours_is_measured(small: Path, kind: str) -> None:
     times = {f"streams_{n}_{name}" for n in (1, 16) for name in ("first_token_seconds", "seconds", "tokens_per_second")}
     assert {metric for suite, metric in told if suite == "latency"} == times
     assert told["likelihood", "bits_per_byte"]["value"] > told["likelihood", "xz_bits_per_byte"]["value"] > 0
+
+
+def test_a_model_that_is_not_ours_is_compared_with_ours(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In all that both can be asked; what ours alone was asked is named."""
+    models = [str(write_random_model(small / "ours", 1)), str(write_checkpoint(small / "gpt2", "gpt2", steps=2))]
+    rows, _ = measuring.compare(models[:1], models[1:], small / "out")
+    found = {f"{row['suite']}/{row['metric']}" for row in rows}
+    assert {"likelihood/bits_per_byte", "completion/parse_share", "safety/over_refusal"} <= found
+    told = json.loads((small / "out/comparison.json").read_text())
+    assert "infilling/exact_match" in told["left_out"] and not found & set(told["left_out"])
+    assert "Not measured on every model: " in (small / "out/comparison.md").read_text()
+    assert "left out: infilling/" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_model_without_a_tokenizer_is_told_in_one_line(small: Path) -> None:
@@ -182,6 +197,24 @@ def test_what_cannot_be_compared_is_named(workspace: Path) -> None:
     ):
         with pytest.raises(DataError, match=said):
             measuring.compare([names[0]], [names[1]], workspace / "out")
+
+
+def test_what_programs_say_is_shown_as_it_is(workspace: Path) -> None:
+    """Neither markup of the table's printer nor commands of a terminal."""
+    line = {
+        "task_id": "[/a]",
+        "prompt": "def f():\n",
+        "entry_point": "f",
+        "canonical_solution": "    raise ValueError('[b]x[/c] \x1b[31m')\n",
+        "test": "def check(f):\n    f()\n",
+    }
+    (workspace / "s (1).jsonl").write_text(json.dumps(line))
+    found = CliRunner().invoke(app, ["execute", "s (1).jsonl"], catch_exceptions=False)
+    events, _ = read_events(Events.path_of("execute", read_settings()))
+    names = [each["name"] for each in events if each["kind"] == "metric"]
+    assert names == [f"s _1_/{name}" for name in ("passed", "total", "seconds")], "names that MLflow takes"
+    assert "0/1 passed" in found.stdout
+    assert re.search(r"\[/a\] +raised: ValueError: \[b\]x\[/c\] \\x1b\[31m", found.stdout)
 
 
 def test_a_plot_shows_each_difference_on_its_own_scale() -> None:

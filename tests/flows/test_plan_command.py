@@ -8,10 +8,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from components.core.config import read_settings
 from components.core.errors import ConfigError
 from components.training.planning.fit import fit
 from components.training.planning.fitted import Domain, FittedLaw, Point
-from flows import laws_chart, plan_command
+from flows import graph, laws_chart, plan_command
+from flows.deadline import require_possible
+from flows.params import read_params
 from flows.plan_command import Asked
 
 
@@ -64,11 +67,29 @@ def test_the_shortest_deadline_that_is_named_is_accepted() -> None:
     assert quiet(Asked(hardware="h100x8", hours=shortest))["hours"] == shortest
 
 
-def test_the_command_exits_with_2_and_without_a_traceback() -> None:
-    command = [sys.executable, "-m", "flows.cli", "plan", "--hardware", "h10x8", "--json"]
+def test_the_cycle_names_the_same_shortest_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path))
+    monkeypatch.setattr(graph, "current_stages", lambda _: set())
+    monkeypatch.setattr(plan_command, "LAWS", tmp_path / "laws.json")
+    params = read_params()
+    short = params.model_copy(update={"plan": params.plan.model_copy(update={"hours": 0.01})})
+    with pytest.raises(ConfigError, match="shortest possible") as by_cycle:
+        require_possible(short, read_settings(), graph.read_graph(), params)
+    with pytest.raises(ConfigError, match="shortest possible") as by_plan:
+        quiet(Asked(hours=0.01))
+    shortest = [float(str(each.value).rsplit(" ", 1)[1]) for each in (by_cycle, by_plan)]
+    assert shortest[0] == pytest.approx(shortest[1], abs=0.0011)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--hardware", "h10x8"], "nearest: h100"), (["--fit-minutes", "0"], "--fit-minutes 0: needed more than 0")],
+)
+def test_the_command_exits_with_2_and_without_a_traceback(options: list[str], told: str) -> None:
+    command = [sys.executable, "-m", "flows.cli", "plan", *options, "--json"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 2
-    assert ran.stderr.count("\n") == 1 and "nearest: h100" in ran.stderr
+    assert ran.stderr.count("\n") == 1 and told in ran.stderr
     assert ran.stdout == ""
 
 

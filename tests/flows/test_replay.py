@@ -20,6 +20,7 @@ DECIDED: dict[str, dict[str, Any]] = {
         "decisions": [[120, 330], [200, 321]],
         "precision": "bfloat16",
         "compiled": True,
+        "micro_batch_samples": 2,
     },
     "sft": {"max_steps": 300, "decisions": [[4, 40], [20, 44]]},
     "preferences": {"max_chunks": 2},

@@ -239,6 +239,9 @@ def test_older_rope_key_is_read(model_dir: ModelDir, tmp_path: Path) -> None:
 def test_open_engine_says_what_is_wrong(tmp_path: Path, model_dir: ModelDir) -> None:
     with pytest.raises(ConfigError, match="engine is 'vlm'; allowed: ctranslate2, transformers"):
         open_engine(tmp_path, "vlm")  # type: ignore[arg-type]
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ArtifactError, match=r"config\.json: cannot be read: found list, needed an object"):
+        open_engine(tmp_path)
     for name in CLASSES:
         with pytest.raises(ArtifactError, match=r"config\.json: cannot be read"):
             open_engine(tmp_path / "absent", name)  # type: ignore[arg-type]
@@ -275,3 +278,23 @@ def test_engines_count_as_code_of_whoever_opens_one() -> None:
 def test_sampling_has_bounds(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+def test_weights_that_are_cut_short_are_told_in_one_line(model_dir: ModelDir, engine: Any, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), copied)
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=f"{copied}.*header") as error:
+        open_engine(copied, engine, cache=tmp_path / "cache")
+    assert "\n" not in str(error.value)
+
+
+def test_a_pickle_is_refused_unread(model_dir: ModelDir, tmp_path: Path) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), copied)
+    torch.save(MODELS["llama"]().state_dict(), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"cannot load it: .*no file named model\.safetensors"):
+        TransformersEngine(copied)

@@ -1,6 +1,6 @@
 """A run small enough for tests: 2 layers of 64, vocabulary 128, windows of 32 tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,7 @@ def run_small(
     report: Callable[[Report], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
     began_at: float | None = None,
+    sources: Sequence[str] = (),
 ) -> tuple[Outcome, dict[str, torch.Tensor]]:
     """Train from the last checkpoint of `run` to `steps`; the outcome and a copy of the weights."""
     world = world or World()
@@ -102,6 +103,7 @@ def run_small(
         report=report,
         validate=None,
         began_at=began_at,
+        sources=sources,
     )
     return outcome, Checkpoint(run / name_of(outcome.steps)).weights()
 

@@ -113,7 +113,7 @@ def test_earlier_cycles_say_what_a_stage_takes() -> None:
 
 
 def test_too_short_a_deadline_names_the_shortest_and_that_one_is_accepted() -> None:
-    with pytest.raises(ConfigError, match=r"plan\.hours is 0\.05; 100 s are gone") as caught:
+    with pytest.raises(ConfigError, match=r"plan\.hours is 0\.05; 100 s go to what comes before") as caught:
         divide(Needs(PlanConfig(hours=0.05)), 100.0)
     shortest = float(str(caught.value).rsplit(" ", 1)[1])
     needs = Needs(PlanConfig(hours=shortest))

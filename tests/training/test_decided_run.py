@@ -15,7 +15,7 @@ from components.training.work import Work
 from components.training.worker import train_worker
 from tests.training.test_pretrain import PRETRAIN, make_inputs
 
-REPLAYED = ("steps", "decisions", "skipped", "precision", "compiled", "accelerators")
+REPLAYED = ("steps", "decisions", "skipped", "precision", "compiled", "accelerators", "micro_batch_samples")
 
 
 def train(folder: Path, name: str, plan: Plan, ends_at: float | None) -> tuple[dict[str, Any], bytes, bytes]:
@@ -46,7 +46,8 @@ def test_a_deadline_run_replayed_in_fixed_mode_has_the_same_bytes(
     make_inputs(tmp_path)
     fixed = pretrain.read_plan(tmp_path / "plan")
     chosen = {"precision": "bfloat16", "accelerators": ("float8",)}
-    by_clock = fixed.model_copy(update={"mode": "deadline", "steps": None, "training_seconds": 5.0} | chosen)
+    short = {"micro_batch_samples": 4}  # of the 8 that are configured: memory decides this
+    by_clock = fixed.model_copy(update={"mode": "deadline", "steps": None, "training_seconds": 5.0} | chosen | short)
     figures, weights, history = train(tmp_path, "clock", by_clock, time.time() + 5.0)
     assert figures["decisions"], "the clock decided when the decay starts"
     _, statistics = pretrain.split_figures(figures, by_clock, 1.0)

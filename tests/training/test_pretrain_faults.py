@@ -158,13 +158,34 @@ def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_
 
 @pytest.mark.drill
 @pytest.mark.timeout(600)
+def test_sharded_workers_on_ray_leave_the_weights_of_data_parallel_ones(
+    two_nodes: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {**TWO, "fixed": {**TWO["fixed"], "steps": 10}}  # type: ignore[dict-item]
+    weights = []
+    for parallel in ("data", "sharded"):
+        place = folder / parallel
+        place.mkdir()
+        monkeypatch.setenv("OVERNIGHT_STATE", str(place / "state"))
+        monkeypatch.setattr(test_pretrain, "PLAN", {**short, "parallel": parallel})
+        make_inputs(place)
+        assert pretrain.read_plan(place / "plan").parallel == parallel
+        train(place, "out")
+        weights.append((place / "out" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(600)
 def test_a_loss_that_is_not_a_number_ends_the_stage_without_another_try(two_nodes: Cluster, folder: Path) -> None:
     rates = {"matrix": 1e30, "embedding": 1e30, "output": 1e30, "norm": 1e30}
-    with pytest.raises(
-        OvernightError, match=r"step \d+: the (loss|norm of the gradient) is (nan|inf).*checkpoint is kept in"
-    ):
-        train(folder, "out", {**DRILLED, "rates": rates})
-    assert sum("workers started" in each["text"] for each in notes(folder)) == 1
+    told = r"step \d+: the (loss|norm of the gradient) is (nan|inf).*; "
+    with pytest.raises(OvernightError, match=told + "there was no checkpoint yet"):
+        train(folder, "out", {**DRILLED, "rates": rates, "checkpoint_seconds": 600})
+    with pytest.raises(OvernightError, match=told + "the last good checkpoint is kept in") as caught:
+        train(folder, "out", {**DRILLED, "rates": rates, "checkpoint_seconds": 0.0})
+    assert list(Path(str(caught.value).rsplit(" ", 1)[1]).glob("step-*/checkpoint.json"))
+    assert sum("workers started" in each["text"] for each in notes(folder)) == 2
     assert not (folder / "out").exists()
 
 
@@ -282,6 +303,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     make_inputs(folder)
     return folder
+
+
+def test_a_checkpoint_is_named_only_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "step-00000001").mkdir()
+    assert workers.kept_in(tmp_path) == "there was no checkpoint yet"
+    (tmp_path / "step-00000001" / "checkpoint.json").touch()
+    assert workers.kept_in(tmp_path) == f"the last good checkpoint is kept in {tmp_path}"
 
 
 def test_an_older_plan_is_named(inputs: Path, tmp_path: Path) -> None:

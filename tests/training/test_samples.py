@@ -80,6 +80,7 @@ def test_a_decay_that_is_decided_changes_what_is_read_from_then_on_alone(folder:
         schedule.decide(6, 20)
         after = [batches(step) for step in range(6, 12)]
     assert {1} == {int(each) for batch in after for each in batch.sources}
+    assert [step for step in range(12) if samples.begins_phase(step)] == [6]
     known = Schedule(warmup_steps=0, final_share=0.1)
     known.decide(6, 20)
     replayed = Samples(work, 0, 1, known)

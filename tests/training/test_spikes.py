@@ -47,7 +47,14 @@ ORDINARY = [tuple(row) for row in np.loadtxt(Path(__file__).with_name("ordinary_
 class Planted:
     """Batches of the hidden rule, a window of noise in those of some numbers."""
 
-    def __init__(self, world: World | None = None, skipped: Sequence[int] = (), bad: Sequence[int] = (BAD,)) -> None:
+    def __init__(
+        self,
+        world: World | None = None,
+        skipped: Sequence[int] = (),
+        bad: Sequence[int] = (BAD,),
+        phase_at: int | None = None,
+    ) -> None:
+        self.phase_at = phase_at
         self.world = world or World()
         self.skipped = list(skipped)
         self.bad = bad
@@ -57,6 +64,9 @@ class Planted:
         tokens = np.stack([TOKENS[each * 32 : each * 32 + 33] for each in windows])
         tokens[windows == 999 % 128] = np.random.default_rng(step).integers(0, 128, 33)
         return next_token_batch(tokens)
+
+    def begins_phase(self, step: int) -> bool:
+        return step == self.phase_at
 
     def described(self, step: int) -> list[dict[str, Any]]:
         return [{"window": int(each)} for each in self._global(step)]
@@ -181,10 +191,15 @@ def test_after_so_many_skips_the_run_ends(tmp_path: Path) -> None:
     assert [record["skipped"] for record in records(tmp_path / "run")] == [[BAD], []]
 
 
-def test_a_lasting_change_of_level_is_no_spike_for_ever(tmp_path: Path) -> None:
-    run(tmp_path / "run", Planted(bad=range(BAD, STEPS)), replace(RULES, policy="warn", window_steps=8))
-    found = [record["step"] for record in records(tmp_path / "run") if record["step"] >= BAD]
-    assert BAD in found and max(found) <= BAD + 4, "half of what they are compared with is as they are"
+def test_a_level_that_stays_is_told_and_then_the_new_normal(tmp_path: Path) -> None:
+    run(tmp_path / "run", Planted(bad=range(BAD - 5, STEPS)), replace(RULES, policy="warn", threshold=4.0))
+    found = [record["step"] for record in records(tmp_path / "run")]
+    assert found == list(range(BAD - 5, BAD - 5 + len(found))) and 1 <= len(found) <= RULES.window_steps // 2
+
+
+def test_another_mixture_of_sources_is_no_spike(tmp_path: Path) -> None:
+    run(tmp_path / "run", Planted(bad=range(BAD, STEPS), phase_at=BAD), replace(RULES, policy="stop"))
+    assert not (tmp_path / "run" / RECORDS).exists()
 
 
 WORKER = """

@@ -3,8 +3,8 @@
 The decisions are those of the real thing, by its own functions: `divide` and `share_out` give the stages their seconds,
 anew whenever one by the clock starts, and `Pace` starts and ends the decay from the speed so far. Drawn are the time of
 every stage, the speed of the run, slow moments of single GPUs, and failures that cost the work since the last
-checkpoint and a restart. A failed run's clock goes on from its checkpoint, as pretrain's does: what was lost there is
-taken from the stages after it.
+checkpoint and a restart. A failed run ends when it would have, with fewer tokens, as pretrain does; what was lost later
+than that is taken from the stages after it.
 Not covered: a machine that is slower in every stage (budget.Needs measures that; here draws are independent), failures
 of storage, queues for a new machine. Without any chance every cycle ends when `deadline_seconds` says.
 """
@@ -173,6 +173,8 @@ def _pretrain(run: Run, needs: Needs, given: float, generator: np.random.Generat
             if failures > run.pretrain.faults.max_failures:
                 break
             pace.restart()
+            pace.left_seconds = max(0.0, budget - seconds - lost)  # the stage's end does not move
+            pace.resumed(seconds)
             continue
         step, seconds, worked = step + steps, seconds + spent, worked + spent
         pace.decide(schedule, step, seconds)

@@ -50,12 +50,23 @@ def test_failures_come_at_their_rate_and_cost_a_restart_and_half_an_interval() -
     lost = np.array([each.lost_seconds for each in ended if each.failures == 1])
     # A restart's mean is its median times exp(spread^2 / 2).
     assert lost.mean() == pytest.approx(300 + 300 * np.exp(0.125), rel=0.15)
-    # What is lost comes out of the margin and of what the later stages by the clock can give; then it is named.
+    # What is lost near the end comes out of the margin and of the later stages by the clock; then it is named.
     for each in ended:
         if each.lost_seconds < MARGIN_SHARE * 24 * 3600:
             assert each.seconds <= 24 * 3600
         if each.seconds > 24 * 3600:
             assert each.cause in ("lost to failures", "too many failures")
+
+
+def test_a_failed_run_ends_when_it_would_have_with_fewer_tokens() -> None:
+    chances = Chances(failures_per_gpu_hour=0.003, restart_seconds=3600, restart_spread=0.0, stage_spread=0.0)
+    ended = simulate(run_of(chances), 200)
+    failed = [each for each in ended if each.failures == 1]
+    assert len(failed) > 40 and min(each.lost_seconds for each in failed) > MARGIN_SHARE * 24 * 3600
+    # An hour is lost of 23.4: only who fails in the last one or two cannot make up for it.
+    assert np.mean([each.seconds <= 24 * 3600 for each in failed]) > 0.9
+    whole = np.mean([each.tokens for each in ended if not each.failures])
+    assert np.mean([each.tokens for each in failed]) < 0.97 * whole
 
 
 def test_spread_that_nothing_can_absorb_misses_some_deadlines_and_says_why() -> None:
