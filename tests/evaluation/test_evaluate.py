@@ -286,6 +286,7 @@ def test_a_model_that_was_passed_on_is_measured_once(
     """Equal files are one model, whatever else their artifacts hold; it has figures under both names. That programs
     had no control group around them is recorded, and said."""
     monkeypatch.setattr(sandbox, "sums_memory", lambda: False)
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     passed_on = tmp_path / "aligned"
     code, inputs = Path(__file__), [artifact.read(models / "sft")]
     with artifact.create(passed_on, stage="align", config=NoConfig(), inputs=inputs, code=code) as draft:
