@@ -30,6 +30,7 @@ from components.evaluation.functional import built_in_suite, read_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.measure import Questions, summarise
 from components.evaluation.pairs import metrics_of
+from components.execution.sandbox import warning
 from components.tokens.text import TextCodec
 from flows.comparison import markdown, svg
 from flows.params import read_params
@@ -184,6 +185,8 @@ def _measured(model_dir: Path, asked: Questions) -> tuple[pl.DataFrame, pl.DataF
 def execute(suite: str, solutions: str) -> dict[str, Any]:
     """Run a suite's programs in the sandbox with canonical solutions, none, or those of a file."""
     chosen = read_suite(Path(suite)) if Path(suite).exists() else built_in_suite(suite)
+    if words := warning():
+        _say(words)
     if solutions == "canonical":
         found = executing.execute(chosen, "canonical")
     elif solutions == "none":

@@ -11,22 +11,24 @@ import doctest
 import re
 from dataclasses import dataclass
 
+from components.execution.sandbox import Program
+
+# Its last assertion is reached in every example: the sandbox's control turns it round.
 CHECKS = """
 def _check_examples(examples, scope):
     import contextlib, io
     for source, want, error in examples:
-        seen = io.StringIO()
+        seen, found = io.StringIO(), None
         try:
             with contextlib.redirect_stdout(seen):
                 exec(compile(source, "<example>", "single"), scope)
         except Exception as raised:
             if error is None:
                 raise
-            found = f"{type(raised).__name__}: {raised}"
-            assert found.split("\\n")[0] == error.split("\\n")[0], f"example differs: {found}"
-        else:
-            assert error is None, f"example differs: {source.strip()} did not raise"
-            assert seen.getvalue() == want, f"example differs: {source.strip()} gave {seen.getvalue()[:80]!r}"
+            found = f"{type(raised).__name__}: {raised}".split("\\n")[0]
+        wanted = error and error.split("\\n")[0]
+        assert found == wanted, f"example differs: {found or source.strip() + ' did not raise'}"
+        assert error or seen.getvalue() == want, f"example differs: {source.strip()} gave {seen.getvalue()[:80]!r}"
 """
 DIFFERS = "AssertionError: example differs"
 _CALL = r"\b(\w+\((?:[^()\n]|\([^()\n]*\))*\))"
@@ -78,7 +80,8 @@ def _stated(docstring: str, name: str) -> list[Example]:
     return found
 
 
-def program(preamble: str, function: str, examples: tuple[Example, ...]) -> str:
+def program(preamble: str, function: str, examples: tuple[Example, ...]) -> Program:
     """A program that defines the function after its module's imports and passes exactly when every example holds."""
     table = [(each.source, each.want, each.error) for each in examples]
-    return f"{preamble}\n{function}\n{CHECKS}\n_check_examples({table!r}, globals())\n"
+    test = f"{CHECKS}\n_check_examples({table!r}, globals())\n"
+    return Program(source=f"{preamble}\n{function}\n", test=test)

@@ -31,7 +31,7 @@ from components.core.config import read_settings
 from components.core.events import Events
 from components.core.step import main
 from components.data.contract import Contract
-from components.execution.sandbox import isolation
+from components.execution.sandbox import walls
 from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
 from components.tokens.text import TextCodec
@@ -271,7 +271,7 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
         draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
         draft.statistics["decided"] = {"max_chunks": chunks or None}
         draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
-        draft.run = {"isolation": isolation(), **clock.record()}
+        draft.run = {"isolation": walls(), **clock.record()}
     assert draft.manifest is not None
     return draft.manifest
 

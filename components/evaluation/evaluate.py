@@ -37,7 +37,7 @@ from components.evaluation.measure import Metrics, Questions, Report, baseline_i
 from components.evaluation.memorisation import training_windows
 from components.evaluation.ngram import NgramModel
 from components.evaluation.safety import safety_questions
-from components.execution.sandbox import isolation
+from components.execution.sandbox import walls, warning
 from components.tokens.store import TokenStore, documents_path
 from components.tokens.text import TextCodec
 
@@ -151,6 +151,8 @@ def run(
     twins = same_as(manifests)
     distinct = {name: path for name, path in models.items() if name not in twins}
     events = Events("evaluate")
+    if words := warning():
+        events.note(words)
     asked = read_questions(tokens, [built_in_suite(name) for name in config.functional.suites], config)
     with ThreadPoolExecutor(1) as executor:  # samples drawn by a seed need one thread: this fills the others
         counting = executor.submit(beside, tokens, source, base, asked, config)
@@ -176,7 +178,7 @@ def run(
             "canaries_in_training": known.planted,
             "same_as": twins,
         }
-        draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": isolation()}
+        draft.run |= {"seconds_per_model": seconds, LATENCY: record(latency), "isolation": walls()}
     for model, suite, metric, each in [*rows_of(metrics), *rows_of(latency)]:
         events.metric(f"{model}/{suite}/{metric}", each["value"])
     for kind, arrived in known.planted.items():

@@ -87,7 +87,7 @@ def _task(value: Any, kind: type[Line], where: str) -> Task:
 
 def program(task: Task, completion: str) -> Program:
     """The program that passes when the completion is right."""
-    return Program(source=f"{task.prompt}{completion}\n{task.test}", language=task.language)
+    return Program(source=f"{task.prompt}{completion}\n", test=task.test, language=task.language)
 
 
 def extract(task: Task, text: str) -> str:

@@ -2,7 +2,7 @@
 
 Limits of single processes do not add up; a group's do, files in memory included. Covers cgroup v1 (a hierarchy for
 each controller) and v2 (below our own group, when that hands controllers down). Where neither can be written, the
-limits of single processes remain.
+limits of single processes remain, and memory that a program shares with others or with itself (MAP_SHARED) has none.
 """
 
 import contextlib
@@ -24,6 +24,11 @@ class Group:
     """Folders of one group, one for each hierarchy that it is in."""
 
     folders: tuple[Path, ...]
+
+    @property
+    def sums_memory(self) -> bool:
+        """Whether the memory of all that runs in the group has one limit."""
+        return any((folder / name).exists() for folder in self.folders for name in _LIMITS["memory"])
 
     def limit(self, *, memory_bytes: int, processes: int) -> None:
         """Limit what the group holds together. A kernel that refuses leaves the limit before."""

@@ -6,7 +6,8 @@ linker puts around the program's (C, C++, Rust), so that `return` from main coun
 Tests are written as MultiPL-E and HumanEval-X write them. `console.assert` only warns in node: here it throws.
 
 A control is the same program with one false assertion after its last line, in the language's own words and in the
-program's own scope: a program that passes even then has forged its verdict or disarmed assertions.
+program's own scope; in Python with an assertion of the test turned round (control.py). A program that passes even then
+has forged its verdict or disarmed assertions.
 Not covered: Bash tests without `set -e`; C tests without <assert.h>, whose control traps instead; modules beside each
 language's own (node_modules, crates, Go modules).
 """
@@ -18,6 +19,8 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from components.execution.control import control_of
 
 Files = dict[str, str]
 
@@ -42,8 +45,8 @@ _C_CONTROL = "#ifdef assert\n    assert(0);\n#else\n    __builtin_trap();\n#endi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
-    """One language. `files(source, nonce, control)` are those to compile or run; `tools` are looked for on the PATH;
-    `threads` is what its runtime starts on its own; `file_name` is what its own tools call a program."""
+    """One language. `files(source, test, nonce, control)` are those to compile or run; `tools` are looked for on the
+    PATH; `threads` is what its runtime starts on its own; `file_name` is what its own tools call a program."""
 
     name: str
     file_name: str
@@ -51,33 +54,34 @@ class Language:
     package: str
     run: tuple[str, ...]
     compile: tuple[str, ...] | None = None
-    files: Callable[[str, str, bool], Files]
+    files: Callable[[str, str, str, bool], Files]
     threads: int = 16
     memory_bytes: int = 2**28  # less than this and the runtime or the compiler does not start
 
 
-def _javascript(source: str, nonce: str, control: bool) -> Files:
+def _javascript(source: str, test: str, nonce: str, control: bool) -> Files:
     false = "console.assert(false, 'control');\n" if control else ""
     verdict = f"globalThis.process.once('beforeExit', () => require('fs').writeSync(3, '{nonce}'));"
-    return {"program.js": f"{_CONSOLE}\n{source}\n{false}{verdict}\n"}
+    return {"program.js": f"{_CONSOLE}\n{source}{test}\n{false}{verdict}\n"}
 
 
-def _bash(source: str, nonce: str, control: bool) -> Files:
-    return {"program.sh": f"{source}\n{'[[ 1 = 2 ]]' if control else ''}\nprintf %s {nonce} >&3\n"}
+def _bash(source: str, test: str, nonce: str, control: bool) -> Files:
+    return {"program.sh": f"{source}{test}\n{'[[ 1 = 2 ]]' if control else ''}\nprintf %s {nonce} >&3\n"}
 
 
-def _c(suffix: str, linkage: str, source: str, nonce: str, control: bool) -> Files:
+def _c(suffix: str, linkage: str, source: str, test: str, nonce: str, control: bool) -> Files:
     check = f"\n{linkage}void overnight_control(void) {{\n{_C_CONTROL if control else ''}\n}}\n"
-    return {f"program.{suffix}": source + check, "verdict.c": _WRAPPER % nonce}
+    return {f"program.{suffix}": source + test + check, "verdict.c": _WRAPPER % nonce}
 
 
-def _rust(source: str, nonce: str, control: bool) -> Files:
+def _rust(source: str, test: str, nonce: str, control: bool) -> Files:
     check = f'\n#[no_mangle]\npub extern "C" fn overnight_control() {{ {"assert!(false);" if control else ""} }}\n'
-    return {"program.rs": source + check, "verdict.c": _WRAPPER % nonce}
+    return {"program.rs": source + test + check, "verdict.c": _WRAPPER % nonce}
 
 
-def _java(source: str, nonce: str, control: bool) -> Files:
+def _java(source: str, test: str, nonce: str, control: bool) -> Files:
     """The class whose main is the test is the last one before it; its file must be named after it."""
+    source += test
     before = source[: found.start()] if (found := re.search(r"static\s+void\s+main\b", source)) else source
     name = (re.findall(r"\bclass\s+(\w+)", before) or ["Main"])[-1]
     verdict = (
@@ -89,8 +93,9 @@ def _java(source: str, nonce: str, control: bool) -> Files:
     return {f"{name}.java": source, "Verdict.java": verdict}
 
 
-def _go(source: str, nonce: str, control: bool) -> Files:
+def _go(source: str, test: str, nonce: str, control: bool) -> Files:
     """A Go test: `TestMain` is ours, so what counts is what the framework says of every test."""
+    source += test
     package = found[1] if (found := re.search(r"^package\s+(\w+)", source, re.MULTILINE)) else "main"
     verdict = (
         f'package {package}\n\nimport (\n\t"os"\n\t"testing"\n)\n\nfunc TestMain(m *testing.M) {{\n'
@@ -102,9 +107,9 @@ def _go(source: str, nonce: str, control: bool) -> Files:
     return {"program_test.go": source, "verdict_test.go": verdict, "go.mod": "module program\n\ngo 1.18\n"}
 
 
-def _python(source: str, nonce: str, control: bool) -> Files:
+def _python(source: str, test: str, nonce: str, control: bool) -> Files:
     """Run by the warm server, which writes the nonce itself."""
-    return {"program.py": f"{source}\nassert False, 'control'\n" if control else source}
+    return {"program.py": source + (control_of(source, test) if control else test)}
 
 
 _WRAPPED = ("-Wl,--wrap=main", "-o", "program")

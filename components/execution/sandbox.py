@@ -2,15 +2,18 @@
 
 A program passes when two things hold. Its last line was executed: only then is a random nonce written on a pipe of its
 own, so `os._exit(0)`, a killed test or the printed word "passed" do not pass. And its control fails: the same program,
-with another nonce and one false assertion after its last line. A program that digs the nonce out of its own memory, or
-that disarms assertions, passes its control as well, and so is found out without a list of tricks.
+with another nonce and one false assertion: in Python one of its test's own, turned round (control.py), elsewhere one
+after its last line. A program that digs the nonce out of its own memory, that disarms assertions or, in Python, skips
+them passes its control as well, and so is found out without a list of tricks.
 
 Covers: endless loops, memory, fork bombs, floods of output, large files, orphans (all killed and counted as failed).
 No network, no file of the host but toolchains, read-only, no process of the host to see or to signal; no privileges, a
 uid of its own when started by root, system calls filtered (filter.py), memory and processes of a program summed where
 control groups can be written (cgroup.py). Hashes are seeded alike in every run.
 Not covered: a candidate that looks into the text of its own control and behaves there; one that makes every comparison
-true, as any test in its own process allows; faults of the kernel; Python packages beside the standard library.
+true, as any test in its own process allows; one that skips some assertions and not the control's; one that skips all in
+a language beside Python, or in a program whose test was not told apart; faults of the kernel; Python packages beside
+the standard library.
 """
 
 import functools
@@ -47,9 +50,11 @@ TELLING = re.compile(r"^\w*(?:Error|Exception)\b|: error|^error|[Aa]ssertion.* f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program with its tests, in one of `languages.LANGUAGES`."""
+    """A program and the test that follows it, in one of `languages.LANGUAGES`. Without `test` the source has its own,
+    which a control cannot tell from the program."""
 
     source: str
+    test: str = ""
     language: str = "python"
 
 
@@ -115,13 +120,13 @@ def run_in(
     second = _run_once(runner, program, timeout_seconds, memory_bytes, control=True)
     if not second.passed:
         return first
-    detail = "passed even with a false assertion after its last line"
+    detail = "passed even with a false assertion"
     return Outcome(passed=False, cause="forged", detail=detail, output=first.output, seconds=first.seconds)
 
 
 def _run_once(runner: Runner, program: Program, timeout_seconds: float, memory_bytes: int, *, control: bool) -> Outcome:
     found, nonce = language(program.language), secrets.token_hex(16)
-    files = found.files(program.source, nonce, control)
+    files = found.files(program.source, program.test, nonce, control)
     compiled = found.compile is not None
     request: dict[str, Any] = {
         "timeout_seconds": timeout_seconds,
@@ -187,6 +192,28 @@ def isolation() -> Backend:
         f"sandbox: no program can be run safely here ({'; '.join(reasons)}); install bubblewrap, and allow user "
         "namespaces (sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0; in a container "
         "start it with --security-opt seccomp=unconfined or as privileged)"
+    )
+
+
+@functools.cache
+def sums_memory() -> bool:
+    """Whether a control group holds a program's memory together here, as seen on a jail that is opened for it."""
+    with open_runner(isolation()) as opened:
+        return opened.group.sums_memory
+
+
+def walls() -> dict[str, str | bool]:
+    """What held the programs of this process, for the record of a run."""
+    return {"backend": isolation(), "control_group": sums_memory()}
+
+
+def warning() -> str | None:
+    """One line for whoever watches, where programs may hold more memory than their limit says; None elsewhere."""
+    if sums_memory():
+        return None
+    return (
+        "sandbox: no control group can be made here, so memory is limited for each process and shared memory is not; "
+        "let this user write to a group below /sys/fs/cgroup that hands down memory and pids"
     )
 
 

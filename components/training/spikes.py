@@ -39,6 +39,7 @@ from components.training.trainer import Trainer
 RECORDS = "spikes.jsonl"
 MAD_TO_SIGMA = 0.6745  # of a normal distribution: the median absolute deviation, in standard deviations
 LEAST_DEVIATION = 1e-3  # of the median: losses that hardly differ make no spike of a small step
+LEAST_NORM_DEVIATION = 0.3  # of a norm's logarithm, whose own is 0.05: a z-score of 6 is 14 times the median
 LEAST_NORM = 1e-30
 
 
@@ -88,6 +89,20 @@ def robust_z(value: float, past: Sequence[float], least_deviation: float | None 
     deviation = statistics.median([abs(each - median) for each in past])
     least = LEAST_DEVIATION * abs(median) if least_deviation is None else least_deviation
     return MAD_TO_SIGMA * (value - median) / max(deviation, least, 1e-12)
+
+
+def scores(recent: Sequence[tuple[float, float]], loss: float, norm: float) -> tuple[float, float]:
+    """Robust z-scores of a step's loss and of the logarithm of its gradient norm, after steps with these of each.
+
+    A loss is a mean over many windows, and its upper tail is short: 400,000 random batches of 8 windows of a real run
+    passed 3.9 once in 10,000. A norm's is long: a window out of a table, a few tokens again and again whose gradients
+    add up, makes it 2 to 5 times the median at an ordinary loss, 8 to 24 by the deviation of ordinary norms. A window
+    of noise among seven others makes it 1.4 times. So norms are measured by a deviation that is wide on purpose: they
+    tell of a gradient that has lost its scale, losses of what was read. docs/log.md has the rates.
+    """
+    losses, norms = zip(*recent, strict=True)
+    logs = [math.log(max(each, LEAST_NORM)) for each in norms]
+    return robust_z(loss, losses), robust_z(math.log(max(norm, LEAST_NORM)), logs, LEAST_NORM_DEVIATION)
 
 
 def by_document(
@@ -145,15 +160,16 @@ class Watch:
         norm = trainer.gradient_norm(state.step)
         if self.reader.begins_phase(state.step):
             state.recent.clear()
-        scores = self._scores(state, loss, norm)
-        spike = bool(agreed(float(max(scores) > self.rules.threshold), trainer.world))
+        known = len(state.recent) >= self.rules.window_steps // 4
+        found = scores(state.recent, loss, norm) if known else (0.0, 0.0)
+        spike = bool(agreed(float(max(found) > self.rules.threshold), trainer.world))
         # With `warn` the run lives on with what it met: a level that stays is news once, not at every step after it.
         if state.step >= self.rules.warmup_steps and (not spike or self.rules.policy == "warn"):
             state.recent.append((loss, norm))
             del state.recent[: -self.rules.window_steps]
         if not spike:
             return None
-        figures = {"loss": loss, "gradient_norm": norm, "loss_z": scores[0], "gradient_norm_z": scores[1]}
+        figures = {"loss": loss, "gradient_norm": norm, "loss_z": found[0], "gradient_norm_z": found[1]}
         num_skips = sum(bool(record["skipped"]) for record in self.records)
         skips = self.rules.policy == "skip" and num_skips < self.rules.max_skips
         back_to, skipped = self._way_back(trainer.world, writer, state.step) if skips else (state.step, [])
@@ -172,18 +188,6 @@ class Watch:
             for newer in (each for each in checkpoint.steps(self.path.parent) if each > back_to):
                 checkpoint.remove(self.path.parent / checkpoint.name_of(newer))
         return back_to if skips else None
-
-    def _scores(self, state: Position, loss: float, norm: float) -> tuple[float, float]:
-        """Robust z-scores of loss and logarithm of the gradient norm; 0 while there is little to compare with.
-
-        Norms have a long tail upwards: in 2,600 ordinary steps of 8 windows their own scores reached 15 where the norm
-        had no more than doubled, those of their logarithms 10, of the losses 3; a document of noise, 12.0 and 4.3.
-        """
-        if len(state.recent) < self.rules.window_steps // 4:
-            return 0.0, 0.0
-        losses, norms = zip(*state.recent, strict=True)
-        logs = [math.log(max(each, LEAST_NORM)) for each in norms]
-        return robust_z(loss, losses), robust_z(math.log(max(norm, LEAST_NORM)), logs, LEAST_DEVIATION)
 
     def _way_back(self, world: World, writer: Writer, step: int) -> tuple[int, list[int]]:
         """The step to go on from, and the batches to pass over from there."""

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from components.core import artifact
-from components.core.config import StepConfig
+from components.core.config import StepConfig, read_settings
 from components.core.errors import DataError
+from components.core.events import Events, read_events
 from components.evaluation import evaluate
 from components.evaluation.compare import PASSES, Sides, compare_items, judge, pairs_for
 from components.evaluation.completion import body_of, edit_similarity, line_end_ids
@@ -44,6 +45,7 @@ from components.evaluation.likelihood import (
 from components.evaluation.measure import figures, narrowed, questions
 from components.evaluation.places import function_places, has_body, indented, line_places
 from components.evaluation.safety import SAFETY_SUITES
+from components.execution import sandbox
 from components.inference.engine import Completion
 from components.inference.transformers_engine import TransformersEngine
 from components.tokens import tokenize
@@ -278,8 +280,13 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     assert len(table) == items.select("model", "suite", "metric").n_unique()
 
 
-def test_a_model_that_was_passed_on_is_measured_once(models: Path, data: Path, tmp_path: Path) -> None:
-    """Equal files are one model, whatever else their artifacts hold; it has figures under both names."""
+def test_a_model_that_was_passed_on_is_measured_once(
+    models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal files are one model, whatever else their artifacts hold; it has figures under both names. That programs
+    had no control group around them is recorded, and said."""
+    monkeypatch.setattr(sandbox, "sums_memory", lambda: False)
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     passed_on = tmp_path / "aligned"
     code, inputs = Path(__file__), [artifact.read(models / "sft")]
     with artifact.create(passed_on, stage="align", config=NoConfig(), inputs=inputs, code=code) as draft:
@@ -290,6 +297,9 @@ def test_a_model_that_was_passed_on_is_measured_once(models: Path, data: Path, t
     paths = {"base": models / "base", "sft": models / "sft", "aligned": passed_on}
     made = evaluate.run(CONFIG, tokens=data / "tokens", source=data / "clean", out=tmp_path / "out", **paths)
     assert made.statistics["same_as"] == {"aligned": "sft"}
+    assert made.run["isolation"] == {"backend": sandbox.isolation(), "control_group": False}
+    told, _ = read_events(Events.path_of("evaluate", read_settings()))
+    assert sandbox.warning() in [each["text"] for each in told if each["kind"] == "note"]
     assert set(made.run["seconds_per_model"]) == {"base", "sft"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["aligned"] == metrics["sft"] != metrics["base"]

@@ -62,6 +62,20 @@ FORGED = (
     "os.write(3, frame.f_locals['request']['nonce'].encode())\n"
     "os.dup2(os.open('/dev/null', os.O_WRONLY), 3)\nos._exit(0)"
 )
+# A test that takes its time, and programs that are wrong and never let it run: each defines `check` in its place.
+TEST = "def check(candidate):\n    assert candidate(1) == 2\n\nimport time\ntime.sleep(0.2)\ncheck(double)\n"
+SKIPPING = {
+    "a jump": (
+        "import sys\ndef check(candidate): pass\ndef jump(frame, event, _):\n"
+        "    if event == 'line' and frame.f_lineno == 10:\n"
+        "        frame.f_lineno = max(line for *_, line in frame.f_code.co_lines())\n    return jump\n"
+        "sys.settrace(jump)\nsys._getframe().f_trace = jump\ndouble = abs\n"
+    ),
+    "a thread": (
+        "import threading\ndouble = abs\ndef replace():\n    while 'check' not in globals(): pass\n"
+        "    globals()['check'] = lambda candidate: None\nthreading.Thread(target=replace).start()\n"
+    ),
+}
 
 
 def run(runner: Runner, source: str, seconds: float = 5.0, memory_bytes: int = MEMORY_BYTES) -> Outcome:
@@ -149,6 +163,15 @@ def test_a_nonce_dug_out_of_memory_is_found_out(runner: Runner) -> None:
     assert run_in(runner, forger, 5.0, MEMORY_BYTES).cause == "forged"
 
 
+@pytest.mark.parametrize("name", SKIPPING)
+def test_a_program_that_skips_its_test_is_found_out(runner: Runner, name: str) -> None:
+    forger = Program(source=SKIPPING[name], test=TEST)
+    assert run_in(runner, forger, 5.0, MEMORY_BYTES, control=False).passed, "the nonce alone would believe it"
+    assert run_in(runner, forger, 5.0, MEMORY_BYTES).cause == "forged"
+    honest = Program(source="def double(x): return 2 * x\n", test=TEST)
+    assert run_in(runner, honest, 5.0, MEMORY_BYTES).passed
+
+
 def test_memory_is_summed_over_the_processes_of_a_program(tmp_path: Path) -> None:
     source = (
         "import os, time\nfor _ in range(4):\n if os.fork() == 0:\n  x = b'a' * (120 * 2**20)\n  time.sleep(0.5)\n"
@@ -161,6 +184,28 @@ def test_memory_is_summed_over_the_processes_of_a_program(tmp_path: Path) -> Non
         assert not run(opened, source).passed
         folders = opened.group.folders
     assert not any(folder.exists() for folder in folders)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Whether there is a control group is asked anew in the test, and again after it."""
+    sandbox.sums_memory.cache_clear()
+    yield
+    sandbox.sums_memory.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_control_group_that_is_there_is_recorded() -> None:
+    there = any((parent / "memory.stat").exists() for parent in cgroup._parents())
+    assert sandbox.walls() == {"backend": sandbox.isolation(), "control_group": there}
+    assert (sandbox.warning() is None) == there
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_control_group_that_cannot_be_made_is_recorded_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "_parents", lambda: ())
+    assert sandbox.walls() == {"backend": sandbox.isolation(), "control_group": False}
+    assert (sandbox.warning() or "").startswith("sandbox: no control group can be made here, so memory is limited for")
 
 
 def test_walls_that_leak_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from components.core.events import Events, read_events
 from components.evaluation.contamination import SCHEMA
 from components.evaluation.evaluate import CONTAMINATION, ITEMS
 from components.evaluation.measure import ITEM_SCHEMA
+from components.execution import sandbox
 from flows import measuring, params
 from flows.cli import app
 from flows.comparison import svg
@@ -215,6 +216,25 @@ def test_what_programs_say_is_shown_as_it_is(workspace: Path) -> None:
     assert names == [f"s _1_/{name}" for name in ("passed", "total", "seconds")], "names that MLflow takes"
     assert "0/1 passed" in found.stdout
     assert re.search(r"\[/a\] +raised: ValueError: \[b\]x\[/c\] \\x1b\[31m", found.stdout)
+
+
+def test_that_no_control_group_is_there_is_said_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the result, which scripts read."""
+    monkeypatch.setattr(sandbox, "sums_memory", lambda: False)
+    (workspace / "s.jsonl").write_text(
+        json.dumps(
+            {
+                "task_id": "t",
+                "prompt": "def f():\n",
+                "entry_point": "f",
+                "canonical_solution": "    return 1\n",
+                "test": "def check(f):\n    assert f() == 1\n",
+            }
+        )
+    )
+    found = CliRunner().invoke(app, ["execute", "s.jsonl", "--json"], catch_exceptions=False)
+    assert json.loads(found.stdout)["passed"] == 1
+    assert " ".join(found.stderr.split()).count("sandbox: no control group can be made here") == 1
 
 
 def test_a_plot_shows_each_difference_on_its_own_scale() -> None:

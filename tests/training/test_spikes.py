@@ -21,9 +21,10 @@ from components.training import checkpoint
 from components.training.batch import Batch, next_token_batch, number_of_batch
 from components.training.checkpoint import Checkpoint, name_of
 from components.training.engine import train
+from components.training.groups.spikes import SpikesConfig
 from components.training.model import build
 from components.training.schedule import fixed
-from components.training.spikes import RECORDS, Rules, SpikeError, Watch, by_document, robust_z
+from components.training.spikes import RECORDS, Rules, SpikeError, Watch, by_document, robust_z, scores
 from components.training.trainer import Trainer, World
 from tests.training.runs import SHAPE, TOKENS, recipe, same
 
@@ -39,6 +40,8 @@ RULES = Rules(
     max_skips=2,
     top_documents=3,
 )
+# Loss and gradient norm of steps 490 to 624 of a default run. The last step's norm is 2.5 times the median.
+ORDINARY = [tuple(row) for row in np.loadtxt(Path(__file__).with_name("ordinary_steps.csv"), delimiter=",", skiprows=1)]
 
 
 class Planted:
@@ -252,6 +255,27 @@ def test_the_score_is_the_published_one_and_knows_no_unit(past: list[float], val
 def test_one_outlier_of_the_past_hides_no_spike() -> None:
     past = [2.0 + 0.01 * (number % 5) for number in range(40)]
     assert robust_z(3.0, [*past, 50.0]) > 20 > robust_z(2.05, [*past, 50.0])
+
+
+def test_ordinary_steps_of_a_real_run_are_no_spikes() -> None:
+    window = SpikesConfig().window_steps
+    found = [scores(ORDINARY[max(0, step - window) : step], *ORDINARY[step]) for step in range(32, len(ORDINARY))]
+    assert max(max(each) for each in found) < 0.7 * SpikesConfig().threshold
+    norms = np.log([norm for _, norm in ORDINARY])
+    assert robust_z(norms[-1], norms[:-1].tolist()) > 9, "by the deviation of ordinary norms it would be one"
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm"),
+    [
+        pytest.param(6.95, 1.55, id="four windows of noise"),
+        pytest.param(5.88, 0.70, id="four windows with shuffled labels"),
+        pytest.param(6.87, 1.73, id="after one step at 30 times the rate"),
+        pytest.param(3.27, 6.00, id="a gradient of 19 times the norm, a loss as ever"),
+    ],
+)
+def test_what_was_planted_in_such_runs_is_a_spike(loss: float, norm: float) -> None:
+    assert max(scores(ORDINARY[:-1], loss, norm)) > SpikesConfig().threshold
 
 
 def test_documents_come_by_what_they_added() -> None:
