@@ -23,7 +23,7 @@ from transformers.modeling_utils import PreTrainedModel
 from components.core.artifact import write_file
 from components.tokens.special import SpecialTokens
 from components.tokens.store import TokenStore
-from components.training import bigrams, checkpoint, continued, induction
+from components.training import bigrams, checkpoint, continued, induction, micro_batch
 from components.training.accelerators import AcceleratorError
 from components.training.batch import Batch
 from components.training.checkpoint_writer import UnwrittenCheckpointError
@@ -113,7 +113,7 @@ def recipe_of(work: Work) -> Recipe:
         precision=plan.precision,
         compiled=plan.compiled,
         accelerators=plan.accelerators,
-        micro_batch_samples=plan.micro_batch_samples,
+        micro_batch_samples=micro_batch.samples_of(work.run, plan.micro_batch_samples),
         rates=Rates(
             **config.rates_at(plan.shape.width).model_dump(),
             optimizer=config.update.optimizer,

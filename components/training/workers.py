@@ -2,8 +2,9 @@
 
 A worker that dies, or does not answer for `faults.hang_seconds`, takes all with it: they start again from the last
 good checkpoint, `faults.max_failures` times, with as many as the cluster has room for when `faults.minimum_workers`
-allows fewer than planned. An end on purpose (EndOfRunError, a full disk) is not tried again. When Ray itself dies the
-stage ends with one line and the same command goes on.
+allows fewer than planned; after a kill for want of memory with half the micro-batch. An end on purpose
+(EndOfRunError, a full disk) is not tried again. When Ray itself dies the stage ends with one line and the same command
+goes on.
 
 Importing this module takes 2 s of processor time (ray.train, pandas), so the stage imports it while it joins Ray.
 Not covered: an autoscaled cluster that has fewer nodes now than it may grow to is refused as too small; a driver that
@@ -33,7 +34,7 @@ from components.core import cluster
 from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError
 from components.core.events import Events
-from components.training import cores
+from components.training import cores, micro_batch
 from components.training.config import Plan
 from components.training.groups.faults import FaultsConfig
 from components.training.work import Work
@@ -46,6 +47,7 @@ POLL_SECONDS = 0.2
 # Ray's control store is asked this often whether it still listens; a driver of its own accord waits a minute or more.
 PULSE_SECONDS = 2.0
 PULSES_MISSED = 3
+DIED = "its process died (killed, or out of memory)"
 METRICS = (
     "loss",
     "gradient_norm",
@@ -91,6 +93,26 @@ class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
         then = f"starting again from the last good checkpoint, {left} more times" if left >= 0 else "giving up"
         causes = "; ".join(f"worker {rank}: {cause_of(error)}" for rank, error in sorted(worker_exceptions.items()))
         Events("pretrain", self.settings).note(f"{causes}; {then}")
+
+
+class Shortage(UserCallback):  # type: ignore[misc]  # ray has no types
+    """Halves the micro-batch of the next attempt where a worker was killed for want of memory: the same one would be
+    killed again. `planned`: samples of a worker's micro-batch."""
+
+    def __init__(self, settings: Settings, run: Path, planned: int) -> None:
+        self.settings, self.run, self.planned = settings, run, planned
+        self.counters = micro_batch.KERNEL
+        self.kills = micro_batch.kernel_kills(self.counters)
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Ray or the kernel said why, before the workers start again."""
+        before, self.kills = self.kills, micro_batch.kernel_kills(self.counters)
+        died = any(cause_of(error) == DIED for error in worker_exceptions.values())
+        by_ray = any(micro_batch.RAY_SAYS in str(error) for error in worker_exceptions.values())
+        if not by_ray and not (died and self.kills > before):
+            return
+        if told := micro_batch.halve(self.run, self.planned):
+            Events("pretrain", self.settings).note(told)
 
 
 class SharedDevices(Backend):  # type: ignore[misc]  # ray has no types
@@ -208,8 +230,10 @@ def kept_in(run: Path) -> str:
 def cause_of(error: BaseException) -> str:
     """What happened to a worker, or to the controller, in one line."""
     text = str(error).strip()
+    if micro_batch.RAY_SAYS in text:
+        return "Ray killed its process, for its node ran low on memory"
     if "worker process has died" in text:
-        return "its process died (killed, or out of memory)"
+        return DIED
     if silent := re.search(r"health check has been hanging for ([\d.]+)", text):
         return f"it has not answered for {float(silent[1]):.0f} s"
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
@@ -219,6 +243,8 @@ def cause_of(error: BaseException) -> str:
 
 def _trainer(work: Work, settings: Settings) -> RayTrainer:
     faults, plan = work.config.faults, work.plan
+    told = settings.model_copy(update={"state": settings.state.resolve()})
+    planned = min(plan.micro_batch_samples, plan.batch_samples // plan.num_workers)
     return RayTrainer(
         train_on_ray,
         train_loop_config=work.model_dump_json(),
@@ -236,7 +262,7 @@ def _trainer(work: Work, settings: Settings) -> RayTrainer:
             failure_config=FailureConfig(
                 max_failures=faults.max_failures, controller_failure_limit=faults.max_failures
             ),
-            callbacks=[Tell(settings.model_copy(update={"state": settings.state.resolve()}), faults.max_failures)],
+            callbacks=[Tell(told, faults.max_failures), Shortage(told, work.run, planned)],
             worker_runtime_env={"env_vars": cores.waiting(plan.num_workers, plan.device)},
         ),
     )

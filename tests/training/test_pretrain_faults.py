@@ -27,8 +27,8 @@ from components.core import artifact, cluster, services
 from components.core.config import StepConfig, read_settings
 from components.core.errors import ArtifactError, ConfigError, OvernightError
 from components.core.events import read_events
+from components.training import micro_batch, pretrain, workers
 from components.training import plan as planning
-from components.training import pretrain, workers
 from components.training.config import PretrainConfig
 from components.training.groups.faults import FaultsConfig
 from tests.training import test_pretrain
@@ -59,6 +59,8 @@ def drilled(content: str) -> dict[str, Any]:
             done = folder / f"done-{each['step']}"
             if step == each["step"] and self.rank == each["rank"] and not done.exists():
                 done.write_text(json.dumps({"time": time.time(), "pid": os.getpid()}))
+                if "counted" in each:
+                    Path(each["counted"]).write_text("oom_kill 4\n")
                 if "signal" in each:
                     os.kill(os.getpid(), each["signal"])
                 else:
@@ -154,6 +156,26 @@ def test_workers_killed_and_stopped_leave_the_very_bytes_of_an_unbroken_run(two_
     )
     assert noticed - stopped["time"] < 2 * HANG_SECONDS
     assert not Path(f"/proc/{stopped['pid']}").exists(), "the stopped worker still holds its memory"
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(600)
+def test_a_worker_killed_for_its_memory_goes_on_with_half_the_micro_batch(
+    two_nodes: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kill is real; the kernel's count of such kills is a file, so that the machine's memory need not run out."""
+    counters = folder / "vmstat"
+    counters.write_text("oom_kill 3\n")
+    monkeypatch.setattr(micro_batch, "KERNEL", counters)
+    plain = {"step": 10, "rank": 1, "signal": signal.SIGKILL}
+    hungry = {"step": 20, "rank": 0, "signal": signal.SIGKILL, "counted": str(counters)}
+    manifest = train(folder, "out", events=[plain, hungry])
+    told = [each["text"] for each in notes(folder) if "want of memory" in each["text"]]
+    assert told == ["killed for want of memory with micro-batches of 4 samples, going on with 2"]
+    assert manifest.statistics["decided"]["micro_batch_samples"] == 2 and manifest.statistics["steps"] == STEPS
+    batches = reads(folder)
+    assert [batches[step][0] for step in range(STEPS)] == [2] * STEPS
+    assert {len(rows) for _, rows in batches.values()} == {8}, "the global batch stays"
 
 
 @pytest.mark.drill
