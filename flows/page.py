@@ -171,6 +171,7 @@ def figures(record: CycleRecord, found: Artifacts) -> list[Figure]:
             Figure(label="Parameters", value=quantity(record.model.parameters), detail=record.model.digest[:12]),
             Figure(label="Tokens trained on", value=quantity(record.model.tokens), detail=f"{each:.3g} a parameter"),
         ]
+    shown += _speed(found)
     if record.peak_memory_bytes and record.stages:
         peak = max(record.stages, key=lambda stage: stage.peak_memory_bytes)
         shown.append(Figure(label="Peak memory", value=size(record.peak_memory_bytes), detail=f"in {peak.name}"))
@@ -202,6 +203,18 @@ def _time(record: CycleRecord) -> Figure:
     share = f"{record.work_seconds / record.seconds:.0%} of it work" if record.seconds else ""
     deadline = f"of {duration(record.deadline_hours * 3600)}, " if record.deadline_hours else ""
     return Figure(label="Time", value=duration(record.seconds), detail=deadline + share)
+
+
+def _speed(found: Artifacts) -> list[Figure]:
+    """Tokens a second of pretraining, and the share of its time that it waited for data."""
+    try:
+        timed = found.find("pretrain")[1].run
+    except (Missing, ArtifactError):
+        return []
+    if "tokens_per_second" not in timed or "data_stall_share" not in timed:
+        return []
+    stall = f"{timed['data_stall_share']:.2%} of it waiting for data"
+    return [Figure(label="Pretraining", value=f"{quantity(timed['tokens_per_second'])} tokens/s", detail=stall)]
 
 
 def training(found: Artifacts) -> list[Chart]:

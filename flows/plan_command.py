@@ -23,7 +23,13 @@ from components.training import durations, hardware
 from components.training.budget import Needs, elapsed_seconds
 from components.training.config import Alternative, PlanConfig
 from components.training.groups.reserves import START
-from components.training.laws import BESIROGLU
+from components.training.laws import (
+    BESIROGLU,
+    CEREBRAS_FLOPS,
+    FLOPS_PER_PARAMETER_AND_TRAINING_TOKEN,
+    Law,
+    cerebras_loss,
+)
 from components.training.plan import shape_for
 from components.training.planning import fitted, ladder, predictions, simulate
 from components.training.planning.fitted import FittedLaw, domain_of
@@ -197,7 +203,26 @@ def _told(
         "reason": found.reason,
         "notes": [*found.notes, *([] if tokens else ["data/tokens is not there: the vocabulary is params.yaml's"])],
         "law": None if law is None else law.intervals(),
+        "compute_optimal": _compute_optimal(found.rows[found.chosen], law.fitted.law if law else BESIROGLU),
         "predictions": predictions.read(REPORTS),
+    }
+
+
+def _compute_optimal(row: Alternative, law: Law) -> dict[str, Any]:
+    """Size and tokens of least loss for the compute of a row, and what Cerebras-GPT's models of that compute reach;
+    `covers`: whether the law was fitted on such runs."""
+    flops = FLOPS_PER_PARAMETER_AND_TRAINING_TOKEN * row.parameters * row.tokens
+    parameters, tokens = law.compute_optimal(flops)
+    low, high = CEREBRAS_FLOPS
+    return {
+        "flops": flops,
+        "source": law.source,
+        "parameters": round(parameters),
+        "tokens": round(tokens),
+        "loss": law.loss(parameters, tokens),
+        "covers": law.covers(parameters, tokens),
+        "cerebras_loss": cerebras_loss(flops),
+        "cerebras_covers": low <= flops <= high,
     }
 
 
@@ -272,9 +297,21 @@ def _loss(each: dict[str, Any]) -> str:
     return f"{low:.2f}-{high:.2f} nats/token" if covered else "no law covers it"
 
 
+def _best_line(best: dict[str, Any]) -> str:
+    """What published or fitted laws say of the compute at hand."""
+    beyond = "" if best["covers"] else ", far from what it was fitted on"
+    cerebras = "" if best["cerebras_covers"] else ", likewise far from it"
+    unit = "nats/token" if best["source"] == BESIROGLU.source else UNITS[fitted.UNIT]
+    return (
+        f"compute-optimal for these {best['flops']:.2g} FLOPs: {quantity(best['parameters'])} parameters, "
+        f"{quantity(best['tokens'])} tokens, {best['loss']:.3f} {unit} ({best['source'].partition(',')[0]}{beyond}); "
+        f"Cerebras-GPT at that compute: {best['cerebras_loss']:.2f} nats/token{cerebras}"
+    )
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """What is told below the table."""
-    told = [f"chosen: {found['reason']}", *found["notes"]]
+    told = [f"chosen: {found['reason']}", *found["notes"], _best_line(found["compute_optimal"])]
     if found["law"] is None:
         told.append(
             "losses in nats/token are those of two published laws with their own tokenizers (Besiroglu, Hoffmann)"

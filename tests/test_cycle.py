@@ -24,6 +24,11 @@ from tests.test_graph import STAGES
 from tests.workspace import HOST, TINY, Workspace, make, overrides
 
 pytestmark = pytest.mark.slow
+# What pretraining says of itself while it runs, beside its loss.
+WATCHED = (
+    *("tokens_per_second", "flops_utilisation", "goodput", "memory_bytes"),
+    *("data_stall_seconds", "data_stall_share"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +90,26 @@ def test_mlflow_holds_a_run_for_the_cycle_and_each_stage(workspace: Workspace, f
     assert {*STAGES, "release", first["cycle_id"]} <= set(runs)
     ids = {each["name"]: each["mlflow_run_id"] for each in first["stages"]}
     assert ids["pretrain"] == runs["pretrain"].info.run_id
-    assert client.get_metric_history(ids["pretrain"], "loss")
+    told = {each: client.get_metric_history(ids["pretrain"], each) for each in ("loss", *WATCHED)}
+    assert {name for name, points in told.items() if not {10, 20, 30, 40} <= {each.step for each in points}} == set()
+    last = {name: points[-1].value for name, points in told.items()}
+    assert 0 < last["flops_utilisation"] < 1 and 0 < last["goodput"] < 1 and 0 <= last["data_stall_share"] < 1, last
+    assert last["tokens_per_second"] > 0 and last["memory_bytes"] > 1e8, last
+    by_source = {name for name in client.get_run(ids["pretrain"]).data.metrics if name.startswith("loss_")}
+    assert by_source == {"loss_python-environment", "loss_canaries"}
     assert runs[first["cycle_id"]].info.status == "FINISHED"
+
+
+def test_the_first_step_is_traced_to_its_documents(workspace: Workspace, first: dict[str, Any]) -> None:
+    done = workspace.overnight("trace", "--step", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    plan = json.loads((workspace.root / "reports" / "plan" / "plan.json").read_bytes())
+    assert (found["step"], found["batch"], len(found["samples"])) == (0, 0, plan["batch_samples"])
+    nats = sum(each["tokens"] * each["nats_per_token"] for each in found["documents"])
+    assert found["loss"] == pytest.approx(nats / sum(each["tokens"] for each in found["documents"]), rel=0.01)
+    for each in found["documents"]:
+        assert each["copies"] and each["copies"][0]["licence"] and each["cluster"], each
 
 
 def test_a_document_is_traced_to_the_model_that_serves_and_forgotten(

@@ -46,8 +46,6 @@ USER_ID: Final = 6
 ASSISTANT_ID: Final = 7
 END_ID: Final = 8
 
-ROLE_IDS: Final = {"system": SYSTEM_ID, "user": USER_ID, "assistant": ASSISTANT_ID}
-
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"

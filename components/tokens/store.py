@@ -15,7 +15,6 @@ may lie across the end of a shard, and is then copied together; all others are v
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self
@@ -126,16 +125,6 @@ def blocks_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.arange(0, int(offsets[-1]), BLOCK_TOKENS)
     first = np.searchsorted(offsets, starts, side="right") - 1
     return np.append(first, len(offsets) - 2).astype(np.int64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentRange:
-    """Where a document's tokens lie: row `row` of its split's documents, tokens [start, stop)."""
-
-    split: Split
-    row: int
-    start: int
-    stop: int
 
 
 class TokenStore:
@@ -255,22 +244,6 @@ class TokenStore:
         if absent := sorted(set(document_ids) - set(found["id"])):
             raise ArtifactError(f"{documents_path(self.directory, self.split)}: no document has the id {absent[0]}")
         return found["row"].to_numpy().astype(np.int64)
-
-    def range_of(self, document_id: str) -> DocumentRange | None:
-        """The tokens of the document with this id; None when it is not in this split. The table of documents is sorted
-        by id within each source, so that few row groups may hold it, and only these are looked into."""
-        documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
-        found = documents.filter(pl.col("id") == document_id).collect()
-        if found.is_empty():
-            return None
-        row = int(found["row"][0])
-        return DocumentRange(split=self.split, row=row, start=int(self.offsets[row]), stop=int(self.offsets[row + 1]))
-
-
-def find_document(directory: Path, document_id: str) -> DocumentRange | None:
-    """The tokens of a document in whichever split holds it; None when neither does."""
-    ranges = (TokenStore(directory, split).range_of(document_id) for split in SPLITS)
-    return next((found for found in ranges if found is not None), None)
 
 
 def read_sources(path: Path | None, num_tokens: int) -> list[Source]:

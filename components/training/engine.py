@@ -24,12 +24,14 @@ from components.training.trainer import Trainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A finished run. `checkpoint_stall_seconds` of this attempt's loop stood still for checkpoints."""
+    """A finished run. `checkpoint_stall_seconds` of this attempt's loop stood still for checkpoints, `data_stall_share`
+    of its training waited for batches."""
 
     steps: int
     tokens: int
     seconds: float
     checkpoint_stall_seconds: float
+    data_stall_share: float
     history: list[dict[str, float | int | None]]
 
 
@@ -70,6 +72,7 @@ def train(
         tokens=state.tokens,
         seconds=state.seconds,
         checkpoint_stall_seconds=writer.stalled_seconds,
+        data_stall_share=loop.gathered.stall_share(state),
         history=state.history,
     )
 

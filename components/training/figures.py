@@ -36,6 +36,7 @@ class Report:
                         validation, or steps that a resumed run takes again
     memory_bytes        the most that was held so far: tensors on a GPU, the worker's process on a CPU
     data_stall_seconds  this worker waited for batches
+    data_stall_share    that as a share of its seconds of training; the goal is 0.01 at most
     loss_by_source      mean nats per label of each source that was read, over all workers, where there are several;
                         since the last report or, right after a run was resumed, since then
     """
@@ -53,6 +54,7 @@ class Report:
     goodput: float
     memory_bytes: int
     data_stall_seconds: float
+    data_stall_share: float
     loss_by_source: dict[str, float]
 
 
@@ -85,6 +87,8 @@ class Gathered:
         self.sources = sources
         self.by_source = np.zeros((2, len(sources)))  # nats, labels
         self.stall_seconds = 0.0
+        self.stalled_seconds = 0.0  # until the last report, since the start or the last resumption
+        self.began_seconds = position.seconds
         self.rate = 0.0
         self.world = trainer.world
         self.seconds_per_token: float | None = None  # of this worker's device at its peak
@@ -123,13 +127,14 @@ class Gathered:
         """Means since the last one; adds the row to the history and starts anew."""
         tokens, seconds, step_seconds = self.since
         new, in_steps = position.tokens - tokens, max(1e-9, position.step_seconds - step_seconds)
+        passed = max(1e-9, position.seconds - seconds)
         report = Report(
             step=position.step,
             tokens=position.tokens,
             loss=float(np.mean(self.losses)),
             gradient_norm=float(np.mean(self.norms)),
             learning_rate=self.rate,
-            tokens_per_second=new / max(1e-9, position.seconds - seconds),
+            tokens_per_second=new / passed,
             seconds=position.seconds,
             total_steps=schedule.total_steps,
             validation_bits_per_byte=bits,
@@ -137,6 +142,7 @@ class Gathered:
             goodput=position.step_seconds / max(position.step_seconds, time.time() - position.began_at, 1e-9),
             memory_bytes=peak_bytes(self.world.device),
             data_stall_seconds=self.stall_seconds,
+            data_stall_share=self.stall_seconds / passed,
             loss_by_source=self._loss_by_source(),
         )
         position.history.append(
@@ -150,9 +156,15 @@ class Gathered:
         )
         self.losses.clear()
         self.norms.clear()
+        self.stalled_seconds += self.stall_seconds
         self.by_source[:], self.stall_seconds = 0, 0.0
         self.since = (position.tokens, position.seconds, position.step_seconds)
         return report
+
+    def stall_share(self, position: Position) -> float:
+        """Share of this attempt's training that this worker waited for batches; 0 where it took no step."""
+        waited = self.stalled_seconds + self.stall_seconds
+        return waited / max(1e-9, position.seconds - self.began_seconds)
 
     def _loss_by_source(self) -> dict[str, float]:
         if len(self.sources) < 2:

@@ -88,11 +88,14 @@ BESIROGLU = Law(
 )
 
 
+CEREBRAS_FLOPS = (2.6e18, 2.3e22)
+
+
 def cerebras_loss(flops: float) -> float:
     """Nats per token on the Pile of a compute-optimal model, at 20 tokens per parameter.
 
-    Dey et al. 2023 (Cerebras-GPT, arXiv:2304.03208), section 3.1: fitted on 111M to 13B parameters, 2.6e18 to 2.3e22
-    FLOPs. Raises ValueError unless `flops` is positive.
+    Dey et al. 2023 (Cerebras-GPT, arXiv:2304.03208), section 3.1: fitted on 111M to 13B parameters, CEREBRAS_FLOPS.
+    Raises ValueError unless `flops` is positive.
     """
     if flops <= 0:
         raise ValueError(f"found {flops} FLOPs, needed a positive number")

@@ -35,7 +35,10 @@ from components.training.mixture import require_tokens
 from components.training.reading import check_reading
 from components.training.work import Work
 
-TIMED_FIGURES = ("training_seconds", "checkpoint_stall_seconds", "warm_up_seconds", "validation_seconds")
+TIMED_FIGURES = (
+    *("training_seconds", "checkpoint_stall_seconds", "data_stall_share"),
+    *("warm_up_seconds", "validation_seconds"),
+)
 NOT_IN_MODEL = {artifact.MANIFEST}
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
 

@@ -325,6 +325,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
         "validation_indices": validation.indices.tolist(),
         "training_seconds": outcome.seconds,
         "checkpoint_stall_seconds": outcome.checkpoint_stall_seconds,
+        "data_stall_share": outcome.data_stall_share,
         "validation_seconds": seconds,
     }
 

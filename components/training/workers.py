@@ -56,6 +56,7 @@ METRICS = (
     "goodput",
     "memory_bytes",
     "data_stall_seconds",
+    "data_stall_share",
 )
 
 

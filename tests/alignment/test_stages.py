@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from components.alignment import align, preferences, sft, tuning
 from components.alignment.chat import stop_ids
@@ -24,6 +24,7 @@ from components.core.errors import ArtifactError
 from components.core.events import Events
 from components.tokens.special import END_ID, USER_ID
 from components.tokens.text import TextCodec
+from components.training import cores
 
 SFT = SftConfig(max_steps=12, batch_size=8, learning_rate=5e-3, num_heldout_pairs=8)
 PREFERENCES = PreferencesConfig(
@@ -131,6 +132,33 @@ def test_too_few_pairs_pass_the_model_on_and_say_so(
         assert (tmp_path / "out" / name).read_bytes() == (world / "sft" / name).read_bytes()
     notes = [json.loads(line) for line in (state / "events" / "manual" / "align.jsonl").read_text().splitlines()]
     assert any(each["kind"] == "note" and "passed on unchanged" in each["text"] for each in notes)
+
+
+@pytest.mark.skipif(len(cores.ALL_CORES) < 2 or torch.cuda.is_available(), reason="one core, or a GPU trains")
+@pytest.mark.parametrize("stage", ["sft", "align"])
+def test_threads_that_train_have_cores_of_their_own(
+    world: Path, stages: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    train, seen = tuning.train, []
+
+    def watched(trainer: Trainer, schedule: tuning.Schedule) -> None:
+        seen.append(os.sched_getaffinity(0))
+        train(trainer, schedule)
+
+    monkeypatch.setattr(tuning, "train", watched)
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        if stage == "sft":
+            run_sft(world, tmp_path / "out")
+        else:
+            paths = {name: world / name for name in ("sft", "preferences", "plan")}
+            align.run(ALIGN, **paths, out=tmp_path / "out")
+    finally:
+        torch.set_num_threads(before)
+    assert [len(each) for each in seen] == [1], "one of two cores while it trains"
+    assert os.sched_getaffinity(0) == cores.ALL_CORES
 
 
 @pytest.mark.slow

@@ -77,6 +77,14 @@ def test_the_dashboard_and_the_scrape_config_name_what_is_served(settings: Setti
     assert f"127.0.0.1:{Settings().metrics_port}" in targets and f"127.0.0.1:{Settings().gateway_port}" in targets
     dashboard = json.loads((ROOT / "dashboards" / "grafana" / "cycle.json").read_text())
     asked = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    by_source = re.compile("overnight_pretrain_loss_.+")
+    assert by_source.pattern in asked
+    asked = asked.replace(by_source.pattern, "")
+    Events("pretrain", settings).metrics({"loss": 2.0, "loss_code": 1.5, "loss_notes.old": 2.5}, step=10)
+    assert {each for each in scrape(settings) if by_source.fullmatch(each)} == {
+        "overnight_pretrain_loss_code",
+        "overnight_pretrain_loss_notes_old",
+    }
     names = set(re.findall(r"overnight_(?:stage|cycle)_\w+", asked))
     served = {f"overnight_stage_{each}" for each in metrics.STAGE_GAUGES} | {
         f"overnight_cycle_{each}" for each in metrics.CYCLE_GAUGES

@@ -8,14 +8,21 @@ from xml.etree import ElementTree
 
 import pytest
 
+from components.core import artifact
 from components.core.config import read_settings
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, DataError
+from components.training.config import PretrainConfig
+from components.training.laws import Law
+from components.training.plan import shape_for
+from components.training.planning import fitted, ladder
 from components.training.planning.fit import fit
-from components.training.planning.fitted import Domain, FittedLaw, Point
+from components.training.planning.fitted import Domain, FittedLaw, Point, domain_of
 from flows import graph, laws_chart, plan_command
 from flows.deadline import require_possible
 from flows.params import read_params
 from flows.plan_command import Asked
+from tests.training.planning.test_ladder import PLAN, SIZES
+from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
 
 
 def quiet(asked: Asked) -> dict[str, object]:
@@ -32,6 +39,19 @@ def test_a_machine_of_the_table_needs_nothing_trained_and_takes_its_profile() ->
     assert row["tokens_per_second"] * 6 * row["parameters"] == pytest.approx(8 * 989e12 * 0.4, rel=0.3)
     assert len(plan_command.table(found)) == len(found["alternatives"])
     assert plan_command.lines(found)[0].startswith("chosen: ")
+
+
+def test_laws_say_what_the_compute_at_hand_would_do_best() -> None:
+    found = plan_command.run(Asked(hardware="h100x8", hours=24.0), lambda _: None)
+    (row,) = [each for each in found["alternatives"] if each["chosen"]]
+    best = found["compute_optimal"]
+    assert best["flops"] == 6 * row["parameters"] * row["tokens"]
+    # Chinchilla's rule for Besiroglu's fit, and no higher loss than the size that is trained.
+    assert 15 < best["tokens"] / best["parameters"] < 25 and best["covers"] and best["cerebras_covers"]
+    assert 6 * best["parameters"] * best["tokens"] == pytest.approx(best["flops"], rel=1e-6)
+    assert best["loss"] <= row["besiroglu_loss"]
+    (line,) = [each for each in plan_command.lines(found) if each.startswith("compute-optimal")]
+    assert "(Besiroglu et al. 2024)" in line and f"{best['cerebras_loss']:.2f} nats/token" in line
 
 
 def test_the_simulation_keeps_its_figures_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,3 +131,45 @@ def test_the_plot_of_a_fit_shows_every_run_and_the_planned_one() -> None:
     drawn = ElementTree.fromstring(laws_chart.fit_svg(law, None))
     assert len(drawn.findall("{http://www.w3.org/2000/svg}circle")) == len(points)
     assert law.held_back is not None and law.held_back.point.parameters == 4_000_000
+
+
+def record_runs(root: Path, state: Path, minutes: float, law: Law) -> None:
+    """What the ladder leaves of a fit that was cut off after its last run: its design and a file for each run."""
+    manifest, lengths = artifact.read(root / "tokens"), (20, 40, 80)
+    pretrain = PretrainConfig(final_validation_bytes=PLAN.fit.validation_bytes)
+    key = ladder._key(manifest.digest, domain_of(manifest, PLAN), PLAN, pretrain, minutes)
+    folder = state / "laws" / key
+    folder.mkdir(parents=True)
+    rows = [{"layers": size.layers, "width": size.width, "steps": lengths} for size in SIZES]
+    (folder / "design.json").write_text(json.dumps(rows))
+    for size in SIZES:
+        parameters = shape_for(PLAN, size, VOCABULARY_SIZE).parameters
+        for steps in lengths:
+            tokens = steps * PLAN.batch_samples * PLAN.sequence_length
+            loss = law.loss(parameters, tokens)
+            point = Point(
+                layers=size.layers, width=size.width, parameters=parameters, steps=steps, tokens=tokens, loss=loss
+            )
+            (folder / f"{size.layers}x{size.width}-{steps}.json").write_text(point.model_dump_json())
+
+
+def test_a_fit_goes_on_from_its_runs_and_leaves_the_law_where_the_plan_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("OVERNIGHT_RAY_NUM_CPUS", "1")
+    for name, path in {"TOKENS": "tokens", "TOKENIZER": "tokenizer", "LAWS": "laws.json", "REPORTS": "laws"}.items():
+        monkeypatch.setattr(plan_command, name, tmp_path / path)
+    chosen = read_params().model_copy(update={"pretrain": PretrainConfig(), "plan": PLAN})
+    with pytest.raises(DataError, match=r"tokens: not there, and a law is fitted on it; `overnight cycle --until tok"):
+        plan_command._fit(chosen, PLAN, 0.5, read_settings(), print)
+    make_inputs(tmp_path)
+    planted = Law(source="planted", irreducible=0.6, a=40.0, alpha=0.35, b=300.0, beta=0.4)
+    record_runs(tmp_path, tmp_path / "state", 0.5, planted)
+    told: list[str] = []
+    law = plan_command._fit(chosen, PLAN, 0.5, read_settings(), told.append)
+    assert told[-1].startswith("9 of 9 runs are there"), "nothing was trained"
+    assert law.predict(1e5, 1e5).value == pytest.approx(planted.loss(1e5, 1e5), rel=1e-3)
+    assert fitted.read(plan_command.LAWS) == law
+    kept = json.loads((plan_command.REPORTS / "fit.json").read_text())
+    assert kept["intervals"] == law.intervals() and len(kept["points"]) == 9 and "draws" not in kept

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,12 +10,8 @@ from hypothesis import strategies as st
 from components.core.errors import ArtifactError
 from components.tokens.store import (
     BLOCK_TOKENS,
-    SPLITS,
-    DocumentRange,
     TokenStore,
     TokenWriter,
-    documents_path,
-    find_document,
 )
 
 
@@ -95,16 +90,6 @@ def test_the_type_is_the_smallest_that_numbers_the_vocabulary(
     store = write(tmp_path, [vocabulary_size], vocabulary_size=vocabulary_size, shard_tokens=50_000)
     assert {shard.dtype for shard in store.shards} == {np.dtype(dtype)}
     assert int(store.read(0, vocabulary_size)[-1]) == vocabulary_size - 1
-
-
-def test_a_document_is_found_by_its_id(tmp_path: Path) -> None:
-    for split, ids, lengths in zip(SPLITS, (["a", "c", "d"], ["b"]), ([3, 4, 5], [6]), strict=True):
-        with TokenWriter(tmp_path, split, vocabulary_size=10, shard_tokens=5) as writer:
-            writer.append(np.zeros(sum(lengths)), np.array(lengths))
-        pl.DataFrame({"id": ids}).write_parquet(documents_path(tmp_path, split))
-    assert find_document(tmp_path, "c") == DocumentRange(split="train", row=1, start=3, stop=7)
-    assert find_document(tmp_path, "b") == DocumentRange(split="validation", row=0, start=0, stop=6)
-    assert find_document(tmp_path, "e") is None
 
 
 def test_files_that_do_not_fit_together(tmp_path: Path) -> None:

@@ -28,6 +28,18 @@ def slow(step: int) -> Batch:
     return replace(batch, sources=SOURCES, labels=labels)
 
 
+def test_a_run_says_which_share_of_its_time_it_waited_for_data(tmp_path: Path) -> None:
+    found: list[Report] = []
+    started = time.monotonic()
+    outcome, _ = run_small(tmp_path, steps=20, batches=slow, report=found.append)
+    waited = sum(row.data_stall_seconds for row in found)
+    assert 0 < outcome.data_stall_share < 1
+    assert outcome.data_stall_share == pytest.approx(waited / outcome.seconds)
+    assert 20 * STALL_SECONDS <= waited < time.monotonic() - started
+    again, _ = run_small(tmp_path, steps=20, batches=slow)
+    assert again.data_stall_share == 0, "an attempt that takes no step waits for none"
+
+
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Report]:
     found: list[Report] = []
@@ -46,6 +58,9 @@ def test_losses_by_source_add_up_to_the_loss(rows: list[Report]) -> None:
 def test_waiting_for_data_is_told(rows: list[Report]) -> None:
     for row in rows:
         assert 5 * STALL_SECONDS <= row.data_stall_seconds < row.seconds
+    seconds = np.diff([0.0, *(row.seconds for row in rows)])
+    for row, passed in zip(rows, seconds, strict=True):
+        assert row.data_stall_share == pytest.approx(row.data_stall_seconds / passed)
 
 
 def test_every_figure_reaches_prometheus(rows: list[Report], tmp_path: Path) -> None:
