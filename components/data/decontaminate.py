@@ -1,7 +1,6 @@
 """Find documents that hold evaluation items: runs of words that they share with prompts, solutions and tests.
 
-Reads   suites in HumanEval's format: JSONL, gzipped where the name ends in .gz, one item a line with task_id and any of
-        prompt, canonical_solution, test
+Reads   suites in any of the formats that evaluation runs (suite_formats.py): JSONL, gzipped where the name ends in .gz
 Gives   which documents share how much with which item, and which of those have to go
 Covers: copies in any layout, quotes, punctuation and order of functions; copies without the docstring or without the
 solution; copies whose function has another name, as far as what is left is longer than a run of words.
@@ -19,9 +18,6 @@ them and types gone, and 3 files, two of them Euclid's algorithm; with 13 words 
 8 files. Verbatim and reformatted copies: all of them with each.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +26,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
 from components.data.config import DecontaminateConfig
 from components.data.deduplicate import Hashes, word_hashes
+from components.data.suite_formats import format_of, json_lines, mistake
 
 PARTS = {
     "prompt": ("prompt",),
@@ -239,36 +237,21 @@ def _place(runs: Hashes) -> NDArray[np.int64]:
 def _parse(path: Path) -> list[tuple[str, str, str]]:
     """task_id, part and text of every passage of a suite's file."""
     try:
-        content = path.read_bytes()
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as JSON lines: {error}; correct clean.decontaminate.suites in params.yaml"
-        ) from error
-    found, seen = [], set()
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            item = _item(line, f"{path}: line {number}")
-            if item["task_id"] in seen:
-                raise DataError(f"{path}: task_id {item['task_id']!r} is there twice; each item needs its own")
-            seen.add(item["task_id"])
-            for part, fields in PARTS.items():
-                found.append((item["task_id"], part, "\n".join(item.get(field) or "" for field in fields)))
-    if not found:
+        lines = json_lines(path)
+    except DataError as error:
+        raise DataError(f"{error}; correct clean.decontaminate.suites in params.yaml") from error
+    if not lines:
         raise DataError(f"{path}: no item in it; a suite has one JSON object a line with task_id and prompt")
+    kind = format_of(lines[0][0])
+    found, seen = [], set()
+    for value, where in lines:
+        try:
+            item = kind.model_validate(value).item()
+        except ValidationError as error:
+            raise mistake(error, where) from error
+        if item["task_id"] in seen:
+            raise DataError(f"{path}: task_id {item['task_id']!r} is there twice; each item needs its own")
+        seen.add(item["task_id"])
+        for part, fields in PARTS.items():
+            found.append((item["task_id"], part, "\n".join(item.get(field) or "" for field in fields)))
     return found
-
-
-def _item(line: str, where: str) -> dict[str, str]:
-    """One line as an item."""
-    try:
-        item = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error}") from error
-    fields = ("task_id", *{field for part in PARTS.values() for field in part})
-    if not isinstance(item, dict) or not item.get("task_id"):
-        raise DataError(f"{where}: found no task_id; an item has task_id and any of prompt, canonical_solution, test")
-    wrong = sorted(field for field in fields if not isinstance(item.get(field, ""), str))
-    if wrong:
-        raise DataError(f"{where}: {wrong[0]} is {str(item[wrong[0]])[:60]!r}; needed a text")
-    return {field: item[field] for field in fields if field in item}

@@ -1,7 +1,7 @@
 """Programs that a model completes, run in the sandbox, and the unbiased pass@k.
 
-A suite is a JSONL file, gzipped where its name ends in .gz, in one of the formats of formats.py; whatever the format,
-each line becomes a Task.
+A suite is a JSONL file, gzipped where its name ends in .gz, in one of the formats of data/suite_formats.py; whatever
+the format, each line becomes a Task.
 """
 
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
+from components.data.suite_formats import Line, format_of, json_lines, mistake
 from components.evaluation.completion import room, within
 from components.evaluation.config import FunctionalConfig
-from components.evaluation.formats import Line, format_of, json_lines, mistake
 from components.evaluation.places import indented
 from components.execution.languages import missing
 from components.execution.sandbox import Outcome, Program, run_programs

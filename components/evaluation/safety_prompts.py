@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.core.errors import DataError
-from components.evaluation.formats import json_lines, mistake
+from components.data.suite_formats import json_lines, mistake
 
 SAFETY = Path(__file__).with_name("suites") / "safety"
 RED_TEAM = SAFETY / "red_team.jsonl"

@@ -208,11 +208,11 @@ def test_documents_are_marked_with_the_items_that_they_hold() -> None:
     ("content", "message"),
     [
         (b"", "no item in it"),
-        (b"{}\n", "line 1: found no task_id"),
+        (b"{}\n", "line 1: task_id: field required"),
         (b"{\n", "line 1: not JSON"),
-        (b"[1]\n", "line 1: found no task_id"),
-        (b'{"task_id": "a", "prompt": 7}\n', "line 1: prompt is '7'; needed a text"),
-        (b'{"task_id": "a"}\n\n{"task_id": "a"}\n', "task_id 'a' is there twice"),
+        (b"[1]\n", "line 1: the line is '[1]': input should be a valid dictionary"),
+        (b'{"task_id": "a", "prompt": 7}\n', "line 1: prompt is '7': input should be a valid string"),
+        (SHORT_TASKS.read_bytes() + b"\n" + SHORT_TASKS.read_bytes(), "task_id 'short/0' is there twice"),
         (b"\xff", "cannot be read as JSON lines"),
         (None, "cannot be read as JSON lines"),
     ],
@@ -224,6 +224,35 @@ def test_a_suite_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes 
     with pytest.raises(DataError) as caught:
         items_of(path)
     assert str(caught.value).startswith(str(path)) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+OTHER_FORMATS = {
+    "MBPP": {
+        "task_id": 602,
+        "text": "Write a python function to find the first repeated character in a given string.",
+        "code": "def first_repeated_char(text):\r\n  for index, c in enumerate(text):\r\n    if c in text[:index]:\r\n"
+        "      return c",
+        "test_list": ['assert first_repeated_char("abcabc") == "a"', 'assert first_repeated_char("abc") == None'],
+    },
+    "MultiPL-E": {
+        "name": "HumanEval_23_strlen",
+        "language": "js",
+        "prompt": "//Return length of given string, which may be empty, in UTF-16 units\nfunction strlen(string){\n",
+        "tests": "const assert = require('node:assert');\nfunction test() {\n  assert.deepEqual(strlen(''), 0);\n}\n",
+        "stop_tokens": ["\nfunction "],
+    },
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FORMATS)
+def test_every_format_that_evaluation_runs_is_looked_for(tmp_path: Path, name: str) -> None:
+    line = OTHER_FORMATS[name]
+    path = tmp_path / "suite.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    copies = [str(line.get(field, "")) for field in ("text", "prompt", "code", "tests")]
+    found = contaminated(items_of(path), [*copies, "\n".join(line.get("test_list", [])), *library()], CONFIG.min_share)
+    wanted = {"MBPP": ("MBPP/602", [0, 2, 4]), "MultiPL-E": ("HumanEval_23_strlen", [1, 3])}[name]
+    assert (found["task_id"].unique().to_list(), sorted(found["row"])) == ([wanted[0]], wanted[1])
 
 
 def test_two_suites_of_one_name_are_refused(tmp_path: Path) -> None:

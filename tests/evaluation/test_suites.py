@@ -12,6 +12,7 @@ import pytest
 from components.core.closure import ROOT
 from components.core.config import read_settings
 from components.core.errors import DataError
+from components.data.suite_formats import NAMES
 from components.evaluation import functional
 from components.evaluation.config import BUILT_IN_SUITES, FunctionalConfig
 from components.evaluation.execute import execute
@@ -118,6 +119,10 @@ MULTIPL_E = {
     "  assert.deepEqual(candidate(0, 1),1);\n}\n\ntest();",
     "stop_tokens": ["\nfunction ", "\n/*", "\n//", "\nconsole.log"],
 }
+
+
+def test_every_language_of_the_table_has_a_name_in_suites() -> None:
+    assert set(NAMES.values()) == set(LANGUAGES)
 
 
 def written(folder: Path, *lines: object) -> Path:

@@ -5,6 +5,7 @@ HumanEval-X (Zheng 2023, arXiv:2303.17568): task_id "JavaScript/0", prompt, cano
 MBPP (Austin 2021, arXiv:2108.07732), as published or sanitized: task_id, text or prompt, code, test_list.
 MultiPL-E (Cassano 2022, arXiv:2208.08227): name, language, prompt, tests, stop_tokens; canonical_solution where a suite
 has one. Other fields are ignored.
+Evaluation runs such suites, and clean looks for their items in the documents: both read them here.
 Not covered: HumanEval-X in Go and Rust, whose tests need packages from outside.
 """
 
@@ -17,11 +18,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.core.errors import DataError
-from components.execution.languages import LANGUAGES
 
-# What HumanEval-X and MultiPL-E call the languages.
+# What HumanEval-X and MultiPL-E call the languages that can be run (components/execution/languages.py).
 NAMES = {
-    **{name: name for name in LANGUAGES},
+    **{name: name for name in ("python", "javascript", "bash", "c", "cpp", "java", "go", "rust")},
     **{"js": "javascript", "sh": "bash", "py": "python", "rs": "rust", "c++": "cpp", "go_test.go": "go"},
 }
 X_LANGUAGES = ("python", "javascript", "cpp", "java")
@@ -37,6 +37,10 @@ class Line(BaseModel):
         """The fields of the task that the line stands for."""
         raise NotImplementedError
 
+    def item(self) -> dict[str, Any]:
+        """The same fields, as far as they were published: without what we add to run them."""
+        return self.task()
+
 
 class HumanEvalLine(Line):
     """Python; the body of a function follows the prompt and ends where a line begins at the margin."""
@@ -50,6 +54,10 @@ class HumanEvalLine(Line):
     def task(self) -> dict[str, Any]:
         """`check` is called by us."""
         return {**self.model_dump(exclude={"entry_point"}), "test": f"{self.test}\ncheck({self.entry_point})\n"}
+
+    def item(self) -> dict[str, Any]:
+        """Copies need not call `check`."""
+        return {**self.task(), "test": self.test}
 
 
 class HumanEvalXLine(Line):
