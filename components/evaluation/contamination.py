@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from components.core.columns import read_columns
 from components.data.decontaminate import PARTS, Items, prepare
 from components.data.decontaminate import contaminated as found_in
 from components.evaluation.config import ContaminationConfig
@@ -26,7 +27,7 @@ SCHEMA = pl.Schema({"suite": pl.String, "item": pl.String, "overlap": pl.Float64
 def training_texts(source: Path, held_out: pl.Series) -> Iterator[list[str]]:
     """The texts of a data/clean artifact that were not held out (by id), in batches."""
     for path in sorted(source.glob("part-*.parquet")):
-        rows = pl.read_parquet(path, columns=["id", "text"]).filter(~pl.col("id").is_in(held_out.implode()))
+        rows = read_columns(path, ["id", "text"]).filter(~pl.col("id").is_in(held_out.implode()))
         for batch in rows.iter_slices(BATCH_DOCUMENTS):
             yield batch["text"].to_list()
 

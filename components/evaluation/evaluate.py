@@ -25,6 +25,7 @@ import polars as pl
 
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.columns import read_columns
 from components.core.events import Events
 from components.core.step import main
 from components.data.canaries import canaries, copies_in
@@ -51,8 +52,8 @@ READ = ("*.safetensors", "config.json", "generation_config.json", "token*", "spe
 
 def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
     """The questions that a data/tokens artifact allows."""
-    documents = pl.read_parquet(tokens / VALIDATION, columns=["id", "text", "language"])
-    sources = pl.read_parquet(documents_path(tokens, "validation"), columns=["id", "source"])
+    documents = read_columns(tokens / VALIDATION, ["id", "text", "language"])
+    sources = read_columns(documents_path(tokens, "validation"), ["id", "source"])
     asked = questions(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
     windows = training_windows(tokens, config.safety, config.seed)
     return replace(asked, safety=safety_questions(config.safety, windows, config.seed))

@@ -21,6 +21,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.core.columns import read_columns
 from components.core.errors import DataError
 from components.evaluation.config import SafetyConfig
 from components.evaluation.safety_chat import Figure
@@ -64,7 +65,7 @@ def training_windows(tokens: Path, config: SafetyConfig, seed: int) -> Windows |
     if not config.windows or not documents_path(tokens, "train").exists():
         return None
     store, held_out = TokenStore(tokens, "train"), TokenStore(tokens, "validation")
-    documents = pl.read_parquet(documents_path(tokens, "train"), columns=["cluster"])
+    documents = read_columns(documents_path(tokens, "train"), ["cluster"])
     repeated = documents.select(pl.len().over("cluster") > 1).to_series().to_numpy()
     clusters = documents["cluster"]
     text = pl.scan_parquet(tokens / VALIDATION).select("text").head(1).collect()["text"][0]

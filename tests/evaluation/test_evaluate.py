@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from components.core import artifact
 from components.core.config import StepConfig, read_settings
-from components.core.errors import DataError
+from components.core.errors import ArtifactError, DataError
 from components.core.events import Events, read_events
 from components.evaluation import evaluate
 from components.evaluation.compare import PASSES, Sides, compare_items, judge, pairs_for
@@ -307,6 +307,18 @@ def test_a_model_that_was_passed_on_is_measured_once(
     for name in ("items", "calibration", "answers"):
         rows = pl.read_parquet(tmp_path / "out" / f"{name}.parquet")
         assert rows.filter(model="aligned").drop("model").equals(rows.filter(model="sft").drop("model"))
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("validation.documents.parquet", ["source"]), ("validation.parquet", ["language"])]
+)
+def test_documents_of_older_code_are_one_line(data: Path, tmp_path: Path, name: str, columns: list[str]) -> None:
+    tokens = tmp_path / "tokens"
+    shutil.copytree(data / "tokens", tokens)
+    pl.read_parquet(tokens / name).drop(columns).write_parquet(tokens / name)
+    said = rf"{name}: found columns .*id.*; needed {columns[0]} as well: older code wrote it; make .*tokens again with"
+    with pytest.raises(ArtifactError, match=said):
+        evaluate.read_questions(tokens, [], CONFIG)
 
 
 def test_two_models_are_compared_on_the_same_questions(models: Path, data: Path) -> None:
