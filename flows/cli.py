@@ -52,7 +52,7 @@ def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 def _plain(text: str) -> Text:
     """Text that is shown as it is: names and messages of programs may hold rich's markup and a terminal's commands."""
-    return Text("".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text))
+    return Text("".join(each if each.isprintable() or each in "\n\xa0" else repr(each)[1:-1] for each in text))
 
 
 def _with_tools(settings: Settings) -> None:

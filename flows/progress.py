@@ -14,6 +14,8 @@ from components.core.events import Events, read_events
 from flows.stage import StageResult
 
 LINE_PERIOD_SECONDS = 20.0
+# Figures that a stage is followed by; one that tells none of them shows what it told last.
+TELLING = ("loss", "heldout_loss", "validation_bits_per_byte", "tokens_per_second")
 
 
 class Progress(Protocol):
@@ -81,8 +83,13 @@ class _Row:
 
     @property
     def detail(self) -> str:
-        shown = [f"{name} {value:.4g}" for name, value in list(self.metrics.items())[-3:]]
+        names = [name for name in TELLING if name in self.metrics] or list(self.metrics)[-3:]
+        shown = [f"{name} {_figure(self.metrics[name])}" for name in names]
         return "  ".join([*([self.done] if self.done else []), *shown])
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def _quantity(value: float, unit: str) -> str:

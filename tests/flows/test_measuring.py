@@ -206,7 +206,7 @@ def test_what_programs_say_is_shown_as_it_is(workspace: Path) -> None:
         "task_id": "[/a]",
         "prompt": "def f():\n",
         "entry_point": "f",
-        "canonical_solution": "    raise ValueError('[b]x[/c] \x1b[31m')\n",
+        "canonical_solution": "    raise ValueError('[b]x[/c]\xa0\x1b[31m')\n",
         "test": "def check(f):\n    f()\n",
     }
     (workspace / "s (1).jsonl").write_text(json.dumps(line))
@@ -215,7 +215,7 @@ def test_what_programs_say_is_shown_as_it_is(workspace: Path) -> None:
     names = [each["name"] for each in events if each["kind"] == "metric"]
     assert names == [f"s _1_/{name}" for name in ("passed", "total", "seconds")], "names that MLflow takes"
     assert "0/1 passed" in found.stdout
-    assert re.search(r"\[/a\] +raised: ValueError: \[b\]x\[/c\] \\x1b\[31m", found.stdout)
+    assert re.search(r"\[/a\] +raised: ValueError: \[b\]x\[/c\]\xa0\\x1b\[31m", found.stdout)
 
 
 def test_that_no_control_group_is_there_is_said_once(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,10 @@ from components.training.work import Work
 SPARE_TIME, SPARE_SECONDS = 1.5, 60.0
 MAX_FAILURES = 1
 LEAST_STEPS = 20
+START_SECONDS = 15.0  # of a trial: process, imports, the start as a bigram model
+# Tokens trained on in the time of validating one byte: a third as many tokens, each read twice (windows overlap by
+# half), forward alone. Left out, ten minutes of small runs took fifteen.
+TRAINED_PER_VALIDATED_BYTE = 1 / 3 * 2 / 3
 # What pretrain says of watching, checkpoints and faults, which small runs have none of.
 NOT_IN_A_RUN = {
     "report_every_steps",
@@ -84,11 +88,13 @@ def steps_of(shares: tuple[float, ...], decay_share: float, steps_in_time: float
 def design(
     plan: PlanConfig, pretrain: PretrainConfig, speeds: dict[Size, float], minutes: float
 ) -> list[tuple[Size, tuple[int, ...]]]:
-    """Sizes and their lengths in steps. `speeds` in tokens per second; each size gets the same time."""
+    """Sizes and their lengths in steps. `speeds` in tokens per second; each size gets the same time, its start and the
+    validation of every length included."""
     tokens_per_step = plan.batch_samples * plan.sequence_length
-    seconds = 60 * minutes / len(speeds)
+    seconds = max(0.0, 60 * minutes / len(speeds) - START_SECONDS)
+    validating = len(plan.fit.lengths) * plan.fit.validation_bytes * TRAINED_PER_VALIDATED_BYTE
     return [
-        (size, steps_of(plan.fit.lengths, pretrain.decay_share, seconds * speed / tokens_per_step))
+        (size, steps_of(plan.fit.lengths, pretrain.decay_share, (seconds * speed - validating) / tokens_per_step))
         for size, speed in speeds.items()
     ]
 

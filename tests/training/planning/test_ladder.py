@@ -47,6 +47,17 @@ def test_lengths_share_the_time_of_one_size() -> None:
     assert [size for size, _ in design(PLAN, PRETRAIN, speeds, 3.0)] == list(SIZES)
 
 
+def test_validation_takes_its_share_of_the_time() -> None:
+    """A law's runs are short: what validates them would else take half as long again as the runs."""
+    speed, decay = 4000.0, PRETRAIN.decay_share
+    validated = PLAN.fit.model_copy(update={"validation_bytes": 600_000})
+    ((_, lengths),) = design(PLAN.model_copy(update={"fit": validated}), PRETRAIN, {SIZES[0]: speed}, 5.0)
+    steps = decay_start(lengths[-1], decay) + sum(each - decay_start(each, decay) for each in lengths)
+    training = steps * PLAN.batch_samples * PLAN.sequence_length / speed
+    forward = len(lengths) * 600_000 / 3 * 2 / 3 / speed
+    assert training + forward + ladder.START_SECONDS == pytest.approx(300.0, rel=0.03)
+
+
 def test_one_trial_at_a_time_on_a_small_machine_and_shares_of_a_large_one() -> None:
     assert shares_of({"CPU": 2.0}, 3, "cpu") == (2, 0.0)
     assert shares_of({"CPU": 64.0}, 3, "cpu") == (21, 0.0)
