@@ -1,5 +1,6 @@
 """pretrain.update reaches the trainer and its schedule."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +28,7 @@ def work(**options: Any) -> Work:
         accelerators=(),
     )
     config = PretrainConfig(update=UpdateConfig(**options), warmup_steps=0, decay_share=0.3, final_share=0.1)
-    fields: dict[str, Any] = {"config": config, "plan": plan}
+    fields: dict[str, Any] = {"config": config, "plan": plan, "run": Path("a run that has not begun")}
     return Work.model_construct(**fields)
 
 
