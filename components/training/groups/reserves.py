@@ -48,10 +48,10 @@ class StageReserves(StepConfig):
     preferences: TimedReserve = Field(default=TimedReserve(startup=14, work=14, share=0.05, maximum=75))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(
-        default=StageReserve(startup=6, work=50), description="three models of 4 x 128; of 6 x 192 half as much again"
+        default=StageReserve(startup=6, work=44), description="three models of 4 x 128; of 6 x 192 half as much again"
     )
     release: StageReserve = Field(
-        default=StageReserve(startup=1, work=34),
+        default=StageReserve(startup=1, work=24),
         description="registration, gate, deployment, the first answer, and the report",
     )
 
