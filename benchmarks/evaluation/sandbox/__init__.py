@@ -25,11 +25,12 @@ def prepare(folder: Path) -> None:
     solutions = [task.canonical_solution or "" for task in tasks]
     shifted = [*solutions[1:], solutions[0]]
     pairs = [*zip(tasks, solutions, strict=True), *zip(tasks, shifted, strict=True)] * _ROUNDS
-    (folder / PROGRAMS).write_text(json.dumps([program(task, each).source for task, each in pairs]))
+    programs = [program(task, each) for task, each in pairs]
+    (folder / PROGRAMS).write_text(json.dumps([(each.source, each.test) for each in programs]))
 
 
 def agree(folder: Path, ours: dict[str, Any], peer: dict[str, Any]) -> str:
-    """Both must call the same programs passed."""
-    if ours["passed"] != peer["passed"]:
-        raise ValueError("the sandbox and the bare interpreter differ on honest programs")
+    """Both must call the same programs passed, and not all of them: half have another task's solution."""
+    if ours["passed"] != peer["passed"] or all(ours["passed"]):
+        raise ValueError("the sandbox and the bare interpreter differ on honest programs, or pass all of them")
     return f"{sum(ours['passed'])} of {len(ours['passed'])} programs passed on both sides; walls: {ours['isolation']}"

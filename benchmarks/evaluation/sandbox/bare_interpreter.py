@@ -14,7 +14,7 @@ from components.execution.runner import interpreter
 
 def run(folder: Path) -> Outcome:
     """Programs a second."""
-    programs: list[str] = json.loads((folder / PROGRAMS).read_text())
+    programs = [source + test for source, test in json.loads((folder / PROGRAMS).read_text())]
     started = time.perf_counter()
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         passed = list(pool.map(_passes, programs))
