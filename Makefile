@@ -54,7 +54,7 @@ test: setup  ## the tests
 	# on two cores take as long and wait for each other.
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
 
-drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: ten minutes
+drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: a quarter of an hour
 	@$(BIN)/python -m pytest -m drill $(ARGS)
 
 check: setup  ## format, lint, types, architecture
