@@ -34,7 +34,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@want=$$(cat requirements.lock pyproject.toml | sha256sum)
 	if [[ -f $(STAMP) && "$$(cat $(STAMP))" == "$$want" ]]; then touch $(STAMP); exit 0; fi
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit(f"found Python {v[0]}.{v[1]}, needed 3.11 or 3.12: make PYTHON=python3.11 ...")'
-	echo "setting up $(VENV) (2.5 GB; half a minute from a warm package cache, minutes from a cold one)"
+	echo "setting up $(VENV) (2.5 GB; a minute from a warm package cache, minutes from a cold one)"
 	[[ -x $(BIN)/python ]] || $(PYTHON) -m venv --without-pip $(VENV)
 	if [[ ! -x $(UV) ]]; then
 	    $(PYTHON) -m venv $(VENV)/uv
@@ -43,6 +43,7 @@ $(STAMP): requirements.lock pyproject.toml
 	# Not `pip sync`: where torch is the CUDA build it brings packages that the CPU build does not have.
 	$(UV) pip install --quiet --exact --python $(BIN)/python -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
+	$(BIN)/python -W ignore scripts/compile_imports.py
 	echo "$$want" > $(STAMP)
 
 cycle: setup  ## raw data to a served model on this machine: about ten minutes

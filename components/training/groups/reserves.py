@@ -44,14 +44,14 @@ class StageReserves(StepConfig):
     vocabulary: StageReserve = Field(default=StageReserve(work=7))
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: StageReserve = Field(default=StageReserve(work=25))
-    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=22, share=0.07, maximum=120))
+    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=24, share=0.09, maximum=120))
     preferences: TimedReserve = Field(default=TimedReserve(startup=14, work=14, share=0.05, maximum=75))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(
         default=StageReserve(startup=6, work=44), description="three models of 4 x 128; of 6 x 192 half as much again"
     )
     release: StageReserve = Field(
-        default=StageReserve(startup=1, work=24),
+        default=StageReserve(startup=1, work=14),
         description="registration, gate, deployment, the first answer, and the report",
     )
 
