@@ -44,7 +44,7 @@ class StageReserves(StepConfig):
     vocabulary: StageReserve = Field(default=StageReserve(work=7))
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: StageReserve = Field(default=StageReserve(work=25))
-    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=24, share=0.09, maximum=120))
+    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=24, share=0.11, maximum=120))
     preferences: TimedReserve = Field(default=TimedReserve(startup=13, work=22, share=0.07, maximum=75))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(
