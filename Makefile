@@ -43,7 +43,7 @@ $(STAMP): requirements.lock pyproject.toml
 	# Not `pip sync`: where torch is the CUDA build it brings packages that the CPU build does not have.
 	$(UV) pip install --quiet --exact --python $(BIN)/python -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
-	$(BIN)/python -W ignore scripts/compile_imports.py
+	PREFECT_HOME=.overnight/prefect $(BIN)/python -W ignore scripts/compile_imports.py
 	echo "$$want" > $(STAMP)
 
 cycle: setup  ## raw data to a served model on this machine: about ten minutes
