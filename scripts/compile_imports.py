@@ -35,5 +35,5 @@ def load(name: str) -> None:
 
 
 if __name__ == "__main__":
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(max_workers=2) as pool:  # each holds all of it in memory
         list(pool.map(load, (*LATE, *modules())))
