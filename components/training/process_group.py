@@ -22,8 +22,8 @@ from components.core.artifact import write_file
 from components.training.parallel import World
 from components.training.work import EndOfRunError
 
-END, HEARD, NAME, SEEN = "end", "heard", "name", "seen/"
-# How long worker 0, whose memory holds what was told, waits for the others to hear it.
+END, HEARD, NAME, SEEN, READ = "end", "heard", "name", "seen/", "read"
+# How long worker 0, whose memory holds what the workers tell each other, waits for the others to read it.
 PATIENCE_SECONDS = 10.0
 # A silent worker is named by Ray Train's polls first; the others would only say that they waited for somebody.
 EXCHANGE_SHARE = 1.25
@@ -60,9 +60,14 @@ class Group:
 
     def leave(self) -> None:
         """Let the others hear what was told before worker 0's process forgets it."""
+        if self.told() is not None:
+            self.wait_for_all(HEARD)
+
+    def wait_for_all(self, count: str) -> None:
+        """Keep worker 0, whose process holds the store, until every worker has added itself to a count."""
         until = time.monotonic() + PATIENCE_SECONDS
-        if self.store is not None and self.world.rank == 0 and self.told() is not None:
-            while self.store.add(HEARD, 0) < self.world.size and time.monotonic() < until:
+        if self.store is not None and self.world.rank == 0:
+            while self.store.add(count, 0) < self.world.size and time.monotonic() < until:
                 time.sleep(0.05)
 
 
@@ -106,6 +111,9 @@ def check_shared(run: Path, group: Group) -> None:
     store.set(f"{SEEN}{world.rank}", "" if seen else socket.gethostname())
     # Waits for every worker, so that the file may go.
     hosts = [store.get(f"{SEEN}{rank}").decode() for rank in range(world.size)]
+    with suppress(DistError, RuntimeError):  # counted, and worker 0 was gone before it could say so
+        store.add(READ, 1)
+    group.wait_for_all(READ)
     if world.rank == 0:
         path.unlink()
     if any(hosts):

@@ -36,6 +36,26 @@ def test_workers_that_see_each_others_files_go_on(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+class SlowStore:
+    """A store whose answers to worker 1 take a while: what worker 0 does meanwhile must not take them away."""
+
+    def __init__(self, store: TCPStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        time.sleep(0.3)
+        return getattr(self._store, name)
+
+
+def test_worker_0_keeps_what_a_slow_worker_has_still_to_read(tmp_path: Path) -> None:
+    def act(group: Group) -> None:
+        if group.world.rank == 1 and group.store is not None:
+            group.store = SlowStore(group.store)  # type: ignore[assignment]
+        check_shared(tmp_path, group)
+
+    assert both(act) == [None, None]
+
+
 def test_a_worker_without_the_runs_files_ends_the_run_on_all(tmp_path: Path) -> None:
     for name in ("0", "1"):
         (tmp_path / name).mkdir()
