@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup cycle test drills check format bench up down clean
+.PHONY: help setup cycle test drills processors check format bench up down clean
 .ONESHELL:
 
 PYTHON ?= python3
@@ -57,6 +57,9 @@ test: setup  ## the tests
 
 drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: a quarter of an hour
 	@$(BIN)/python -m pytest -m drill $(ARGS)
+
+processors: setup  ## tests of figures as other processors compute them, one thread and two, in random order: an hour
+	@$(BIN)/python -m scripts.processors $(ARGS)
 
 check: setup  ## format, lint, types, architecture
 	@$(BIN)/ruff format --check .

@@ -1,16 +1,18 @@
 """Set before any test imports torch or ray: what those read when they are imported."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 
 # Small models on shared cores: a second thread that spins while it waits made some tests twenty times slower.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 from hypothesis import settings
 
 import components  # noqa: F401  telemetry off, Ray on loopback
+from tests.margins import Margins
 
 settings.register_profile("overnight", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("overnight")
@@ -27,3 +29,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Google's parts of Great Expectations warn on import that a package is absent which nothing here uses."""
     config.addinivalue_line("filterwarnings", "ignore:Please install grpcio-status:ImportWarning")
+
+
+@pytest.fixture
+def margins(record_property: Callable[[str, object], None]) -> Margins:
+    """Bounds of figures that differ from processor to processor."""
+    return Margins(record_property)

@@ -19,6 +19,8 @@ from components.core.errors import ConfigError, OvernightError
 from components.inference.open import open_engine
 from components.tokens.text import TextCodec
 
+pytestmark = pytest.mark.numeric
+
 
 @contextmanager
 def endpoint(replies: list[tuple[int, str]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:

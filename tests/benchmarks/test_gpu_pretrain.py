@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from benchmarks.gpu_pretrain import main
+from tests.margins import Margins
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[2]
 # What such a box has; everything else that the project installs is hidden.
@@ -41,7 +44,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_the_table_comes_out_with_torch_and_transformers_alone(tmp_path: Path) -> None:
+def test_the_table_comes_out_with_torch_and_transformers_alone(tmp_path: Path, margins: Margins) -> None:
     tokens = np.tile(np.arange(64, dtype=np.uint16), 300)
     np.save(tmp_path / "tokens.npy", tokens)
     out = tmp_path / "rows.json"
@@ -53,9 +56,11 @@ def test_the_table_comes_out_with_torch_and_transformers_alone(tmp_path: Path) -
     assert f"{row['tokens_per_second']:,.0f}" in done.stdout
     assert 0 < row["share_of_gemm"] < 1
     assert row["share_of_data_sheet"] is None
-    assert row["last_loss"] < row["first_loss"] - 0.5, "the next of 64 tokens in order can be learned"
+    # The next of 64 tokens in order can be learned.
+    margins.effect("fall of the loss", row["first_loss"] - row["last_loss"], least=0.5)
     assert (row["accelerators"], eight["accelerators"]) == ([], ["float8"])
-    assert 0 < abs(eight["last_loss"] / row["last_loss"] - 1) < 0.02
+    assert eight["last_loss"] != row["last_loss"]
+    margins.error("loss in 8 bits", abs(eight["last_loss"] / row["last_loss"] - 1), most=0.05)
     assert "left out: graphs: found device cpu, needed cuda" in done.stderr
 
 

@@ -53,6 +53,8 @@ from components.tokens.config import TokenizeConfig
 from components.tokens.text import TextCodec
 from tests.serving.random_model import write_random_model
 
+pytestmark = pytest.mark.numeric
+
 SOURCES = [inspect.getsource(module) for module in (inspect, functools, json, shutil, subprocess, os)]
 INFILLING = ("infilling", "infilling_multi_line", "infilling_random_span")
 IDS = [f"{number:064x}" for number in range(len(SOURCES))]

@@ -15,6 +15,8 @@ from components.inference.ctranslate2_engine import CTranslate2Engine
 from components.inference.engine import Completion, Sampling
 from tests.serving.random_model import CONTEXT_TOKENS, write_random_model
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = LatencyConfig(streams=(1, 4), rounds=3, prompt_tokens=500, new_tokens=5)
 TEXTS = ["def add(a, b):\n    return a + b\n", "x"]
 

@@ -36,6 +36,8 @@ from components.tokens.text import TextCodec
 from tests.evaluation.chat_engine import ChatEngine
 from tests.serving.random_model import write_random_model
 
+pytestmark = pytest.mark.numeric
+
 CONTEXT = 96
 CONFIG = SafetyConfig(
     max_prompts=6,

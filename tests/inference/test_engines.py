@@ -28,6 +28,9 @@ from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import CLASSES, open_engine
 from components.inference.transformers_engine import TransformersEngine
+from tests.margins import Margins
+
+pytestmark = pytest.mark.numeric
 
 VOCABULARY = 512
 SIZES: dict[str, Any] = {
@@ -97,15 +100,15 @@ def forward(directory: Path, tokens: list[int]) -> np.ndarray:
     return model(torch.tensor([tokens])).logits[0].log_softmax(-1).numpy()
 
 
-def test_scores_are_those_of_a_forward_pass(opened: tuple[Engine, Path]) -> None:
+def test_scores_are_those_of_a_forward_pass(opened: tuple[Engine, Path], margins: Margins) -> None:
     engine, directory = opened
     for tokens, found in zip(PROMPTS, engine.score(PROMPTS), strict=True):
         assert found.dtype == np.float32
         wanted = forward(directory, tokens)[np.arange(len(tokens) - 1), tokens[1:]]
-        np.testing.assert_allclose(found, wanted, atol=1e-3)
+        margins.error("log-probabilities", float(np.abs(found - wanted).max()), most=1e-3)
 
 
-def test_predictions_are_those_of_a_forward_pass(opened: tuple[Engine, Path]) -> None:
+def test_predictions_are_those_of_a_forward_pass(opened: tuple[Engine, Path], margins: Margins) -> None:
     """Of the true token and of the best one; where a true token is the best one, it says so."""
     engine, directory = opened
     (greedy,) = engine.generate([PROMPTS[1]], GREEDY, stop_ids=[])
@@ -113,8 +116,9 @@ def test_predictions_are_those_of_a_forward_pass(opened: tuple[Engine, Path]) ->
     for tokens, found in zip(prompts, engine.predict(prompts), strict=True):
         wanted = forward(directory, tokens)[:-1]
         assert found.log_probs.dtype == found.top_log_probs.dtype == np.float32
-        np.testing.assert_allclose(found.log_probs, wanted[np.arange(len(tokens) - 1), tokens[1:]], atol=1e-3)
-        np.testing.assert_allclose(found.top_log_probs, wanted.max(-1), atol=1e-3)
+        true = wanted[np.arange(len(tokens) - 1), tokens[1:]]
+        margins.error("of the true token", float(np.abs(found.log_probs - true).max()), most=1e-3)
+        margins.error("of the best token", float(np.abs(found.top_log_probs - wanted.max(-1)).max()), most=1e-3)
         assert found.is_top.tolist() == (wanted.argmax(-1) == tokens[1:]).tolist()
     assert found.is_top[-len(greedy[0].tokens) :].all()
 

@@ -8,6 +8,8 @@ import pytest
 
 from components.serving.batches import Batches
 
+pytestmark = pytest.mark.numeric
+
 
 class Doubler:
     """Doubles numbers, refuses 13, and waits at a gate before its first batch."""

@@ -40,8 +40,6 @@ SHAPE = shape_of(
     rope_theta=10_000.0,
     tied=False,
 )
-# Two threads that wait for each other on a busy machine made these a hundred times slower.
-torch.set_num_threads(1)
 # A text of a hidden rule: each token follows from the one before, so a model can learn it.
 TOKENS = np.cumsum(np.random.default_rng(0).integers(1, 4, size=4097)) % 128
 

@@ -12,7 +12,10 @@ from components.training.accelerators import AcceleratorError, objection
 from components.training.comparison import Comparison, Setting, compare, pick
 from components.training.model import build
 from components.training.trainer import Trainer, World
+from tests.margins import Margins
 from tests.training.runs import SHAPE, batches_for, recipe
+
+pytestmark = pytest.mark.numeric
 
 HERE = {"architecture": "qwen3", "device": "cpu", "precision": "bfloat16", "compiled": True}
 SETTING = Setting(shape=SHAPE, precision="bfloat16", compiled=False, samples=8, sequence_length=32, device="cpu")
@@ -95,20 +98,23 @@ def test_before_a_replay_gradients_have_a_place_of_their_own_and_sum_to_the_same
         assert torch.equal(one.grad, two.grad)
 
 
-def test_a_comparison_sees_a_loss_that_is_kept_and_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_sees_a_loss_that_is_kept_and_one_that_is_not(
+    monkeypatch: pytest.MonkeyPatch, margins: Margins
+) -> None:
     monkeypatch.setattr(comparison, "TIMED_STEPS", 12)
     found = compare(SETTING, ("float8",))
-    assert 0 < found.loss < 0.005
-    assert 0.02 < found.gradient < 0.25
-    assert found.speed > 0
+    assert found.loss > 0 and found.speed > 0
+    margins.error("loss", found.loss, most=0.005)
+    margins.effect("rounding of the gradient", found.gradient, least=0.02)
+    margins.error("gradient", found.gradient, most=0.25)
 
     def unscaled(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         return values.to(dtype), torch.ones(())  # small gradients are lost
 
     monkeypatch.setattr(float8, "rounded", unscaled)
     lost = compare(SETTING, ("float8",))
-    assert lost.gradient > 0.5
-    assert lost.same_weights < lost.after_steps / 10, "the weights were not the same"
+    margins.effect("gradient that is lost", lost.gradient, least=0.5)
+    margins.error("the same weights", lost.same_weights, most=lost.after_steps / 10)
 
 
 def test_one_is_taken_that_adds_speed_to_those_before_it_and_keeps_the_loss() -> None:

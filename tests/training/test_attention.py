@@ -12,6 +12,8 @@ from components.training.shape import shape_of
 from components.training.trainer import Trainer, World
 from tests.training.runs import recipe
 
+pytestmark = pytest.mark.numeric
+
 
 def compiled(model: PreTrainedModel, tokens: torch.Tensor) -> tuple[torch.Tensor, list[tuple[bool, bool]]]:
     """Features, and of each attention whether it has a mask and whether it is causal by itself."""

@@ -12,7 +12,10 @@ from components.training.batch import next_token_batch
 from components.training.forward import Tensors, features, output_weight
 from components.training.loss import token_nats
 from components.training.model import build
+from tests.margins import Margins
 from tests.training.runs import SHAPE, TOKENS
+
+pytestmark = pytest.mark.numeric
 
 VOCABULARY = SHAPE.vocabulary_size
 
@@ -30,18 +33,19 @@ def test_pairs_are_counted(pairs: np.ndarray) -> None:
     assert pairs[row, column] == sum((TOKENS[:-1] == row) & (TOKENS[1:] == column)) > 0
 
 
-def test_a_new_model_begins_as_the_bigram_model(pairs: np.ndarray) -> None:
+def test_a_new_model_begins_as_the_bigram_model(pairs: np.ndarray, margins: Margins) -> None:
     """A token is followed by one of three, and by any other as often as PRIOR says: the entropy of that is reached, and
     the decoder itself is that model on windows of text."""
     model = build(SHAPE, 0, 0)
     embedding, output = model.get_input_embeddings().weight.data, model.get_output_embeddings().weight.data
     before = bigrams.fit(embedding.clone(), output.clone(), pairs, steps=1, dtype=torch.float32)
-    assert before == pytest.approx(np.log(VOCABULARY), abs=0.05)
+    margins.error("begins at chance", abs(before - np.log(VOCABULARY)), most=0.05)
     fitted = bigrams.fit(embedding, output, pairs, steps=60, dtype=torch.float32)
     follows = (pairs.sum(0) + 1) / (pairs.sum() + VOCABULARY)
     smoothed = (pairs + bigrams.PRIOR * follows) / (pairs.sum(1, keepdims=True) + bigrams.PRIOR)
     entropy = -(pairs.sum(1) / pairs.sum()) @ (smoothed * np.log(smoothed)).sum(1)
-    assert entropy < fitted < entropy + 0.2
+    assert entropy < fitted
+    margins.error("above the entropy", fitted - entropy, most=0.3)
     batch = next_token_batch(np.stack([TOKENS[start : start + 33] for start in range(0, 1024, 32)]))
     part = Tensors(inputs=torch.from_numpy(batch.inputs), labels=torch.from_numpy(batch.labels))
     with torch.no_grad():
@@ -49,7 +53,7 @@ def test_a_new_model_begins_as_the_bigram_model(pairs: np.ndarray) -> None:
     assert np.log(3) < float(said) < fitted
 
 
-def test_gradients_are_those_of_autograd(pairs: np.ndarray) -> None:
+def test_gradients_are_those_of_autograd(pairs: np.ndarray, margins: Margins) -> None:
     torch.manual_seed(0)
     inputs, outputs = torch.randn(VOCABULARY, 16), torch.randn(VOCABULARY, 16)
     weight = torch.from_numpy(pairs.sum(1) / pairs.sum()).float()
@@ -61,7 +65,8 @@ def test_gradients_are_those_of_autograd(pairs: np.ndarray) -> None:
     torch.autograd.backward(plain)
     assert float(nats) == pytest.approx(plain.item(), rel=1e-5)
     for found, tensor in ((inputs.grad, left), (outputs.grad, right)):
-        torch.testing.assert_close(found, tensor.grad, rtol=1e-3, atol=1e-6)
+        assert found is not None and tensor.grad is not None
+        margins.close("gradient", found, tensor.grad, rtol=1e-3, atol=1e-6)
 
 
 def test_unseen_tokens_keep_a_chance(pairs: np.ndarray) -> None:

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from components.core.config import Settings
-from components.training import workers
+from components.training import figures, workers
 from components.training.batch import Batch
 from components.training.figures import Report
 from components.training.trainer import World
 from flows.metrics import EventsCollector
+from tests.margins import Margins
 from tests.training.runs import batches_for, recipe, run_small
+
+pytestmark = pytest.mark.numeric
 
 STALL_SECONDS = 0.03
 SOURCES = np.array([0, 1, 1, 1, 0, 1, 1, 1])
@@ -49,10 +53,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Report]:
     return found
 
 
-def test_losses_by_source_add_up_to_the_loss(rows: list[Report]) -> None:
+def test_losses_by_source_add_up_to_the_loss(rows: list[Report], margins: Margins) -> None:
     for row in rows:
         assert 0.25 * row.loss_by_source["code"] + 0.75 * row.loss_by_source["notes.old"] == pytest.approx(row.loss)
-    assert rows[-1].loss_by_source["code"] < 4 < rows[-1].loss_by_source["notes.old"]
+    apart = rows[-1].loss_by_source["notes.old"] - rows[-1].loss_by_source["code"]
+    margins.effect("noise above what can be learned", apart, least=0.5)
 
 
 def test_waiting_for_data_is_told(rows: list[Report]) -> None:
@@ -77,3 +82,9 @@ def test_every_figure_reaches_prometheus(rows: list[Report], tmp_path: Path) -> 
     assert {name: served[name] for name in figures} == {name: getattr(row, name) for name in figures}
     assert served["loss_code"] == row.loss_by_source["code"]
     assert served["loss_notes_old"] == row.loss_by_source["notes.old"]
+
+
+def test_a_product_that_would_take_long_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in bfloat16 on a processor that has none: a minute for each product of the widest."""
+    monkeypatch.setattr(figures, "PEAK_SIDES", {"cpu": (64, 1 << 20)})  # 4 TB, and a day
+    assert figures.gemm_flops(torch.float32, "cpu") > 0

@@ -13,7 +13,10 @@ from components.training.checkpoint import Checkpoint, name_of
 from components.training.figures import Report
 from components.training.model import build
 from components.training.roles import roles_of
+from tests.margins import Margins
 from tests.training.runs import SHAPE, recipe, run_small, same
+
+pytestmark = pytest.mark.numeric
 
 PLAIN = recipe(precision="bfloat16")
 EIGHT = replace(PLAIN, accelerators=("float8",))
@@ -29,7 +32,7 @@ def by_definition(values: Tensor, dtype: torch.dtype) -> Tensor:
     return (values.double() * scale).float().to(dtype).double() / scale
 
 
-def test_the_three_products_are_those_of_rounded_operands_and_near_the_plain_ones() -> None:
+def test_the_three_products_are_those_of_rounded_operands_and_near_the_plain_ones(margins: Margins) -> None:
     drawn = torch.Generator().manual_seed(0)
     inputs, weight, gradient = (
         (torch.randn(*shape, generator=drawn) * size).bfloat16()
@@ -56,8 +59,8 @@ def test_the_three_products_are_those_of_rounded_operands_and_near_the_plain_one
         strict=True,
     ):
         wanted = {"output": left @ right.mT, "inputs": slope @ right, "weight": slope.mT @ left}[name]
-        assert relative(product, wanted) < near, name
-    assert relative(found[0], plain[0] @ plain[1].mT) > 0.01, "not rounded to 8 bits"
+        margins.error(name, relative(product, wanted), most=near)
+    margins.effect("rounding to 8 bits", relative(found[0], plain[0] @ plain[1].mT), least=0.01)
     torch.testing.assert_close(layer.bias.grad, gradient.sum(dim=0))
 
 
@@ -83,13 +86,16 @@ def test_layers_of_blocks_are_taken_and_embeddings_left() -> None:
         float8.swap(nn.Linear(17, 16))
 
 
-def test_a_run_stays_near_the_plain_one_resumes_bit_for_bit_and_leaves_the_same_checkpoint(tmp_path: Path) -> None:
+def test_a_run_stays_near_the_plain_one_resumes_bit_for_bit_and_leaves_the_same_checkpoint(
+    tmp_path: Path, margins: Margins
+) -> None:
     plain, _ = run_small(tmp_path / "plain", how=PLAIN)
     eight, weights = run_small(tmp_path / "eight", how=EIGHT)
     ends = [outcome.history[-1]["loss"] for outcome in (plain, eight)]
     assert ends[0] is not None
     assert ends[1] is not None
-    assert 0 < abs(ends[1] / ends[0] - 1) < 0.005
+    assert ends[1] != ends[0]
+    margins.error("loss in 8 bits", abs(ends[1] / ends[0] - 1), most=0.02)
     build(SHAPE, 0, 0).load_state_dict(weights)  # of a model that knows nothing of 8 bits
     files = [set(Checkpoint(tmp_path / name / name_of(20)).weights()) for name in ("plain", "eight")]
     assert files[0] == files[1]

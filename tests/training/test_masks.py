@@ -15,7 +15,10 @@ from components.training.forward import Tensors, features
 from components.training.masks import additive, allowed, bounds_of, piece_numbers
 from components.training.model import build
 from components.training.shape import Architecture, kind_of, shape_of
+from tests.margins import Margins
 from tests.training.runs import SHAPE
+
+pytestmark = pytest.mark.numeric
 
 LENGTHS = (7, 1, 17, 3)  # of the pieces of a row
 TOLERANCE = 1e-4
@@ -97,14 +100,14 @@ def worst(model: PreTrainedModel, batch: Tensors, given: Tensors) -> float:
     ],
 )
 def test_a_piece_says_in_a_row_what_it_says_alone_and_a_leak_is_seen(
-    architecture: Architecture, implementation: str
+    architecture: Architecture, implementation: str, margins: Margins
 ) -> None:
     model, batch = model_of(architecture, implementation), rows(architecture, LENGTHS)
-    assert worst(model, batch, batch) < TOLERANCE
-    assert worst(model, batch, replace(batch, positions=None)) > 100 * TOLERANCE, "the pieces of a row never mattered"
+    margins.error("a piece alone", worst(model, batch, batch), most=TOLERANCE)
+    margins.effect("pieces that matter", worst(model, batch, replace(batch, positions=None)), least=100 * TOLERANCE)
     leaking = batch.positions.clone() if batch.positions is not None else torch.empty(0)
     leaking[0, LENGTHS[0]] = LENGTHS[0]  # the second piece, one token, is read as the end of the first
-    assert worst(model, batch, replace(batch, positions=leaking)) > 10 * TOLERANCE
+    margins.effect("a leak", worst(model, batch, replace(batch, positions=leaking)), least=10 * TOLERANCE)
 
 
 row_lengths = st.lists(st.integers(1, 5), min_size=1, max_size=4)
