@@ -218,15 +218,19 @@ def _start_head(settings: Settings) -> str:
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--temp-dir={directory}",
     ]
-    services.start(
-        settings,
-        SERVICE,
-        command,
-        url=where,
-        ready=lambda: b"Ray runtime started" in log.read_bytes(),
-        # Ray would run its workers at nice 15, behind everything else on the machine.
-        variables={"RAY_worker_niceness": "0"},
-    )
+    try:
+        services.start(
+            settings,
+            SERVICE,
+            command,
+            url=where,
+            ready=lambda: b"Ray runtime started" in log.read_bytes(),
+            # Ray would run its workers at nice 15, behind everything else on the machine.
+            variables={"RAY_worker_niceness": "0"},
+        )
+    except BaseException:
+        private.discard(_record(settings), SCRATCH)
+        raise
     return where
 
 
