@@ -131,16 +131,19 @@ def up(settings: Settings, note: Callable[[str], None]) -> list[Service]:
     except BaseException:
         for name in reversed(ORDER):
             if name not in before:
-                services.stop(settings, name)
+                _stop(settings, name)
         raise
     return [service for name in ORDER if (service := services.running(settings, name))]
 
 
 def down(settings: Settings) -> list[str]:
     """Stop every service of this workspace; returns the names of those that ran."""
-    stopped = [name for name in reversed(ORDER) if services.stop(settings, name)]
-    cluster.stop_head(settings)  # also what one that was killed left behind
-    return stopped
+    return [name for name in reversed(ORDER) if _stop(settings, name)]
+
+
+def _stop(settings: Settings, name: str) -> bool:
+    """End a service, Ray with its folder. False when it was not running."""
+    return cluster.stop_head(settings) if name == cluster.SERVICE else services.stop(settings, name)
 
 
 def status(settings: Settings) -> dict[str, Any]:
