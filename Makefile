@@ -1,5 +1,5 @@
 # Two commands on a fresh machine: `make cycle` and `make test`. Both set up first; set-up does nothing while
-# requirements.lock and pyproject.toml are unchanged. Needs Python 3.11 or 3.12, git and make; works offline afterwards.
+# the locks and pyproject.toml are unchanged. Needs Python 3.11 or 3.12, git and make; works offline afterwards.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -20,6 +20,11 @@ AREA ?= data tokens
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
+# torch has two builds under one version: a folder of wheels may offer the CPU's, PyPI's comes with CUDA's packages.
+TORCH := $(if $(wildcard $(addsuffix /torch-*+cpu-*.whl,$(UV_FIND_LINKS))),requirements/cpu.lock,requirements/cuda.lock)
+# Every file must have a digest that stands in a lock, those that build a package from source too.
+LOCKED := --require-hashes --constraints $(TORCH) --build-constraints requirements.lock
+LOCKS := requirements.lock $(wildcard requirements/*.lock)
 # Where this is set, every start of Python compiles its imports again: torch and transformers take twice as long.
 export PYTHONDONTWRITEBYTECODE :=
 # 30,000 files: link them out of uv's cache where the file system can, instead of copying.
@@ -30,18 +35,16 @@ help:  ## what there is to make
 
 setup: $(STAMP)  ## the virtual environment from requirements.lock; nothing to do when that is unchanged
 
-$(STAMP): requirements.lock pyproject.toml
-	@want=$$(cat requirements.lock pyproject.toml | sha256sum)
+$(STAMP): $(LOCKS) pyproject.toml
+	@want=$$(cat $(LOCKS) pyproject.toml | sha256sum)
 	if [[ -f $(STAMP) && "$$(cat $(STAMP))" == "$$want" ]]; then touch $(STAMP); exit 0; fi
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit(f"found Python {v[0]}.{v[1]}, needed 3.11 or 3.12: make PYTHON=python3.11 ...")'
 	echo "setting up $(VENV) (2.5 GB; a minute from a warm package cache, minutes from a cold one)"
 	[[ -x $(BIN)/python ]] || $(PYTHON) -m venv --without-pip $(VENV)
-	if [[ ! -x $(UV) ]]; then
-	    $(PYTHON) -m venv $(VENV)/uv
-	    $(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
-	fi
+	[[ -x $(VENV)/uv/bin/python ]] || $(PYTHON) -m venv $(VENV)/uv
+	$(VENV)/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/uv.lock
 	# Not `pip sync`: where torch is the CUDA build it brings packages that the CPU build does not have.
-	$(UV) pip install --quiet --exact --python $(BIN)/python -r requirements.lock
+	$(UV) pip install --quiet --exact --python $(BIN)/python $(LOCKED) -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
 	PREFECT_HOME=.overnight/prefect $(BIN)/python -W ignore scripts/compile_imports.py
 	echo "$$want" > $(STAMP)
@@ -70,9 +73,9 @@ check: setup  ## format, lint, types, architecture
 bench: setup $(PEERS)/.installed  ## ours against peers: make bench AREA=data|tokens|training|evaluation, report in reports/bench/
 	@$(BIN)/python -m benchmarks $(AREA) $(ARGS)
 
-$(PEERS)/.installed: benchmarks/requirements.txt | $(STAMP)
+$(PEERS)/.installed: benchmarks/requirements.txt $(LOCKS) | $(STAMP)
 	@[[ -x $(PEERS)/bin/python ]] || $(PYTHON) -m venv --without-pip $(PEERS)
-	$(UV) pip install --quiet --python $(PEERS)/bin/python -r benchmarks/requirements.txt
+	$(UV) pip install --quiet --python $(PEERS)/bin/python $(LOCKED) -r benchmarks/requirements.txt
 	touch $@
 
 format: setup  ## format the code and mend what the linter can mend

@@ -229,6 +229,8 @@ def up() -> None:
     _with_tools(settings)
     rows = _load("flows.services").up(settings, print)
     _print([{"service": each.name, "url": each.url, "pid": each.pid} for each in rows], False)
+    path = _load("components.core.keys").services_path(settings)
+    print(f"MLflow asks for a user, overnight, and a password, the line in {path}; Prefect for overnight:PASSWORD")
 
 
 @app.command()

@@ -12,8 +12,9 @@ import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from components.core import artifact
+from components.core import artifact, private
 from components.core.closure import closure
+from components.core.config import read_settings
 from components.core.errors import ConfigError
 
 
@@ -38,13 +39,19 @@ class Stage:
         return self.outputs[0]
 
 
+def _open(root: Path) -> Repo:
+    """DVC's repository. The state folder is there first: DVC would make it, and open it to everybody, for its cache."""
+    private.folder(read_settings().state)
+    return Repo(str(root))
+
+
 def read_graph(root: Path = Path()) -> list[Stage]:
     """All stages, each after those that it depends on; among equals in the order of dvc.yaml.
 
     Raises ConfigError with one line when dvc.yaml cannot be read.
     """
     try:
-        with Repo(str(root)) as repo:
+        with _open(root) as repo:
             graph = repo.index.graph
             order = {stage: position for position, stage in enumerate(repo.index.stages)}
             names = list(networkx.lexicographical_topological_sort(graph.reverse(), key=order.__getitem__))
@@ -66,7 +73,7 @@ def current_stages(stages: Sequence[Stage], root: Path = Path()) -> set[str]:
     """Names of the first stages, as far as all of them are as dvc.lock has them: command, parameters, dependencies,
     outputs. What comes after one that is not has to be asked about once that one ran."""
     current: set[str] = set()
-    with Repo(str(root)) as repo, repo.lock:
+    with _open(root) as repo, repo.lock:
         for each in stages:
             if repo.stage.load_one(name=each.name).changed():
                 break
@@ -105,7 +112,7 @@ def output_manifest(stage: Stage) -> artifact.Manifest:
 
 def cache_objects(root: Path = Path()) -> Path:
     """The folder of DVC's cache that holds files by their digests."""
-    with Repo(str(root)) as repo:
+    with _open(root) as repo:
         return Path(repo.cache.local.path)
 
 

@@ -8,19 +8,20 @@ Not covered: labels for steps or workers, earlier cycles (MLflow has them), what
 /metrics).
 """
 
-import json
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+import uvicorn
+from prometheus_client import CollectorRegistry, make_asgi_app
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from components.core.config import Settings, read_settings
 from components.core.events import OUTSIDE_A_CYCLE, read_events
+from components.core.guard import Guard
 
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_]")
 STAGE_GAUGES = {
@@ -150,21 +151,17 @@ class EventsCollector(Collector):
         return whole.metrics.get(f"{name}/{stage}")
 
 
-def serve(settings: Settings) -> Any:
-    """Start the endpoint on the settings' host and metrics_port, in a thread; the server, to be shut down."""
+def application(settings: Settings) -> Guard:
+    """The endpoint. Without a key, since it changes nothing; not for pages of other origins, which would read it."""
     registry = CollectorRegistry()
     registry.register(EventsCollector(settings))
-    server, _ = start_http_server(settings.metrics_port, addr=settings.host, registry=registry)
-    return server
+    return Guard(make_asgi_app(registry), settings.host, settings.metrics_port)
 
 
 def main() -> None:
     """Serve until the process is ended."""
     settings = read_settings()
-    serve(settings)
-    print(json.dumps({"metrics": f"http://{settings.host}:{settings.metrics_port}/metrics"}), flush=True)
-    while True:
-        time.sleep(3600)
+    uvicorn.run(application(settings), host=settings.host, port=settings.metrics_port, log_level="error")
 
 
 if __name__ == "__main__":

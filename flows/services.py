@@ -1,9 +1,8 @@
 """What `overnight up` starts, `down` stops and `status` shows: everything on loopback, nothing left running after."""
 
-import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from components.core.config import Settings
 from components.core.services import Service
 from components.release.status import read_status
 from flows.subprocesses import run_tool
-from flows.variables import tool_variables
+from flows.variables import server_variables, tool_variables
 
 POOL = "overnight"
+TITLES = {"prefect": "Prefect", "mlflow": "MLflow", "metrics": "the cycle's metrics"}
 VERSIONS = {name: version(name) for name in ("prefect", "mlflow", "ray")}
 # Later ones need earlier ones; `down` goes the other way.
 ORDER = ("prefect", "mlflow", cluster.SERVICE, "worker", "reconcile", "metrics")
@@ -41,30 +41,32 @@ def _tool(name: str) -> str:
 def start_prefect(settings: Settings) -> Service:
     """Prefect's server with its UI and background services."""
     url = f"http://{settings.host}:{settings.prefect_port}"
-    command = [_tool("prefect"), "server", "start", "--host", settings.host, "--port", str(settings.prefect_port)]
-    return _start(settings, "prefect", command, settings.prefect_port, "Prefect", url, f"{url}/api/health")
+    variables = server_variables(settings, settings.prefect_port)
+    return _start(
+        settings, "prefect", "flows.prefect_server", settings.prefect_port, url, f"{url}/api/health", variables
+    )
 
 
 def start_mlflow(settings: Settings) -> Service:
     """MLflow's server over the same SQLite file that a cycle without a server writes to."""
     url = f"http://{settings.host}:{settings.mlflow_port}"
-    state = settings.state.resolve()
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-        *("--host", settings.host, "--port", str(settings.mlflow_port)),
-        *("--backend-store-uri", f"sqlite:///{state / 'mlflow.db'}"),
-        *("--default-artifact-root", (state / "mlflow-artifacts").as_uri()),
-        "--no-serve-artifacts",
-    ]
-    return _start(settings, "mlflow", command, settings.mlflow_port, "MLflow", url, f"{url}/health")
+    return _start(settings, "mlflow", "flows.mlflow_server", settings.mlflow_port, url, f"{url}/health")
 
 
 def _start(
-    settings: Settings, name: str, command: Sequence[str], port: int, title: str, url: str, health: str
+    settings: Settings,
+    name: str,
+    module: str,
+    port: int,
+    url: str,
+    health: str,
+    variables: Mapping[str, str] | None = None,
 ) -> Service:
+    """A server of ours that listens on a port of the settings."""
     if services.running(settings, name) is None:
-        services.require_port(settings.host, port, title, f"OVERNIGHT_{name.upper()}_PORT")
-    variables = tool_variables(settings)
+        services.require_port(settings.host, port, TITLES[name], f"OVERNIGHT_{name.upper()}_PORT")
+    variables = variables or tool_variables(settings)
+    command = [sys.executable, "-m", module]
     return services.start(settings, name, command, url=url, ready=_answers(health), variables=variables)
 
 
@@ -106,8 +108,7 @@ def start_reconcile(settings: Settings) -> Service:
 def start_metrics(settings: Settings) -> Service:
     """The endpoint where Prometheus finds how far a cycle is."""
     url = f"http://{settings.host}:{settings.metrics_port}/metrics"
-    command = [sys.executable, "-m", "flows.metrics"]
-    return _start(settings, "metrics", command, settings.metrics_port, "the cycle's metrics", url, url)
+    return _start(settings, "metrics", "flows.metrics", settings.metrics_port, url, url)
 
 
 def up(settings: Settings, note: Callable[[str], None]) -> list[Service]:
@@ -130,17 +131,19 @@ def up(settings: Settings, note: Callable[[str], None]) -> list[Service]:
     except BaseException:
         for name in reversed(ORDER):
             if name not in before:
-                services.stop(settings, name)
+                _stop(settings, name)
         raise
     return [service for name in ORDER if (service := services.running(settings, name))]
 
 
 def down(settings: Settings) -> list[str]:
     """Stop every service of this workspace; returns the names of those that ran."""
-    stopped = [name for name in reversed(ORDER) if services.stop(settings, name)]
-    if cluster.SERVICE in stopped:
-        shutil.rmtree(cluster.temporary(settings), ignore_errors=True)
-    return stopped
+    return [name for name in reversed(ORDER) if _stop(settings, name)]
+
+
+def _stop(settings: Settings, name: str) -> bool:
+    """End a service, Ray with its folder. False when it was not running."""
+    return cluster.stop_head(settings) if name == cluster.SERVICE else services.stop(settings, name)
 
 
 def status(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A Prefect API for the length of one command, where no server runs: `python -m flows.temporary_server PORT`.
+"""A Prefect API for the length of one command, where no server runs: `python -m flows.temporary_server HOST PORT`.
 
 Prefect would start one by itself; this one starts while the rest is still importing, and dies with its parent, so
 that a killed cycle leaves no server behind.
@@ -11,14 +11,16 @@ import time
 from collections.abc import Iterator
 
 import httpx
-import uvicorn
 
 from components.core.config import Settings, environment
 from components.core.errors import OvernightError
+from components.core.private import folder
 from components.core.services import die_with_parent, free_port, log_path
-from flows.variables import prefect_api_url, tool_variables
+from flows import guarded
+from flows.variables import prefect_api_url, server_variables
 
-APPLICATION = "prefect.server.api.server:create_app"
+# By name: this module is loaded by commands that need no server.
+APPLICATION = "flows.prefect_server:application"
 # As Prefect's own temporary server: no pages, no background services but those that record runs.
 VARIABLES = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 START_TIMEOUT_SECONDS = 120.0
@@ -33,14 +35,15 @@ def starting(settings: Settings) -> Iterator["Starting"]:
         return
     port = free_port(settings.host)
     log = log_path(settings, "prefect-temporary")
-    log.parent.mkdir(parents=True, exist_ok=True)
+    folder(settings.state)
+    log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server", settings.host, str(port)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment(), **tool_variables(settings), **VARIABLES},
+            env={**environment(), **server_variables(settings, port), **VARIABLES},
         )
     try:
         yield Starting(f"http://{settings.host}:{port}/api", process)
@@ -82,4 +85,4 @@ class Starting:
 
 if __name__ == "__main__":
     die_with_parent()
-    uvicorn.run(APPLICATION, factory=True, host=sys.argv[1], port=int(sys.argv[2]), log_level="error", lifespan="on")
+    guarded.serve(APPLICATION, sys.argv[1], int(sys.argv[2]))

@@ -1,7 +1,8 @@
 """Environment variables for the tools that flows drive, derived from the settings in one place."""
 
-from components.core import services
+from components.core import keys, services
 from components.core.config import Settings
+from components.core.guard import USER
 from components.core.telemetry import TELEMETRY_OFF
 
 
@@ -32,4 +33,28 @@ def tool_variables(settings: Settings) -> dict[str, str]:
     }
     if api := prefect_api_url(settings):
         variables["PREFECT_API_URL"] = api
+    return variables | _credentials(settings)
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
+    """The key for the servers of this workspace; a configured one elsewhere never sees it."""
+    password = keys.services_key(settings)
+    prefect, mlflow = services.running(settings, "prefect"), services.running(settings, "mlflow")
+    variables = {}
+    if settings.prefect_url is None or (prefect and settings.prefect_url.startswith(f"{prefect.url}/")):
+        variables["PREFECT_API_AUTH_STRING"] = f"{USER}:{password}"
+    if mlflow and settings.mlflow_url and settings.mlflow_url.rstrip("/") == mlflow.url:
+        variables |= {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": password}
     return variables
+
+
+def server_variables(settings: Settings, port: int) -> dict[str, str]:
+    """What a Prefect server of this workspace reads: where it listens, who may ask, its pages' own two names."""
+    own = [f"http://{name}:{port}" for name in dict.fromkeys((settings.host, "127.0.0.1", "localhost"))]
+    return tool_variables(settings) | {
+        "PREFECT_SERVER_API_HOST": settings.host,
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{keys.services_key(settings)}",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own),
+        "PREFECT_UI_API_URL": f"{own[0]}/api",
+    }

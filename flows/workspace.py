@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 from components.core.config import Settings
 from components.core.errors import BusyError
+from components.core.private import folder
 
 
 @contextlib.contextmanager
 def exclusive(settings: Settings, purpose: str) -> Iterator[None]:
     """Hold the workspace. Raises BusyError that says who holds it, since when and for what."""
-    settings.state.mkdir(parents=True, exist_ok=True)
+    folder(settings.state)
     path = settings.state / "workspace.lock"
     # Opened without inheritance: a child that outlives us must not hold the lock.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.closure import ROOT
+from components.core.guard import USER
 from components.core.services import free_port
 
 HOST = "127.0.0.1"
@@ -70,6 +71,11 @@ class Workspace:
     def port(self, name: str) -> int:
         """One of its ports: gateway, prefect, mlflow."""
         return int(self.variables[f"OVERNIGHT_{name.upper()}_PORT"])
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """User and password of Prefect and MLflow."""
+        return USER, (self.root / ".overnight" / "keys" / "services").read_text()
 
     def url(self, name: str) -> str:
         """Where one of its services answers."""

@@ -6,10 +6,8 @@ ends with it.
 
 import atexit
 import contextlib
-import hashlib
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import threading
@@ -19,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
 
-from components.core import services
+from components.core import keys, private, services
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, OvernightError
 
 SERVICE = "ray"
+TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
+SCRATCH, SESSIONS = "overnight-ray-", "r"
 # Shared memory for objects in flight. Ray's default, 30 % of the machine, is far more than a stage here keeps there.
 OBJECT_STORE_BYTES = 2 * 2**30
 # A task whose worker died is run again this often; then it is the task's fault.
@@ -69,26 +70,48 @@ def connect() -> Iterator[None]:
     settings = read_settings()
     check_reachable(settings)
     where = address(settings)
-    if where is None:
-        ray.init(
-            address="local",
-            num_cpus=_num_cpus(settings),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-        )
-    else:
+    use_key(settings)
+    with contextlib.ExitStack() as stack:
+        if where is None:
+            # Ray's own default, /tmp/ray, is one that any user may have made first.
+            scratch = tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True)
+            _start_local(settings, Path(stack.enter_context(scratch)) / SESSIONS)
+        else:
+            _join(where)
         try:
-            ray.init(address=where, logging_level=logging.WARNING, log_to_driver=False)
-        except (ConnectionError, RuntimeError) as error:
-            raise OvernightError(f"Ray at {where} refused us: {' '.join(str(error).split())[:300]}") from error
+            yield
+        except BaseException:
+            _leave_in_time()
+            raise
+        ray.shutdown()
+
+
+def _start_local(settings: Settings, directory: Path) -> None:
+    ray.init(
+        address="local",
+        num_cpus=_num_cpus(settings),
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        logging_level=logging.WARNING,
+        log_to_driver=False,
+        _temp_dir=str(directory),
+    )
+
+
+def _join(where: str) -> None:
     try:
-        yield
-    except BaseException:
-        _leave_in_time()
-        raise
-    ray.shutdown()
+        ray.init(address=where, logging_level=logging.WARNING, log_to_driver=False)
+    except (ConnectionError, RuntimeError) as error:
+        raise OvernightError(f"Ray at {where} refused us: {' '.join(str(error).split())[:300]}") from error
+
+
+def use_key(settings: Settings) -> None:
+    """Show this workspace's key to its own Ray, from this process and those that it starts. A configured cluster is
+    shown what its user set for it."""
+    if settings.ray_address is None:
+        keys.make_ray_key(settings)
+        os.environ[TOKEN_VARIABLE] = str(keys.ray_path(settings))
+        AuthenticationTokenLoader.instance().reset_cache()  # it keeps the one of a workspace before
 
 
 def _leave_in_time() -> None:
@@ -171,10 +194,18 @@ def start_head(settings: Settings) -> str:
     check_reachable(settings)
     if (found := address(settings)) is not None:
         return found
-    _ensure_token()
+    use_key(settings)
+    private.folder(settings.state)
+    with services.starting(settings, f"{SERVICE}-head"):
+        return address(settings) or _start_head(settings)
+
+
+def _start_head(settings: Settings) -> str:
     port = settings.ray_port or services.free_port(settings.host)
     where = f"{settings.host}:{port}"
     log = services.log_path(settings, SERVICE)
+    # Ray opens its folder to everybody: it stands in a private one.
+    directory = private.scratch(_record(settings), SCRATCH) / SESSIONS
     command = [
         str(Path(sys.executable).with_name("ray")),
         *("start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"),
@@ -185,34 +216,32 @@ def start_head(settings: Settings) -> str:
         f"--node-ip-address={settings.host}",
         f"--num-cpus={_num_cpus(settings)}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
-        f"--temp-dir={temporary(settings)}",
+        f"--temp-dir={directory}",
     ]
-    services.start(
-        settings,
-        SERVICE,
-        command,
-        url=where,
-        ready=lambda: b"Ray runtime started" in log.read_bytes(),
-        # Ray would run its workers at nice 15, behind everything else on the machine.
-        variables={"RAY_worker_niceness": "0"},
-    )
+    try:
+        services.start(
+            settings,
+            SERVICE,
+            command,
+            url=where,
+            ready=lambda: b"Ray runtime started" in log.read_bytes(),
+            # Ray would run its workers at nice 15, behind everything else on the machine.
+            variables={"RAY_worker_niceness": "0"},
+        )
+    except BaseException:
+        private.discard(_record(settings), SCRATCH)
+        raise
     return where
-
-
-def _ensure_token() -> None:
-    """Make this user's token, which `ray start` asks for and does not make itself."""
-    if not (Path.home() / ".ray" / "auth_token").exists():
-        ray_tool = str(Path(sys.executable).with_name("ray"))
-        subprocess.run([ray_tool, "get-auth-token", "--generate"], check=True, capture_output=True)
 
 
 def stop_head(settings: Settings) -> bool:
     """Stop this workspace's Ray head with everything on it. False when it was not running."""
-    return services.stop(settings, SERVICE)
+    stopped = services.stop(settings, SERVICE)
+    private.discard(_record(settings), SCRATCH)
+    return stopped
 
 
-def temporary(settings: Settings) -> Path:
-    """Ray's session directory: short, since socket paths hold 107 bytes, and one a workspace, since Ray looks for
-    clusters in it."""
-    name = hashlib.sha256(str(settings.state.resolve()).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"overnight-ray-{name}"
+def _record(settings: Settings) -> Path:
+    """The file that names the folder of the head's sessions: a short one, since paths of sockets hold 107 bytes, and
+    one a head, since Ray looks for clusters in it."""
+    return settings.state / "services" / "ray.directory"

@@ -6,6 +6,7 @@ becomes one line: file, key, what was found, what is allowed, the nearest valid 
 
 import difflib
 import hashlib
+import ipaddress
 import json
 import os
 import tomllib
@@ -13,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from components.core.errors import ConfigError
+from components.core.private import require_ours, require_private
 
 
 class StepConfig(BaseModel):
@@ -51,7 +53,7 @@ class Settings(BaseModel):
     safety_classifier: Path | None = Field(
         None, description="directory of a sequence classifier that labels answers of the safety suites, where it judges"
     )
-    host: str = Field("127.0.0.1", description="address that every service binds to")
+    host: str = Field("127.0.0.1", description="loopback address that every service binds to")
     gateway_port: int = Field(8000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
@@ -65,6 +67,31 @@ class Settings(BaseModel):
     stage_ends_at: float | None = Field(
         None, description="when the stage should end, seconds since the epoch; set by the flow for stages with a clock"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_option(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.startswith("-"):
+            raise ValueError("a leading - would be read as an option of a program; write ./-... for a path")
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, value: str) -> str:
+        if value != "localhost" and not _is_loopback(value):
+            raise ValueError(
+                "the gateway, Ray and the metrics would be open to the network without a key; needed a loopback "
+                "address, as 127.0.0.1: let others in by `ssh -L`, or by a proxy here that asks who they are"
+            )
+        return value
+
+
+def _is_loopback(value: str) -> bool:
+    """Whether an address of IPv4 reaches this machine alone."""
+    try:
+        return ipaddress.IPv4Address(value).is_loopback
+    except ValueError:
+        return False
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -86,12 +113,15 @@ def environment() -> dict[str, str]:
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings of this process. Raises ConfigError with one line for an unknown or unusable one."""
+    """Settings of this process. Raises ConfigError with one line for an unknown or unusable one, or where another user
+    could have written them."""
     environ = os.environ if environ is None else environ
     state = Path(environ.get("OVERNIGHT_STATE", ".overnight"))
+    require_private(state)
     source = state / "settings.toml"
     values: dict[str, Any] = {}
     if source.exists():
+        require_ours(source)
         try:
             values = tomllib.loads(source.read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:

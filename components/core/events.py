@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.core.config import Settings, read_settings
+from components.core.private import folder
 
 Kind = Literal["started", "progress", "metric", "parameter", "tag", "note", "artifact", "finished", "failed"]
 OUTSIDE_A_CYCLE = "manual"
@@ -23,7 +24,9 @@ class Events:
 
     def __init__(self, stage: str, settings: Settings | None = None) -> None:
         self.stage = stage
-        self.path = self.path_of(stage, settings or read_settings())
+        settings = settings or read_settings()
+        self.path = self.path_of(stage, settings)
+        folder(settings.state)
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     @staticmethod

@@ -1,6 +1,7 @@
-"""Keep the local Ray to this machine: loopback addresses, and a token that every caller must show.
+"""Keep what tools start to this machine and this user: Ray on loopback addresses, with a key that every caller shows;
+caches that programs trust in the state folder, where each tool's default is a folder that any user may make first.
 
-Ray decides both when it is imported, hence from the environment. A cluster that was configured is left as it is.
+They decide when they are imported, hence from the environment. A Ray cluster that was configured is left as it is.
 """
 
 import os
@@ -15,12 +16,20 @@ LOCAL_RAY = {
 }
 
 
-def keep_ray_local() -> None:
-    """Set what Ray reads, in this process and those that it starts, unless a cluster is configured."""
+# Below the state folder. DVC believes what its cache says of files (/var/tmp/dvc); torch.compile loads the machine code
+# that lies there (/tmp/torchinductor_USER).
+CACHES = {"DVC_SITE_CACHE_DIR": "dvc", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
+
+
+def keep_local() -> None:
+    """Set what tools read, in this process and those that it starts; what a person has set stays."""
     try:
-        configured = read_settings().ray_address
+        settings = read_settings()
     except ConfigError:
         return  # told by the command itself, as one line
-    if configured is None:
-        for name, value in LOCAL_RAY.items():
-            os.environ.setdefault(name, value)
+    state = settings.state.resolve()
+    values = {name: str(state / folder) for name, folder in CACHES.items()}
+    if settings.ray_address is None:
+        values |= LOCAL_RAY
+    for name, value in values.items():
+        os.environ.setdefault(name, value)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from components.core import private
 from components.core.artifact import write_file
 from components.core.config import Settings, environment
 from components.core.errors import BusyError, OvernightError
@@ -45,8 +46,10 @@ def log_path(settings: Settings, name: str) -> Path:
 
 def running(settings: Settings, name: str) -> Service | None:
     """The service if its process is alive."""
+    record = _record(settings, name)
     try:
-        service = Service(**json.loads(_record(settings, name).read_text()))
+        private.require_ours(record)  # else another user could have us end a process
+        service = Service(**json.loads(record.read_text()))
         process = psutil.Process(service.pid)
         alive = abs(process.create_time() - service.created_at) < 1 and process.status() != psutil.STATUS_ZOMBIE
     except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
@@ -69,9 +72,9 @@ def start(
     Raises OvernightError with the end of its log when it exits or is not ready in time; nothing is left running then.
     """
     log = log_path(settings, name)
-    for folder in (log.parent, _record(settings, name).parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _starting(settings, name):
+    for folder in (settings.state, log.parent, _record(settings, name).parent):
+        private.folder(folder)
+    with starting(settings, name):
         if service := running(settings, name):
             return service
         with log.open("wb") as output:
@@ -92,8 +95,9 @@ def start(
 
 
 @contextlib.contextmanager
-def _starting(settings: Settings, name: str) -> Iterator[None]:
+def starting(settings: Settings, name: str) -> Iterator[None]:
     """Let one process at a time start a service; the next one finds it running."""
+    private.folder(_record(settings, name).parent)
     with _record(settings, name).with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -15,6 +15,7 @@ import ray
 from components.core import cluster
 from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError
+from components.core.private import folder
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.environment import Desired
@@ -117,7 +118,7 @@ def _write(
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """Hold the lock of this state directory; the kernel frees it when the process ends, however it ends."""
-    settings.state.mkdir(parents=True, exist_ok=True)
+    folder(settings.state)
     with (settings.state / "reconcile.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

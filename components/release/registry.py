@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 from components.core.artifact import Manifest, read
 from components.core.config import Settings
 from components.core.errors import ArtifactError, OvernightError
+from components.core.private import folder
 
 MODEL = "overnight"
 EXPERIMENT = "overnight-registry"
@@ -222,19 +223,29 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
 
 def tracking_uri(settings: Settings) -> str:
     """Where runs and models are recorded: the configured server, else a SQLite file, which a local server shares."""
-    return settings.mlflow_url or f"sqlite:///{settings.state.resolve() / DATABASE}"
+    return settings.mlflow_url or database_uri(settings)
+
+
+def database_uri(settings: Settings) -> str:
+    """The SQLite file of this workspace."""
+    return f"sqlite:///{settings.state.resolve() / DATABASE}"
 
 
 def artifact_root(settings: Settings) -> str | None:
     """Where the files of runs lie beside a local database; a configured server decides that itself. Without it MLflow
     would make a folder wherever the first process happens to run."""
-    return None if settings.mlflow_url else (settings.state.resolve() / "mlflow-artifacts").as_uri()
+    return None if settings.mlflow_url else local_artifact_root(settings)
+
+
+def local_artifact_root(settings: Settings) -> str:
+    """The folder of runs' files beside the SQLite file."""
+    return (settings.state.resolve() / "mlflow-artifacts").as_uri()
 
 
 @contextmanager
 def first_use(settings: Settings) -> Iterator[None]:
     """Hold a lock while MLflow may create its tables: two that do it at once break each other."""
-    settings.state.mkdir(parents=True, exist_ok=True)
+    folder(settings.state)
     with (settings.state / "mlflow.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

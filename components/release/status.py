@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.core.artifact import write_file
 from components.core.config import Settings
 from components.core.errors import OvernightError
+from components.core.private import folder
 from components.serving.router import Target
 
 
@@ -51,5 +52,5 @@ def read_status(settings: Settings) -> Status | None:
 
 def write_status(settings: Settings, status: Status) -> None:
     """Replace the status as a whole."""
-    settings.state.mkdir(parents=True, exist_ok=True)
+    folder(settings.state)
     write_file(status_path(settings), status.model_dump_json(indent=1).encode())

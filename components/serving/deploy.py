@@ -193,7 +193,8 @@ def _gateway(settings: Settings, config: ServingConfig, table: Table) -> serve.R
         graceful_shutdown_timeout_s=config.drain_seconds,
     )
     responses = settings.state.resolve() / "responses"
-    application = deployment.bind(config.model_dump(mode="json"), str(responses))
+    listens = settings.host, settings.gateway_port
+    application = deployment.bind(config.model_dump(mode="json"), str(responses), *listens)
     return serve.RunTarget(application, name=GATEWAY, route_prefix="/", logging_config=LOGGING)
 
 

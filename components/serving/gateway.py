@@ -9,12 +9,12 @@ import random
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from components.core.guard import Guard
 from components.serving.api import build
 from components.serving.config import ServingConfig
 from components.serving.protocol import Answer, ApiError, Job, Refusal
@@ -27,15 +27,17 @@ SERVER = "model"
 class Gateway:
     """Routes requests by weight. One table at a time, replaced as a whole."""
 
-    def __init__(self, config: dict[str, Any], responses: str) -> None:
+    def __init__(self, config: dict[str, Any], responses: str, host: str, port: int) -> None:
+        self._listens = host, port
         self.config = ServingConfig.model_validate(config)
         self.telemetry = Telemetry(Path(responses))
         self._random = random.Random()
         self._table: Table | None = None
         self._handles: dict[str, DeploymentHandle] = {}
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return build(self)
+    def __serve_build_asgi_app__(self) -> Guard:
+        """The HTTP face without a key: for programs of this machine, not for pages of other origins."""
+        return Guard(build(self), *self._listens)
 
     def reconfigure(self, table: dict[str, Any]) -> None:
         """Take a new table; Ray Serve calls it on deployment and on every change."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from components.core.artifact import write_file
 from components.core.errors import DataError
+from components.core.private import folder
 
 NAME = "durations.json"
 KEPT = 5
@@ -56,5 +57,5 @@ def write(state: Path, durations: Iterable[Duration]) -> None:
     for each in reversed(list(durations)):
         if sum(other.stage == each.stage for other in kept) < KEPT:
             kept.insert(0, each)
-    state.mkdir(parents=True, exist_ok=True)
+    folder(state)
     write_file(state / NAME, _List.dump_json(kept, indent=1))

@@ -89,11 +89,29 @@ def test_settings_come_from_the_environment_then_the_file(tmp_path: Path) -> Non
     [
         ("OVERNIGHT_GATEWAY_PORT", "eighty", "OVERNIGHT_GATEWAY_PORT is 'eighty'"),
         ("OVERNIGHT_MLFLOW_PORT", "0", "PORT"),
+        ("OVERNIGHT_HOST", "0.0.0.0", "HOST is '0.0.0.0'; the gateway, .* open to the network .* needed a loopback"),
+        ("OVERNIGHT_HOST", "192.168.1.7", "needed a loopback address, as 127.0.0.1"),
+        ("OVERNIGHT_HOST", "::", "needed a loopback address"),
+        ("OVERNIGHT_HOST", "gpu-box", "needed a loopback address"),
+        ("OVERNIGHT_HOST", "127.0.0.1 --app x", "needed a loopback address"),
+        ("OVERNIGHT_HOST", "--reload", "HOST is '--reload'; a leading - would be read as an option"),
+        ("OVERNIGHT_ENVIRONMENTS_URL", "--upload-pack=evil", "ENVIRONMENTS_URL is '--up.* a leading - would be"),
+        ("OVERNIGHT_JUDGE_MODEL", "-x", "JUDGE_MODEL is '-x'; a leading - would be"),
     ],
 )
 def test_bad_settings_name_their_variable(tmp_path: Path, variable: str, value: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_settings({"OVERNIGHT_STATE": str(tmp_path), variable: value})
+
+
+def test_a_state_that_looks_like_an_option_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"OVERNIGHT_STATE is '-x'; a leading - .* write ./-... for a path"):
+        read_settings({"OVERNIGHT_STATE": "-x"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.7", "localhost"])
+def test_every_loopback_address_will_do(tmp_path: Path, host: str) -> None:
+    assert read_settings({"OVERNIGHT_STATE": str(tmp_path), "OVERNIGHT_HOST": host}).host == host
 
 
 def test_bad_settings_file_is_named(tmp_path: Path) -> None:

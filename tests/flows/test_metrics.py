@@ -2,12 +2,14 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 import yaml
 
 from components.core.closure import ROOT
@@ -20,10 +22,16 @@ from flows import metrics
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[Settings]:
     made = Settings(state=tmp_path, cycle="20261121-000000-aaaa", metrics_port=free_port("127.0.0.1"))
-    server = metrics.serve(made)
+    options = uvicorn.Config(metrics.application(made), host=made.host, port=made.metrics_port, log_level="error")
+    server = uvicorn.Server(options)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
     yield made
-    server.shutdown()
-    server.server_close()
+    server.should_exit = True
+    thread.join()
 
 
 def scrape(settings: Settings) -> dict[str, float]:
@@ -93,3 +101,11 @@ def test_the_dashboard_and_the_scrape_config_name_what_is_served(settings: Setti
     source = (ROOT / "components" / "training" / "workers.py").read_text()  # importing it takes seconds
     reported = set(re.findall(r'"(\w+)"', source.partition("METRICS = (")[2].partition(")")[0]))
     assert set(re.findall(r"overnight_pretrain_(\w+)", asked)) <= reported
+
+
+def test_a_page_of_another_origin_reads_nothing(settings: Settings) -> None:
+    Events("pretrain", settings).metric("loss", 3.5)
+    url = f"http://127.0.0.1:{settings.metrics_port}/metrics"
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
+        answer = httpx.get(url, headers=headers, timeout=10)
+        assert answer.status_code == 403 and "loss" not in answer.text

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 import ray
@@ -124,6 +125,21 @@ def test_a_commit_becomes_an_answer(production: Settings, digests: dict[int, str
             api.completions.create(model="gpt-4", prompt="")
     found = find_response(production.state / "responses", answer.id)
     assert found is not None and found["digest"] == digests[1]
+
+
+def test_the_gateway_answers_programs_of_this_machine_and_no_page(
+    production: Settings, digests: dict[int, str]
+) -> None:
+    """A page of evil.example whose name points to loopback would read what a private model knows."""
+    commit(production, WeightedVersion(version=1, digest=digests[1], weight=100))
+    run(production)
+    url, body = deploy.url(production), {"model": "overnight", "prompt": "def add(", "max_tokens": 2}
+    assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 200
+    for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"origin": "null"}):
+        for path in ("/v1/models", "/healthz", "/metrics"):
+            assert httpx.get(url + path, headers=headers, timeout=60).status_code == 403, (path, headers)
+        refused = httpx.post(f"{url}/v1/completions", json=body, headers=headers, timeout=60)
+        assert refused.status_code == 403 and refused.json()["error"]["code"] == "forbidden"
 
 
 def test_repeating_changes_nothing(production: Settings, digests: dict[int, str]) -> None:
