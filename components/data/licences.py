@@ -7,10 +7,13 @@ classifiers (PEP 639 and before). Unknown stays unknown: nothing is guessed from
 Not covered: licences of single files that differ from their distribution's.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
+
+from components.data.licence_text import MAX_CHARACTERS, recognise
 
 PERMISSIVE = (
     "0BSD",
@@ -74,20 +77,15 @@ _COPYLEFT = re.compile(
     r"|\bCDDL|\bSSPL|CC-BY-(?:NC|SA|ND)|\bOSL\b|Commons Clause|Business Source|\bBUSL",
     re.IGNORECASE,
 )
-# What takes back the permission that the same text gives.
+# What takes back the permission that the same text gives, however a distribution names its licence.
 _SOURCE_AVAILABLE = re.compile(r"Commons Clause|Business Source License|Server Side Public License", re.IGNORECASE)
-# Sentences that a licence text cannot be without, each with its id; the first that fits decides.
-_TEXTS: tuple[tuple[str, str], ...] = (
-    ("Apache-2.0", r"Apache License,? Version 2\.0"),
-    ("BSD-3-Clause", r"Redistribution and use in source and binary forms.{0,2500}Neither the name"),
-    ("BSD-2-Clause", r"Redistribution and use in source and binary forms"),
-    ("MIT", r"Permission is hereby granted, free of charge, to any person obtaining a copy"),
-    ("ISC", r"Permission to use, copy, modify, and(?:/or)? distribute this software for any purpose with or without"),
-    ("PSF-2.0", r"PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2"),
-    ("Unlicense", r"This is free and unencumbered software released into the public domain"),
+_TAKES_BACK = re.compile(
+    r"\bnon[-\s]?commercial\b(?!\s+(?:or|and|distribution)\b)|\b(?:evaluation|academic|research|educational|personal)\s+(?:use|purposes)\s+only"
+    r"|\bnot\s+(?:be\s+)?(?:used\s+)?for\s+(?:any\s+)?(?:commercial|military|evil)|\bfor\s+good,?\s+not\s+evil",
+    re.IGNORECASE,
 )
-# A text names its own licence in its opening; what follows are terms of bundled binaries, which no .py file is.
-_OPENING_CHARACTERS = 4000
+SHOWN_CHARACTERS = 120
+_OPENING_CHARACTERS = 20_000  # in which a text names its licence
 _EXCEPTIONS = frozenset({"LLVM-exception", "GCC-exception-3.1", "Classpath-exception-2.0"})
 
 
@@ -153,13 +151,17 @@ def _one(tokens: list[str], allowed: Collection[str]) -> tuple[set[str], list[st
 
 
 def from_text(text: str) -> str | None:
-    """The SPDX id of a licence text by the sentences it cannot be without; None when none fits."""
-    opening = text[:_OPENING_CHARACTERS]
-    for spdx, pattern in _TEXTS:
-        words = pattern.replace(" ", r"\s+")
-        if re.search(words, opening, re.IGNORECASE | re.DOTALL):
-            return spdx
-    return None
+    """The SPDX expression of a licence text that is one or several licences' and nothing more; None for any other."""
+    found = recognise(text)
+    return " AND ".join(found.licences) if found.licences and not found.beyond else None
+
+
+def takes_back(text: str) -> bool:
+    """Whether a text says that somebody or some use is left out, whatever licence it is or beside it."""
+    if _SOURCE_AVAILABLE.search(text) is not None:
+        return True
+    found = recognise(text)
+    return bool(found.beyond) and "CC0-1.0" not in found.licences and _TAKES_BACK.search(text) is not None
 
 
 def judge(declared: str | None, allowed: tuple[str, ...]) -> Verdict:
@@ -171,21 +173,34 @@ def judge(declared: str | None, allowed: tuple[str, ...]) -> Verdict:
     stated = (declared or "").strip()
     if stated.upper() in _NOTHING:
         return Verdict(None, "no_licence")
-    # A text differs from document to document, so only its opening is a key; what follows it decides nothing.
-    return _judge(stated[:_OPENING_CHARACTERS], allowed)
+    # One character more than the longest text that is read: such a text is none that we know.
+    return _judge_text(stated[: MAX_CHARACTERS + 1], allowed) if is_text(stated) else _judge_name(stated, allowed)
+
+
+def _shown(stated: str) -> str:
+    printable = "".join(each if each.isprintable() else " " for each in stated[:400])
+    return " ".join(printable.split())[:SHOWN_CHARACTERS]
+
+
+@lru_cache(maxsize=100)  # a text may be long, and a source's documents have few different ones
+def _judge_text(stated: str, allowed: tuple[str, ...]) -> Verdict:
+    if _SOURCE_AVAILABLE.search(stated):
+        return Verdict(None, "copyleft", _shown(stated))
+    found = recognise(stated)
+    if found.licences and not found.beyond:
+        outside = [each for each in found.licences if each not in allowed]
+        if outside:
+            return Verdict(None, "licence_not_allowed", ", ".join(outside))
+        return Verdict(" AND ".join(found.licences))
+    if _COPYLEFT.search(stated, 0, _OPENING_CHARACTERS):
+        return Verdict(None, "copyleft", _shown(stated))
+    beyond = f"{' and '.join(found.licences)}, and beyond it: {found.beyond}" if found.licences else stated
+    return Verdict(None, "unknown_licence", _shown(beyond))
 
 
 @lru_cache(maxsize=10_000)
-def _judge(stated: str, allowed: tuple[str, ...]) -> Verdict:
-    shown = "".join(each if each.isprintable() else " " for each in stated[:400])
-    shown = " ".join(shown.split())[:120]
-    if is_text(stated):
-        if _SOURCE_AVAILABLE.search(stated):
-            return Verdict(None, "copyleft", shown)
-        found = from_text(stated)
-        if found is None:
-            return Verdict(None, "copyleft" if _COPYLEFT.search(stated) else "unknown_licence", shown)
-        return Verdict(found) if found in allowed else Verdict(None, "licence_not_allowed", found)
+def _judge_name(stated: str, allowed: tuple[str, ...]) -> Verdict:
+    shown = _shown(stated)
     expression = _expression(stated, allowed)
     try:
         outside = refused(expression, allowed)
@@ -197,6 +212,18 @@ def _judge(stated: str, allowed: tuple[str, ...]) -> Verdict:
         return Verdict(None, "copyleft", shown)
     known = all(each in _SPDX or each.startswith("LicenseRef-") for each in outside)
     return Verdict(None, "licence_not_allowed" if known else "unknown_licence", shown)
+
+
+def decoded(content: bytes) -> str:
+    """A licence file's text, in whichever Unicode form it begins with the mark of; UTF-8 without one."""
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8-sig"),
+        (codecs.BOM_UTF16_LE, "utf-16"),
+        (codecs.BOM_UTF16_BE, "utf-16"),
+    ):
+        if content.startswith(mark):
+            return content.decode(encoding, "replace")
+    return content.decode("utf-8", "replace")
 
 
 def is_text(declared: str) -> bool:
@@ -216,8 +243,11 @@ def declare(
 ) -> str | None:
     """What a distribution declares, as `judge` takes it; None when it declares nothing.
 
-    `texts` reads its licence files, only when a name leaves the id open. A copyleft name anywhere decides.
+    `texts` reads its licence files, whose texts say which licence a name leaves open, and may take back what a name
+    gives. A copyleft name anywhere decides.
     """
+    if back := next((text for text in texts() if takes_back(text)), None):
+        return back
     if expression:
         return expression
     named = [line.removeprefix("License :: ").removeprefix("OSI Approved :: ") for line in classifiers]
@@ -243,5 +273,7 @@ def _from_name(name: str, texts: Callable[[], Sequence[str]]) -> str | None:
     if folded in _NAMES:
         return _NAMES[folded]
     if folded in _AMBIGUOUS:
-        return next((spdx for text in texts() if (spdx := from_text(text))), _AMBIGUOUS[folded])
+        family = folded.split()[0]
+        named = (spdx for text in texts() for spdx in recognise(text).licences if spdx.lower().startswith(family))
+        return next(named, _AMBIGUOUS[folded])
     return name if re.search(r"\s(?:AND|OR|WITH)\s", name) else None

@@ -22,7 +22,8 @@ from safetensors import SafetensorError, deserialize
 from components.core import artifact
 from components.core.artifact import MANIFEST, sha256_of
 from components.core.config import digest_of, read_settings
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, DataError
+from components.tokens.foreign.weights import weight_files
 
 Variable = NDArray[Any]
 
@@ -32,7 +33,7 @@ SPEC_NAME = "TransformerDecoderSpec"
 SPEC_REVISION = 8
 SWISH = 2
 TYPE_IDS = {np.dtype(name): index for index, name in enumerate(("float32", "int8", "int16", "int32"))}
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the caller's to say
 
@@ -70,8 +71,14 @@ def convert(model_dir: Path, out: Path) -> None:
     """Write model.bin, config.json and vocabulary.json of a Hugging Face directory into an existing directory."""
     config = read_model_config(model_dir)
     weights = read_weights(model_dir)
-    variables = dict(_variables(config, weights, model_dir))
-    aliases = {"decoder/projection/weight": "decoder/embeddings/weight"} if config["tie_word_embeddings"] else {}
+    try:
+        variables = dict(_variables(config, weights, model_dir))
+    except KeyError as error:
+        raise ArtifactError(
+            f"{model_dir}: {error} is neither in config.json nor a weight; needed a model that save_pretrained wrote, "
+            "whole"
+        ) from error
+    aliases = {"decoder/projection/weight": "decoder/embeddings/weight"} if is_tied(config, weights) else {}
     with (out / "model.bin").open("wb") as target:
         _write_model(target, variables, aliases)
     names = {"bos_token": NO_TOKEN, "eos_token": NO_TOKEN, "unk_token": NO_TOKEN}
@@ -115,10 +122,10 @@ def read_weights(model_dir: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _weight_files(model_dir: Path) -> list[Path]:
-    files = sorted(model_dir.glob("model*.safetensors"))
-    if not files:
-        raise ArtifactError(f"{model_dir}: no model*.safetensors; a model is a directory that save_pretrained wrote")
-    return files
+    try:
+        return weight_files(model_dir)
+    except DataError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def _to_float32(tensor: dict[str, Any], name: str) -> NDArray[np.float32]:
@@ -150,6 +157,14 @@ def uncovered(config: dict[str, Any]) -> str | None:
     return None
 
 
+def is_tied(config: dict[str, Any], weights: dict[str, NDArray[np.float32]]) -> bool:
+    """Whether the input embedding is the output embedding too: as the configuration says, but for weights that hold two
+    different ones, which transformers then keeps apart."""
+    output = weights.get("lm_head.weight")
+    tied = bool(config.get("tie_word_embeddings", False))
+    return tied and (output is None or np.array_equal(output, weights["model.embed_tokens.weight"]))
+
+
 def rope_theta(config: dict[str, Any]) -> float:
     """The base of the rotary positions, where transformers 5 writes it, else where transformers 4 did."""
     found = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
@@ -172,9 +187,10 @@ def _variables(
         yield f"decoder/{name}", np.array(number, np.int16)
     yield "decoder/embeddings/weight", weights["model.embed_tokens.weight"]
     yield "decoder/layer_norm/gamma", weights["model.norm.weight"]
-    if not config["tie_word_embeddings"]:
+    if not is_tied(config, weights):
         yield "decoder/projection/weight", weights["lm_head.weight"]
     head_dim = config.get("head_dim") or config["hidden_size"] // num_heads
+    _check_shapes(config, weights, head_dim, model_dir)
     for layer in range(config["num_hidden_layers"]):
         source, target = f"model.layers.{layer}.", f"decoder/layer_{layer}/"
         attention = f"{target}self_attention/"
@@ -187,6 +203,29 @@ def _variables(
         yield f"{attention}rotary_dim", np.array(head_dim, np.int32)
         yield f"{attention}rotary_interleave", np.array(0, np.int8)
         yield f"{attention}rotary_base", np.array(rope_theta(config), np.float32)
+
+
+def _check_shapes(
+    config: dict[str, Any], weights: dict[str, NDArray[np.float32]], head_dim: int, model_dir: Path
+) -> None:
+    """Raise ArtifactError where the configuration says another size than the weights have."""
+    first = "model.layers.0.self_attn."
+    for name, rows, what in (
+        ("model.embed_tokens.weight", config["vocab_size"], "vocab_size"),
+        (f"{first}q_proj.weight", config["num_attention_heads"] * head_dim, "num_attention_heads times head_dim"),
+        (f"{first}k_proj.weight", config["num_key_value_heads"] * head_dim, "num_key_value_heads times head_dim"),
+    ):
+        if len(weights[name]) != rows:
+            raise ArtifactError(
+                f"{model_dir}: {name} has {len(weights[name])} rows, config.json says {rows} ({what}); needed the "
+                "config.json of these weights"
+            )
+    layers = {name.split(".")[2] for name in weights if name.startswith("model.layers.")}
+    if len(layers) != config["num_hidden_layers"]:
+        raise ArtifactError(
+            f"{model_dir}: the weights are of {len(layers)} layers, config.json says {config['num_hidden_layers']}; "
+            "needed the config.json of these weights"
+        )
 
 
 def _renamed(model_type: str) -> dict[str, str]:

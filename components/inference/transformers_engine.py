@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from components.core.errors import ArtifactError, ConfigError
+from components.core.errors import ArtifactError, ConfigError, DataError
 from components.inference.ctranslate2_model import read_model_config
 from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
+from components.tokens.foreign.weights import linked
 
 BATCH_TOKENS = 16_384
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -36,15 +37,21 @@ class TransformersEngine:
             torch.set_num_threads(num_threads)
         try:
             # Weights in safetensors only: others are pickles, and a directory's own code is not run.
-            model = AutoModelForCausalLM.from_pretrained(
-                model_dir,
-                dtype=DTYPES[compute_type],
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, SafetensorError) as error:
+            with linked(model_dir) as folder:
+                model, report = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    dtype=DTYPES[compute_type],
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError, DataError) as error:
             raise ArtifactError(f"{model_dir}: transformers cannot load it: {' '.join(str(error).split())}") from error
+        if missing := sorted(report["missing_keys"]):
+            raise ArtifactError(
+                f"{model_dir}: {len(missing)} weights are not there, as {missing[0]}; copy it again, whole"
+            )
         try:
             self._model = model.eval().to(device)
         except RuntimeError as error:

@@ -20,6 +20,7 @@ DOCUMENTS_SCHEMA = pl.Schema(
         "source": pl.String,
         "language": pl.String,
         "bytes": pl.Int64,
+        "encoded_bytes": pl.Int64,
         "tokens": pl.Int64,
         "cluster": pl.String,
     }
@@ -56,8 +57,8 @@ class Output:
     def append(
         self, rows: pl.DataFrame, tokens: NDArray[np.uint32], lengths: NDArray[np.int64], is_held_out: pl.Series
     ) -> None:
-        """Add documents of one source (VALIDATION_SCHEMA and source) with all their tokens one after another, and the
-        number of each's."""
+        """Add documents of one source (VALIDATION_SCHEMA, source and encoded_bytes) with all their tokens one after
+        another, and the number of each's."""
         if rows.is_empty():
             return
         source = str(rows["source"][0])

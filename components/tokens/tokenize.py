@@ -3,8 +3,8 @@
 Reads   clean documents (`--source`), rows in the order of their ids; the tokenizer (`--tokenizer`)
 Writes  per split: <split>-*.tokens.npy, <split>.offsets.npy, <split>.blocks.npy, <split>.sources.json
         (components.tokens.store says what they hold), <split>.documents.parquet (id, path, source, language, bytes,
-        tokens, cluster); validation.parquet, the held-out rows with their text; contract.json, how the files fare by
-        the suite `tokens`
+        encoded_bytes, tokens, cluster); validation.parquet, the held-out rows with their text; contract.json, how the
+        files fare by the suite `tokens`
 Covers: every document, source by source and in the order of the ids, each followed by <|endoftext|>; text that looks
 like a special token is encoded as ordinary characters; memory of a few row groups and the offsets, whatever the size of
 the corpus.
@@ -67,9 +67,11 @@ def chunks(source: Path, chunk_bytes: int) -> Iterator[pl.DataFrame]:
 
 
 def encoded(frames: Iterator[pl.DataFrame], encoder: Encoder) -> Iterator[Encoded]:
-    """Each frame with the tokens of all its texts one after another, and the number of each text's."""
+    """Each frame with the tokens of all its texts one after another, and the number of each text's; `encoded_bytes` are
+    those that a text's tokens are to stand for."""
     for rows in frames:
-        yield rows, *encoder.encode(rows["text"].to_list())
+        texts = rows["text"].to_list()
+        yield rows.with_columns(encoded_bytes=pl.Series(encoder.codec.bytes_of_texts(texts))), *encoder.encode(texts)
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
@@ -182,7 +184,8 @@ def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> 
                     "add documents or change the fraction"
                 )
         draft.rows = output.rows
-        verdict = contract.require(token_statistics(draft.path, codec.special.end_of_text), where=source)
+        statistics = token_statistics(draft.path, codec.bytes_of_tokens(), codec.special.end_of_text)
+        verdict = contract.require(statistics, where=source)
         contract.write_report(verdict, draft.path)
         draft.statistics = {
             **output.statistics(),

@@ -157,11 +157,14 @@ def _adopt(config: VocabularyConfig, checkpoint: Path, inputs: list[Manifest], o
     """Write a checkpoint's own tokenizer; the documents change nothing, and their digests are inputs all the same."""
     found = read_initial(checkpoint)
     with artifact.create(out, stage="vocabulary", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        _, size = adopt(checkpoint, draft.path, config.span_tokens)
+        _, size, notes = adopt(checkpoint, draft.path, config.span_tokens)
         found = found.model_copy(update={"vocabulary_size": size})
         draft.statistics = {"vocabulary_size": size, INITIAL: found.model_dump(mode="json")}
     added = size - found.known_tokens
-    Events("vocabulary").note(f"the tokenizer of {checkpoint}: {size} tokens, {added} of them new special ones")
+    events = Events("vocabulary")
+    events.note(f"the tokenizer of {checkpoint}: {size} tokens, {added} of them new special ones")
+    for note in notes:
+        events.note(f"{checkpoint}: {note}")
     assert draft.manifest is not None
     return draft.manifest
 

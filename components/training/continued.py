@@ -23,10 +23,18 @@ class CheckpointError(ValueError):
 
 
 def load(
-    directory: Path, shape: Shape, *, known_tokens: int, tokens: int, end_of_text: int, rope_scaling: str | None
+    directory: Path,
+    shape: Shape,
+    *,
+    known_tokens: int,
+    tokens: int,
+    end_of_text: int,
+    rope_scaling: str | None,
+    opened: Path | None = None,
 ) -> PreTrainedModel:
     """The checkpoint's model in float32, with `shape.vocabulary_size` rows and a context of `shape.context`.
 
+    opened          a folder that shows just the files that belong to the model; None: the directory itself
     known_tokens    ids that the checkpoint was trained with; rows of ids from there to `tokens` begin as their mean,
                     in the input and the output embedding: every new token is then no more probable than the average
                     one, and a random row would be far more (Hewitt 2021, nlp.stanford.edu/~johnhew/vocab-expansion)
@@ -36,11 +44,12 @@ def load(
     """
     logging.disable_progress_bar()
     try:
-        config: Any = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(opened or directory, local_files_only=True, trust_remote_code=False)
+        config.tie_word_embeddings = shape.tied  # by the weights: files may hold two embeddings where this says one
         if rope_scaling is not None:
             _stretch(config, shape.context, rope_scaling)
         found = AutoModelForCausalLM.from_pretrained(
-            directory,
+            opened or directory,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -61,6 +70,11 @@ def load(
             "cap or bias follows); needed a model without"
         )
     grow(model, shape.vocabulary_size, known_tokens, tokens)
+    if (count := sum(each.numel() for each in model.parameters())) != shape.parameters:
+        raise CheckpointError(
+            f"{directory}: {shape.parameters:,} parameters were planned, the model has {count:,}; run "
+            "`overnight cycle` again, so that the checkpoint is looked at anew"
+        )
     model.config.use_cache = False
     model.config.eos_token_id = end_of_text
     return model

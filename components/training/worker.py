@@ -21,6 +21,7 @@ from transformers.generation.configuration_utils import GenerationConfig
 from transformers.modeling_utils import PreTrainedModel
 
 from components.core.artifact import write_file
+from components.tokens.foreign.weights import linked
 from components.tokens.special import SpecialTokens
 from components.tokens.store import TokenStore
 from components.training import bigrams, checkpoint, continued, induction, micro_batch
@@ -58,14 +59,17 @@ def model_of(work: Work, special: SpecialTokens) -> PreTrainedModel:
     if plan.initial is None:
         return build(plan.shape, work.config.seed, special.end_of_text)
     assert work.config.init_from is not None, "the driver has compared plan and config"
-    return continued.load(
-        Path(work.config.init_from),
-        plan.shape,
-        known_tokens=plan.initial.known_tokens,
-        tokens=plan.initial.vocabulary_size,
-        end_of_text=special.end_of_text,
-        rope_scaling=plan.rope_scaling,
-    )
+    directory = Path(work.config.init_from)
+    with linked(directory) as opened:
+        return continued.load(
+            directory,
+            plan.shape,
+            known_tokens=plan.initial.known_tokens,
+            tokens=plan.initial.vocabulary_size,
+            end_of_text=special.end_of_text,
+            rope_scaling=plan.rope_scaling,
+            opened=opened,
+        )
 
 
 def started_from_bigrams(work: Work, world: World, model: PreTrainedModel, note: Callable[[str], None]) -> None:
@@ -336,7 +340,11 @@ def _trained(work: Work, steps: int, device: str) -> PreTrainedModel:
     last = checkpoint.Checkpoint(work.run / checkpoint.name_of(steps))
     last.verify()  # of sharded weights no worker holds all: they are gathered by reading them
     weights = last.weights(checkpoint.AVERAGE if work.config.update.average_decay else checkpoint.WEIGHT)
-    model.load_state_dict(weights, strict=not work.plan.shape.tied)
+    result = model.load_state_dict(weights, strict=False)
+    parameters = dict(model.named_parameters())  # a tied weight has one name here, and two in the state
+    lacking = sorted({name for name in result.missing_keys if name in parameters} | set(result.unexpected_keys))
+    if lacking:
+        raise EndOfRunError(f"{last.path}: its weights are not those of the model, as {lacking[0]}; run again")
     return model.to(device).eval()
 
 

@@ -101,7 +101,7 @@ def write_tokens(rows: pl.DataFrame, tokenizer: Path, folder: Path) -> dict[str,
             part = rows.filter(pl.col("source") == source)
             tokens, lengths = with_ends(*encoder.encode(part["text"].to_list()))
             held_out = part["path"].is_in(["src/1.py", "src/3.py"])
-            output.append(part, tokens, lengths, held_out)
+            output.append(part.with_columns(encoded_bytes="bytes"), tokens, lengths, held_out)
     return output.rows
 
 

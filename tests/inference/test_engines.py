@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -300,5 +301,75 @@ def test_a_pickle_is_refused_unread(model_dir: ModelDir, tmp_path: Path) -> None
     shutil.copytree(model_dir("llama"), copied)
     torch.save(MODELS["llama"]().state_dict(), copied / "pytorch_model.bin")
     (copied / "model.safetensors").unlink()
-    with pytest.raises(ArtifactError, match=r"cannot load it: .*no file named model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"found pytorch_model\.bin, a pickle, which is never loaded"):
         TransformersEngine(copied)
+
+
+def two_sets(model: Path) -> None:
+    """A second set of weights, under a name that no library asks for, of other numbers."""
+    weights = load_file(model / "model.safetensors")
+    save_file({name: torch.zeros_like(each) for name, each in weights.items()}, model / "model-copy.safetensors")
+
+
+def shards(model: Path) -> None:
+    """The same weights in two shards and an index, beside a model.safetensors that belongs to no index."""
+    weights = load_file(model / "model.safetensors")
+    half = sorted(weights)[: len(weights) // 2]
+    weight_map = {name: f"part-{1 if name in half else 2}.safetensors" for name in weights}
+    for file in set(weight_map.values()):
+        part = {name: each for name, each in weights.items() if weight_map[name] == file}
+        save_file(part, model / file, metadata={"format": "pt"})
+    save_file({name: torch.zeros_like(each) for name, each in weights.items()}, model / "model.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def stored_twice(model: Path) -> None:
+    """A tied model that stores its output embedding, equal to the input embedding."""
+    weights = load_file(model / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+@pytest.mark.parametrize("change", [two_sets, shards, stored_twice])
+def test_a_model_is_what_its_index_or_model_safetensors_names(
+    model_dir: ModelDir, engine: Any, change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), copied)
+    (copied / "manifest.json").unlink(missing_ok=True)
+    prompt = [[1, 2, 3, 4, 5, 6]]
+    (wanted,) = open_engine(copied, engine, cache=tmp_path / "whole").score(prompt)
+    change(copied)
+    (found,) = open_engine(copied, engine, cache=tmp_path / "changed").score(prompt)
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+def test_two_different_embeddings_are_both_used_whatever_the_configuration_says(
+    model_dir: ModelDir, engine: Any, tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), copied)
+    (copied / "manifest.json").unlink(missing_ok=True)
+    weights = load_file(copied / "model.safetensors")
+    weights["lm_head.weight"] = torch.zeros_like(weights["model.embed_tokens.weight"])
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    (found,) = open_engine(copied, engine, cache=tmp_path / "cache").score([[1, 2, 3]])
+    rows = len(weights["lm_head.weight"])
+    assert found == pytest.approx(np.full(2, -np.log(rows)), rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+@pytest.mark.parametrize("setting", ["num_hidden_layers", "num_key_value_heads", "vocab_size"])
+def test_a_configuration_of_another_model_is_refused(
+    model_dir: ModelDir, engine: Any, setting: str, tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    shutil.copytree(model_dir("llama"), copied)
+    (copied / "manifest.json").unlink(missing_ok=True)
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {setting: config[setting] * 2}))
+    with pytest.raises(ArtifactError, match=f"{copied}: .*") as error:
+        open_engine(copied, engine, cache=tmp_path / "cache")
+    assert "\n" not in str(error.value)

@@ -27,7 +27,7 @@ def test_same_files_however_the_documents_arrive(
     stops = np.concatenate([[0], np.cumsum(with_end)])
     rows = pl.DataFrame({name: [f"{name} {row:02}" for row in range(NUM_DOCUMENTS)] for name in VALIDATION_SCHEMA})
     rows = rows.with_columns(bytes=pl.int_range(NUM_DOCUMENTS, dtype=pl.Int64), language=pl.lit(None, pl.String))
-    documents = rows.with_columns(source=pl.lit("ours"))
+    documents = rows.with_columns(source=pl.lit("ours"), encoded_bytes="bytes")
     held_out = pl.Series([row % 3 == 0 for row in range(NUM_DOCUMENTS)])
     found = []
     for places in ([0, NUM_DOCUMENTS], [0, *cuts, NUM_DOCUMENTS]):

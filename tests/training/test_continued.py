@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from components.alignment.chat import prompt_tokens
 from components.core import artifact
 from components.core.errors import ConfigError, DataError
-from components.inference.open import engine_for, open_engine
+from components.inference.open import CLASSES, engine_for, open_engine
 from components.inference.prompts import chat_prompt, completion_prompt, fim_prompt
 from components.tokens import adoption, tokenize, vocabulary
 from components.tokens.config import TokenizeConfig, VocabularyConfig
@@ -249,6 +249,21 @@ def without_end(path: Path) -> None:
     (path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|gone|>"}))
 
 
+def without_weight(name: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        weights = load_file(path / "model.safetensors")
+        del weights[name]
+        save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def with_layer(path: Path) -> None:
+    weights = load_file(path / "model.safetensors")
+    again = {name.replace("layers.1", "layers.2"): each.clone() for name, each in weights.items() if "layers.1" in name}
+    save_file(weights | again, path / "model.safetensors", metadata={"format": "pt"})
+
+
 BROKEN: list[tuple[Callable[[Path], None], str]] = [
     (without("config.json"), r"config\.json: cannot be read as JSON: .*needs a directory of Hugging Face's form"),
     (without("tokenizer.json"), r"tokenizer\.json: cannot be read as a tokenizer: .* save it beside the weights"),
@@ -264,6 +279,15 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
     ),
     (with_config(auto_map={"AutoModel": "code.Model"}), r"needs code of its own \(auto_map\), which is never run"),
     (with_config(quantization_config={"bits": 4}), r"the weights are quantized"),
+    (with_config(transformers_weights="other.safetensors"), r"names 'other\.safetensors' as its weights"),
+    (with_config(num_hidden_layers=10**9), r"num_hidden_layers is 1000000000, needed at most 4096"),
+    (with_config(num_hidden_layers=3), r"9 weights of the model are not there, as model\.layers\.2\."),
+    (with_layer, r"9 weights are of no part of the model that config\.json describes, as model\.layers\.2\."),
+    (with_config(num_key_value_heads=2), r"transformers cannot load it as a decoder: "),
+    (with_config(head_dim=64), r"transformers cannot load it as a decoder: "),
+    (with_config(hidden_act="shout"), r"transformers cannot load it as a decoder: "),
+    (without_weight("lm_head.weight"), r"1 weights of the model are not there, as lm_head\.weight"),
+    (lambda path: (path / "config.json").write_text("[" * 10**5), r"config\.json: cannot be read as JSON: .*recursion"),
 ]
 
 
@@ -295,17 +319,128 @@ def test_a_broken_checkpoint_is_refused_in_one_line(
     assert not Path("executed").exists()
 
 
+def loss_of(directory: Path) -> float:
+    """By transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True).eval()
+    ids = torch.arange(CONTEXT)[None] % KNOWN_TOKENS
+    with torch.no_grad():
+        return float(model(input_ids=ids, labels=ids).loss)
+
+
+def stored_output(scale: float, *, tied: bool = True) -> Callable[[Path], None]:
+    """Say that the embeddings are one, and store both: equal for a scale of 1."""
+
+    def change(path: Path) -> None:
+        with_config(tie_word_embeddings=tied)(path)
+        weights = load_file(path / "model.safetensors")
+        weights["lm_head.weight"] = scale * weights["model.embed_tokens.weight"].clone()
+        save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def consolidated(path: Path) -> None:
+    """The same model once more, under other names, as Mistral's folders have it."""
+    weights = load_file(path / "model.safetensors")
+    save_file({f"other.{name}": each for name, each in weights.items()}, path / "consolidated.safetensors")
+
+
+def sharded(path: Path) -> None:
+    """In shards with an index, beside a model.safetensors of a smaller model that nobody names."""
+    weights = load_file(path / "model.safetensors")
+    weight_map = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(sorted(weights))}
+    for file in set(weight_map.values()):
+        part = {name: each for name, each in weights.items() if weight_map[name] == file}
+        save_file(part, path / file, metadata={"format": "pt"})
+    save_file({"x": torch.zeros(3)}, path / "model.safetensors")
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize(
+    ("change", "tied"),
+    [
+        (stored_output(1.0), True),
+        (stored_output(0.5), False),
+        (stored_output(1.0, tied=False), False),
+        (consolidated, False),
+        (sharded, False),
+    ],
+    ids=["tied, stored twice", "said to be tied, stored apart", "apart, stored equal", "two sets", "shards"],
+)
+def test_what_is_planned_is_what_trains_and_is_read_back(
+    change: Callable[[Path], None], tied: bool, checkpoint: Callable[[Path], Path], folder: Path, tmp_path: Path
+) -> None:
+    theirs = checkpoint(tmp_path / "theirs")
+    change(theirs)
+    found = adoption.read_initial(theirs)
+    assert found.tied is tied
+    (tmp_path / "own").mkdir()
+    size = adoption.adopt(theirs, tmp_path / "own", 0)[1]
+    initial = found.model_copy(update={"vocabulary_size": size})
+    described = Plan.model_validate(
+        plan.plan_fixed(
+            PlanConfig.model_validate_json(
+                json.dumps({"mode": "fixed", "sequence_length": CONTEXT, "fixed": {"steps": 2}})
+            ),
+            size,
+            initial,
+        ).model_dump()
+    )
+    work = work_of(folder, described, tmp_path / "run")
+    config = work.config.model_copy(update={"init_from": str(theirs)})
+    work = work.model_copy(update={"tokenizer": tmp_path / "own", "config": config})
+    try:
+        figures = train_worker(work, World(), report=lambda _: None, agree=lambda value: value)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    export = tmp_path / "run" / "export"
+    exported = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32).eval()
+    assert sum(each.numel() for each in exported.parameters()) == described.shape.parameters
+    assert exported.config.tie_word_embeddings is tied
+    measured = Validation(work, 10**9, "cpu")(exported)
+    assert measured == pytest.approx(figures["validation_bits_per_byte"], rel=1e-4)
+    (tmp_path / "export").mkdir()
+    for path in (*export.glob("*.json"), *export.glob("*.safetensors"), *(tmp_path / "own").iterdir()):
+        (tmp_path / "export" / path.name).write_bytes(path.read_bytes())
+    codec = TextCodec(tmp_path / "export")
+    prompt = [completion_prompt(codec, "def decode(self, s):")]
+    scores = [open_engine(tmp_path / "export", name, cache=tmp_path).score(prompt)[0] for name in CLASSES]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=1e-3)
+
+
+def test_two_different_embeddings_are_loaded_as_transformers_loads_them(
+    checkpoint: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    theirs = checkpoint(tmp_path / "theirs")
+    stored_output(0.5)(theirs)
+    found = adoption.read_initial(theirs)
+    shape = plan.shape_for(PlanConfig(sequence_length=CONTEXT), PlanConfig().ladder[0], 0, found)
+    model = continued.load(theirs, shape, known_tokens=402, tokens=402, end_of_text=401, rope_scaling=None).eval()
+    ids = torch.arange(CONTEXT)[None] % KNOWN_TOKENS
+    with torch.no_grad():
+        assert float(model(input_ids=ids, labels=ids).loss) == pytest.approx(loss_of(theirs), rel=1e-5)
+
+
 def test_a_checkpoint_that_lacks_a_weight_is_refused(checkpoint: Callable[[Path], Path], tmp_path: Path) -> None:
     broken = checkpoint(tmp_path / "broken")
-    weights = load_file(broken / "model.safetensors")
-    del weights["model.norm.weight"]
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     found = adoption.read_initial(broken)
+    without_weight("model.norm.weight")(broken)
     shape = plan.shape_for(PlanConfig(sequence_length=CONTEXT), PlanConfig().ladder[0], 0, found)
     with pytest.raises(
         continued.CheckpointError, match=r"1 weights of the model are not there, as model\.norm\.weight"
     ):
         continued.load(broken, shape, known_tokens=402, tokens=402, end_of_text=401, rope_scaling=None)
+
+
+def test_a_model_of_another_size_than_was_planned_is_refused(
+    checkpoint: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    theirs = checkpoint(tmp_path / "theirs")
+    found = adoption.read_initial(theirs)
+    found = found.model_copy(update={"total": found.total + 1})
+    shape = plan.shape_for(PlanConfig(sequence_length=CONTEXT), PlanConfig().ladder[0], 0, found)
+    with pytest.raises(continued.CheckpointError, match=r"[\d,]+ parameters were planned, the model has [\d,]+; run"):
+        continued.load(theirs, shape, known_tokens=402, tokens=402, end_of_text=401, rope_scaling=None)
 
 
 def test_the_cycle_sees_another_checkpoint(checkpoint: Callable[[Path], Path], tmp_path: Path) -> None:

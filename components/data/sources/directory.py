@@ -14,10 +14,11 @@ from pathspec import GitIgnoreSpec
 
 from components.core.errors import DataError
 from components.data.languages import language_of
+from components.data.licences import decoded
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, DirectorySource
 from components.data.sources.files import Left, SourceFile, read_content, read_files
-from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, is_licence_file
+from components.data.sources.tree import LICENCE_BYTES, LICENCE_FOLDER, Wanted, declared_by, governed_by
 
 _GITIGNORE = ".gitignore"
 _GITIGNORE_BYTES = 1_000_000
@@ -108,16 +109,26 @@ class _Walk:
         return _Place(place.path, ignores, licence)
 
     def _licence_in(self, directory: str) -> str | None:
-        """What the licence files of a directory declare, in the order of their names."""
-        try:
-            with os.scandir(directory) as entries:
-                names = sorted(
-                    each.name for each in entries if is_licence_file(each.name) and each.is_file(follow_symlinks=False)
-                )
-        except OSError:
-            return None
-        contents = [read_content(f"{directory}/{name}", LICENCE_BYTES) for name in names]
-        return declared_by(each.decode("utf-8", "replace") if isinstance(each, bytes) else "" for each in contents)
+        """What the licence files of a directory, and those of a folder LICENSES in it, declare together."""
+        paths = [f"{directory}/{name}" for name in _licence_files(directory, "")]
+        contents = [read_content(path, LICENCE_BYTES) for path in paths]
+        return declared_by(decoded(each) if isinstance(each, bytes) else "" for each in contents)
+
+
+def _licence_files(directory: str, below: str) -> list[str]:
+    """Names of the licence files of a directory, and below its folder LICENSES, in their order; links are none."""
+    names = []
+    try:
+        with os.scandir(f"{directory}/{below}") as entries:
+            for each in entries:
+                name = f"{below}{each.name}"
+                if each.is_file(follow_symlinks=False) and governed_by(name) == "":
+                    names.append(name)
+                elif not below and each.is_dir(follow_symlinks=False) and LICENCE_FOLDER.match(each.name):
+                    names += _licence_files(directory, f"{name}/")
+    except OSError:
+        return []
+    return sorted(names)
 
 
 def ignore_patterns(content: bytes) -> GitIgnoreSpec:

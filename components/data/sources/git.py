@@ -19,10 +19,11 @@ from pathlib import Path
 from components.core.config import environment
 from components.core.errors import DataError
 from components.data.languages import language_of
+from components.data.licences import decoded
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, GitSource
 from components.data.sources.files import Gathering, SourceFile, printable
-from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, is_licence_file
+from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, governed_by
 
 _TEMPORARY = "overnight-git-"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -267,14 +268,14 @@ def _licences(repository: Path, commit: str) -> dict[str, str | None]:
     """What the licence files of each directory that has any declare together."""
     found: dict[str, list[_Blob]] = {}
     for blob in _blobs(repository, commit):
-        directory, _, name = blob.path.rpartition("/")
-        if is_licence_file(name) and blob.mode not in _MODES:
+        directory = governed_by(blob.path)
+        if directory is not None and blob.mode not in _MODES:
             found.setdefault(directory, []).append(blob)
     declared = {}
     with _running(repository, "cat-file", "--batch") as reader:
         for directory, blobs in found.items():
             small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:_BLOBS_AT_ONCE]
-            texts = [content.decode("utf-8", "replace") for content in _contents(reader, small)]
+            texts = [decoded(content) for content in _contents(reader, small)]
             declared[directory] = declared_by([*texts, *[""] * (len(blobs) - len(small))])
     return declared
 

@@ -15,7 +15,7 @@ import sysconfig
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from components.data.licences import declare, from_text, is_text
+from components.data.licences import declare, decoded, from_text, is_text
 from components.data.sources.batch import Batch
 from components.data.sources.config import PythonEnvironmentSource
 from components.data.sources.files import SourceFile, read_files
@@ -26,7 +26,7 @@ _STANDARD_LICENCE = "PSF-2.0"
 _OWN_DISTRIBUTION = "overnight"
 _NOT_LIBRARY = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
 _GENERATED_PREFIXES = ("__editable__", "_sysconfigdata_")
-_LICENCE_FILE = re.compile(r"^[^/]+\.dist-info/(?:.*/)?(?:LICEN[SC]E|COPYING)[^/]*$", re.IGNORECASE)
+_LICENCE_FILE = re.compile(r"^[^/]+\.dist-info/(?:.*/)?[^/]*(?:LICEN[SC]E|COPYING)[^/]*$", re.IGNORECASE)
 
 
 def read(config: PythonEnvironmentSource) -> Iterator[Batch]:
@@ -131,6 +131,6 @@ def _licence_texts(
     def read_texts() -> list[str]:
         paths = sorted(path for path in recorded if _LICENCE_FILE.match(path))
         locations = [Path(str(distribution.locate_file(path))) for path in paths]
-        return [location.read_text(encoding="utf-8", errors="replace") for location in locations if location.is_file()]
+        return [decoded(location.read_bytes()) for location in locations if location.is_file()]
 
     return read_texts

@@ -10,7 +10,15 @@ from components.data.languages import language_of
 from components.data.licences import from_text
 from components.data.sources.config import FilesSource
 
-LICENCE_FILE = re.compile(r"^(?:LICEN[SC]E|COPYING|UNLICENSE)(?:[-._][\w.-]*)?$", re.IGNORECASE)
+# LICENSE, COPYING.txt, LICENSE-MIT, MIT-LICENSE (Rails), BSD_LICENSE.txt, mit.LICENSE, LICENCES
+LICENCE_FILE = re.compile(
+    r"^(?:LICEN[SC]ES?|COPYING|UNLICEN[SC]E)(?:[-._ ][\w .-]*)?$"
+    r"|^[\w.-]+[-._ ](?:LICEN[SC]E|COPYING)(?:\.(?:txt|md|rst))?$",
+    re.IGNORECASE,
+)
+# The folder that holds a licence's text under its SPDX id, for what lies beside the folder (REUSE).
+LICENCE_FOLDER = re.compile(r"^LICEN[SC]ES?$", re.IGNORECASE)
+_REUSE_FILE = re.compile(r"^[A-Za-z0-9.+-]+\.(?:txt|md)$")
 _LICENCE_SUFFIXES = (None, "markdown")
 # A larger licence file is none that we know.
 LICENCE_BYTES = 2_000_000
@@ -48,6 +56,18 @@ def _patterns(lines: Sequence[str], key: str) -> GitIgnoreSpec:
 def is_licence_file(name: str) -> bool:
     """Whether a file, by its name, holds the licence of what lies beside and below it."""
     return LICENCE_FILE.match(name) is not None and language_of(name) in _LICENCE_SUFFIXES
+
+
+def governed_by(path: str) -> str | None:
+    """The directory that a licence file speaks for, "" for the root; None for a file that is no licence file.
+
+    That is its own, and for a file of a folder LICENSES the one that the folder lies in.
+    """
+    directory, _, name = path.rpartition("/")
+    parent, _, folder = directory.rpartition("/")
+    if LICENCE_FOLDER.match(folder) and (_REUSE_FILE.match(name) or is_licence_file(name)):
+        return parent
+    return directory if is_licence_file(name) else None
 
 
 def declared_by(texts: Iterable[str]) -> str | None:

@@ -9,10 +9,11 @@ import polars as pl
 import pytest
 
 from components.core.errors import ConfigError
+from components.data.licence_text import TEXTS
 from components.data.sources import directory, files
 from components.data.sources.config import DirectorySource
 
-MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
+MIT = (TEXTS / "MIT.txt").read_text(encoding="utf-8")
 APACHE = "Apache License\nVersion 2.0, January 2004"
 
 
@@ -113,10 +114,20 @@ def test_the_nearest_licence_file_is_the_licence(tmp_path: Path) -> None:
             "other/COPYING.md": "All rights reserved.",
             "other/c.py": "c",
             "code/license.py": "d",
+            "rails/MIT-LICENSE": MIT,
+            "rails/d.py": "e",
+            "reuse/LICENSES/Zlib.txt": (TEXTS / "Zlib.txt").read_text(),
+            "reuse/LICENSES/CC0-1.0.txt": (TEXTS / "CC0-1.0.txt").read_text(),
+            "reuse/src/e.py": "f",
+            "taken/LICENSE": MIT + "\nThe permission above is given for non-commercial use only.\n",
+            "taken/f.py": "g",
         },
     )
     found, _ = read(tmp_path, licence="detect")
+    assert str(found.pop("taken/f.py")["licence"]).endswith("non-commercial use only.\n"), "the text, which is none"
     assert {path: row["licence"] for path, row in found.items() if path.endswith(".py")} == {
+        "rails/d.py": "MIT",
+        "reuse/src/e.py": "CC0-1.0 AND Zlib",
         "a.py": "MIT",
         "lib/deep/b.py": "Apache-2.0 AND MIT",
         "other/c.py": "All rights reserved.",

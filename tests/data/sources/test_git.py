@@ -10,10 +10,12 @@ import pytest
 
 from components.core.config import environment
 from components.core.errors import DataError
+from components.data.licence_text import TEXTS
+from components.data.licences import PERMISSIVE, judge
 from components.data.sources import git
 from components.data.sources.config import GitSource
 
-MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
+MIT = (TEXTS / "MIT.txt").read_text(encoding="utf-8")
 IDENTITY = ("-c", "user.name=Ann", "-c", "user.email=ann@mail.org", "-c", "protocol.file.allow=always")
 
 
@@ -70,6 +72,36 @@ def test_a_revision_is_read_as_it_was(repository: Path) -> None:
     # What is changed and not committed is no part of a revision.
     (repository / "a.py").write_text("dirty\n")
     assert read(repository, revision="main")[0]["a.py"]["text"] == "new\n"
+
+
+def test_licence_files_as_people_name_and_write_them(repository: Path) -> None:
+    """Rails', REUSE's, one with the marks of another system, and one whose last sentence takes the others back."""
+    zlib = (TEXTS / "Zlib.txt").read_text()
+    files = {
+        "rails/MIT-LICENSE": MIT.encode(),
+        "zlib/LICENSE": zlib.encode("utf-8-sig").replace(b"\n", b"\r\n"),
+        "boost/LICENSE_1_0.txt": (TEXTS / "BSL-1.0.txt").read_text().encode("utf-16"),
+        "reuse/LICENSES/ISC.txt": (TEXTS / "ISC.txt").read_bytes(),
+        "taken/LICENSE": (MIT + "\nThe permission above is given for non-commercial use only.\n").encode(),
+    }
+    folders = {path.split("/")[0] for path in files}
+    commit(repository, files | {f"{folder}/src/a.py": f"# {folder}\n".encode() for folder in folders})
+    found, _ = read(repository, licence="detect")
+    verdicts = {
+        path.split("/")[0]: judge(row["licence"], PERMISSIVE) for path, row in found.items() if path.endswith("a.py")
+    }
+    taken = verdicts.pop("taken")
+    assert {folder: verdict.licence for folder, verdict in verdicts.items()} == {
+        "rails": "MIT",
+        "zlib": "Zlib",
+        "boost": "BSL-1.0",
+        "reuse": "ISC",
+    }
+    assert taken == (
+        None,
+        "unknown_licence",
+        "MIT, and beyond it: the permission above is given for non commercial use only",
+    )
 
 
 def test_what_is_no_text_of_the_repository_is_left_and_told(repository: Path, tmp_path: Path) -> None:

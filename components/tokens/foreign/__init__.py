@@ -1,0 +1,1 @@
+"""What a checkpoint of somebody else brings, looked at before anything trusts it."""
