@@ -59,7 +59,7 @@ class TransformersEngine:
     ) -> list[list[Completion]]:
         """See Engine.generate."""
         check_ids(prompts, self.vocabulary_size)
-        greedy = sampling.temperature == 0
+        greedy = sampling.is_greedy
         samples = 1 if greedy else sampling.num_samples
         config = GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,
@@ -69,7 +69,7 @@ class TransformersEngine:
             pad_token_id=0,
         )
         if not greedy:
-            config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+            config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.nucleus)
         results: list[list[Completion]] = [[] for _ in prompts]
         devices = [] if self._device == "cpu" else [self._device]
         with torch.random.fork_rng(devices=devices, enabled=sampling.seed is not None):

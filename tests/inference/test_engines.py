@@ -273,11 +273,31 @@ def test_engines_count_as_code_of_whoever_opens_one() -> None:
         ({"max_new_tokens": 1, "temperature": -1.0}, "temperature is -1"),
         ({"max_new_tokens": 1, "top_p": 0.0}, "top_p is 0"),
         ({"max_new_tokens": 1, "num_samples": 0}, "num_samples is 0"),
+        ({"max_new_tokens": 1, "temperature": 1e39}, r"temperature is 1e\+39, needed at least 0 and in float32"),
+        ({"max_new_tokens": 1, "temperature": float("nan")}, "temperature is nan"),
+        ({"max_new_tokens": 1, "seed": 2**32}, "seed is 4294967296, needed at least 0 and below 4294967296"),
+        ({"max_new_tokens": 1, "seed": -1}, "seed is -1"),
     ],
 )
 def test_sampling_has_bounds(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+def test_every_sampling_is_one_that_an_engine_takes(model_dir: ModelDir, engine: Any, tmp_path: Path) -> None:
+    """At the bounds of float32 and of 32 bits, and beyond what the vocabulary holds."""
+    opened = open_engine(
+        model_dir("llama"), engine, num_threads=1, **({"cache": tmp_path} if engine != "transformers" else {})
+    )
+    ((greedy,),) = opened.generate([[1, 2]], Sampling(max_new_tokens=4), stop_ids=[])
+    for values in ({"temperature": 1e-46}, {"temperature": 1e-39}, {"temperature": 1.0, "top_p": 1e-50}):
+        assert opened.generate([[1, 2]], Sampling(max_new_tokens=4, **values), stop_ids=[]) == [[greedy]]
+    for values in ({"temperature": 3e38}, {"temperature": 1e-5}, {"top_k": 2**40}, {"seed": 2**32 - 1}):
+        sampling = Sampling(**{"max_new_tokens": 4, "temperature": 1.0, **values})
+        ((sample,),) = opened.generate([[1, 2]], sampling, stop_ids=[])
+        assert len(sample.tokens) == 4 and max(sample.tokens) < VOCABULARY
+    opened.close()
 
 
 @pytest.mark.parametrize("engine", CLASSES)
