@@ -33,6 +33,8 @@ SPEC_REVISION = 8
 SWISH = 2
 TYPE_IDS = {np.dtype(name): index for index, name in enumerate(("float32", "int8", "int16", "int32"))}
 CONVERSION_VERSION = 1
+DIGESTS = "digests.json"
+WEIGHTS = "model.safetensors"
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the caller's to say
 
@@ -40,23 +42,41 @@ NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the cal
 def converted(model_dir: Path, cache: Path | None = None) -> Path:
     """The ctranslate2 directory of a model, converted on first use into <state>/engines, keyed by the model's digest.
 
-    Raises ArtifactError for an absent model and for an architecture that is not covered.
+    One whose files are no longer those that were written is made anew. Raises ArtifactError for an absent or altered
+    model and for an architecture that is not covered.
     """
     parent = cache or read_settings().state / "engines"
     out = parent / f"ctranslate2-{CONVERSION_VERSION}-{model_digest(model_dir)}"
-    if not out.exists():
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = parent / f".{out.name}-{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        try:
-            convert(model_dir, temporary)
+    if _is_whole(out):
+        return out
+    if (model_dir / MANIFEST).exists():
+        artifact.read(model_dir)  # under this key stays what is converted now, so it has to be the model of the key
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".{out.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        convert(model_dir, temporary)
+        digests = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+        (temporary / DIGESTS).write_text(json.dumps(digests))
+        if not _is_whole(out):  # else another process has just finished the same conversion
+            shutil.rmtree(out, ignore_errors=True)
             temporary.rename(out)
-        except OSError:
-            if not out.exists():  # else another process has just finished the same conversion
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError:
+        if not _is_whole(out):
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return out
+
+
+def _is_whole(out: Path) -> bool:
+    """Whether a conversion has the files that were written, and no others."""
+    try:
+        wanted = json.loads((out / DIGESTS).read_bytes())
+        found = {path.name: sha256_of(path) for path in out.iterdir() if path.name != DIGESTS}
+    except (OSError, ValueError):
+        return False
+    return bool(found == wanted)
 
 
 def model_digest(model_dir: Path) -> str:
@@ -107,7 +127,7 @@ def read_weights(model_dir: Path) -> dict[str, NDArray[np.float32]]:
     for path in _weight_files(model_dir):
         try:
             tensors = cast(Any, deserialize)(path.read_bytes())
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{path}: cannot be read as safetensors: {error}; copy the model again") from error
         for name, tensor in tensors:
             weights[name] = _to_float32(tensor, f"{path}: {name}")
@@ -115,10 +135,22 @@ def read_weights(model_dir: Path) -> dict[str, NDArray[np.float32]]:
 
 
 def _weight_files(model_dir: Path) -> list[Path]:
-    files = sorted(model_dir.glob("model*.safetensors"))
-    if not files:
-        raise ArtifactError(f"{model_dir}: no model*.safetensors; a model is a directory that save_pretrained wrote")
-    return files
+    """The files that make up a model's weights, as transformers chooses them: one, or those that an index names.
+
+    Raises ArtifactError when there are none, and for an index that names none or names files elsewhere.
+    """
+    if (model_dir / WEIGHTS).is_file():
+        return [model_dir / WEIGHTS]
+    index = model_dir / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        raise ArtifactError(f"{model_dir}: no {WEIGHTS}; a model is a directory that save_pretrained wrote")
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError(f"names {', '.join(map(str, names)) or 'no file'}, needed files beside it")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ArtifactError(f"{index}: cannot be read as an index of weights: {error}; copy the model again") from error
+    return [model_dir / name for name in names]
 
 
 def _to_float32(tensor: dict[str, Any], name: str) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from components.inference.ctranslate2_model import read_model_config
 from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
 
 BATCH_TOKENS = 16_384
+ADAPTER = "adapter_config.json"  # with it transformers loads another model, which the adapter names
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -30,6 +31,8 @@ class TransformersEngine:
         Raises ArtifactError for a model that cannot be read, ConfigError for a compute type or device that is not.
         """
         read_model_config(model_dir)
+        if (model_dir / ADAPTER).exists():
+            raise ArtifactError(f"{model_dir}: holds an adapter ({ADAPTER}); merge it into its model and save that")
         if compute_type not in DTYPES:
             raise ConfigError(f"compute_type is {compute_type}, the transformers engine needs {' or '.join(DTYPES)}")
         if num_threads is not None:
@@ -43,8 +46,9 @@ class TransformersEngine:
                 use_safetensors=True,
                 trust_remote_code=False,
             )
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise ArtifactError(f"{model_dir}: transformers cannot load it: {' '.join(str(error).split())}") from error
+        model.generation_config = GenerationConfig()  # the directory's would change what a Sampling says
         try:
             self._model = model.eval().to(device)
         except RuntimeError as error:

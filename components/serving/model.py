@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from components.core import artifact
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import open_engine
 from components.inference.prompts import (
@@ -42,9 +43,13 @@ class Work:
 
 
 class ModelServer:
-    """A loaded model with its tokenizer. The constructor answers once, so that a running replica is a warm one."""
+    """A loaded model with its tokenizer. The constructor answers once, so that a running replica is a warm one.
+
+    Raises ArtifactError for a directory that is not what its manifest says.
+    """
 
     def __init__(self, model_dir: str, cache: str, num_threads: int | None, max_batch_size: int) -> None:
+        artifact.read(Path(model_dir))  # a copy that is started again long after its model was fetched reads it again
         self._codec = TextCodec(Path(model_dir))
         self._engine = open_engine(Path(model_dir), cache=Path(cache), num_threads=num_threads)
         self._generate = Batches(partial(generate, self._engine), max_batch_size)

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from components.core import artifact
+from components.core.errors import ArtifactError
 from components.serving import api
 from components.serving.api import DIGEST_HEADER, build
 from components.serving.config import ServingConfig
@@ -312,6 +313,14 @@ def test_a_compressed_body_is_refused_by_name(http: httpx.AsyncClient, loop: asy
     assert response.status_code == 415 and "gzip" in response.json()["error"]["message"]
 
 
+def test_a_model_with_a_file_more_is_not_served(random_model: Callable[[int], Path], tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(random_model(1), directory)
+    shutil.copyfile(random_model(2) / "model.safetensors", directory / "model_zz.safetensors")
+    with pytest.raises(ArtifactError, match=r"model_zz\.safetensors: a file that the manifest does not list"):
+        ModelServer(str(directory), str(tmp_path / "engines"), 1, 4)
+
+
 def test_metrics_count_answers_and_refusals(http: httpx.AsyncClient, loop: asyncio.Runner) -> None:
     loop.run(http.post("/v1/completions", json=GREEDY))
     loop.run(http.post("/v1/completions", json={**GREEDY, "model": "gpt-4"}))
@@ -343,9 +352,11 @@ def test_what_a_tokenizer_has_no_token_for_is_refused_by_name(
     param: str,
 ) -> None:
     directory = tmp_path / "model"
-    shutil.copytree(random_model(1), directory)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (directory / name).write_text((directory / name).read_text().replace(token, "<|other|>"))
+    with artifact.create(directory, stage="pretrain", config=CONFIG, inputs=[], code=Path(api.__file__)) as draft:
+        for each in artifact.files(random_model(1), "*"):
+            shutil.copyfile(each, draft.path / each.name)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (draft.path / name).write_text((draft.path / name).read_text().replace(token, "<|other|>"))
     plain = build(Local(ModelServer(str(directory), str(tmp_path), 1, 4), "d" * 64, tmp_path))
 
     async def ask() -> httpx.Response:
