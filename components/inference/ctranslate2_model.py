@@ -35,6 +35,7 @@ TYPE_IDS = {np.dtype(name): index for index, name in enumerate(("float32", "int8
 CONVERSION_VERSION = 1
 DIGESTS = "digests.json"
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_config.json"  # with it transformers loads another model, which the adapter names
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the caller's to say
 

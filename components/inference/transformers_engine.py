@@ -10,11 +10,10 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from components.core.errors import ArtifactError, ConfigError
-from components.inference.ctranslate2_model import read_model_config
+from components.inference.ctranslate2_model import ADAPTER, read_model_config
 from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
 
 BATCH_TOKENS = 16_384
-ADAPTER = "adapter_config.json"  # with it transformers loads another model, which the adapter names
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
