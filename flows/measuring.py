@@ -141,7 +141,11 @@ def _sent(stage: str, figures: Mapping[str, float], **tags: str) -> Events:
 def _read_or_measured(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Items of one model and their contamination, None where that is not known."""
     directory, model = _named(name)
-    return read_evaluation(name) if model or (directory / ITEMS).exists() else _measured(directory, _asked(()))
+    if model or (directory / ITEMS).exists():
+        return read_evaluation(name)
+    if (directory / artifact.MANIFEST).exists():
+        artifact.read(directory)
+    return _measured(directory, _asked(()))
 
 
 def _named(name: str) -> tuple[Path, str]:
@@ -177,6 +181,7 @@ def _measured(model_dir: Path, asked: Questions) -> tuple[pl.DataFrame, pl.DataF
     if not SOURCE.is_dir():
         _say(f"{SOURCE} is not there: contamination is not known")
         return items, None
+    artifact.read(SOURCE)
     held_out = pl.read_parquet(TOKENS / VALIDATION, columns=["id", "text"])
     found = looked_for(held_out, asked.suites, training_texts(SOURCE, held_out["id"]), config.contamination)
     return items, overlaps(items, found, asked.suites, config.contamination)

@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from components.data.documents import parts
+
 MODELS = ("base", "sft", "aligned", "champion")
 BITS_PER_BYTE = "bits_per_byte"
 XZ_BITS_PER_BYTE = "xz_bits_per_byte"
@@ -50,7 +52,7 @@ def removals(raw: Path, checked: Path | None, clean: Path | None) -> tuple[list[
 
     Bytes are those of the ingested text, shares are of bytes. A document that broke several rules counts once.
     """
-    documents = pl.scan_parquet(raw / "part-*.parquet").select("id", "bytes")
+    documents = pl.scan_parquet(parts(raw)).select("id", "bytes")
     total = int(documents.select(pl.col("bytes").sum()).collect().item())
     sizes = documents.unique("id")
     found = []
@@ -60,7 +62,7 @@ def removals(raw: Path, checked: Path | None, clean: Path | None) -> tuple[list[
     if clean is None:
         return found, None
     found += _by_reason("clean", pl.scan_parquet(clean / "drops.parquet").select("id", "reason"), sizes, total)
-    kept = pl.scan_parquet(clean / "part-*.parquet").select("id").join(sizes, on="id", how="left")
+    kept = pl.scan_parquet(parts(clean)).select("id").join(sizes, on="id", how="left")
     count, num_bytes = kept.select(pl.len(), pl.col("bytes").sum()).collect().row(0)
     return found, _removal("clean", "kept", count, num_bytes, total)
 

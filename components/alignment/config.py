@@ -5,6 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from components.core.config import StepConfig
+from components.inference.bounds import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    NewTokens,
+    NumSamples,
+    Seed,
+    TopP,
+)
 
 Precision = Literal["float32", "bfloat16"]
 PRECISION = (
@@ -62,11 +70,11 @@ class PreferencesConfig(StepConfig):
     """How candidates are sampled, verified, judged and paired."""
 
     max_prompts: int = Field(160, ge=1, description="prompts at most; those with runnable examples come first")
-    num_samples: int = Field(2, ge=1, description="candidates per prompt at each temperature")
+    num_samples: NumSamples = Field(2, description="candidates per prompt at each temperature")
     temperatures: tuple[float, ...] = Field((0.3, 0.8), min_length=1, description="sampling temperatures")
-    top_p: float = Field(0.95, gt=0, le=1, description="nucleus that is sampled from")
+    top_p: TopP = Field(0.95, description="nucleus that is sampled from")
     max_prompt_tokens: int = Field(96, ge=8, description="prompts that are longer are left out")
-    max_new_tokens: int = Field(80, ge=1, description="tokens of a candidate at most")
+    max_new_tokens: NewTokens = Field(80, description="tokens of a candidate at most")
     chunk_prompts: int = Field(
         32, ge=1, description="prompts sampled, verified and judged before the clock is read again"
     )
@@ -81,7 +89,7 @@ class PreferencesConfig(StepConfig):
     )
     timeout_seconds: float = Field(2.0, gt=0, description="limit of one candidate's run")
     memory_bytes: int = Field(268_435_456, ge=33_554_432, description="address space of one candidate's run")
-    seed: int = Field(0, ge=0, description="seed of the sampling")
+    seed: Seed = Field(0, description="seed of the sampling")
     contract: PreferencesContract = Field(
         default_factory=PreferencesContract, description="what the pairs of answers must satisfy"
     )
@@ -89,8 +97,11 @@ class PreferencesConfig(StepConfig):
     @field_validator("temperatures")
     @classmethod
     def _check_temperatures(cls, temperatures: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 <= each <= 2 for each in temperatures) or len(set(temperatures)) < len(temperatures):
-            raise ValueError("temperatures are different numbers from 0 to 2")
+        samples = [each for each in temperatures if each != 0]
+        if any(not LOWEST_TEMPERATURE <= each <= HIGHEST_TEMPERATURE for each in samples):
+            raise ValueError(f"temperatures are 0 or from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}")
+        if len(set(temperatures)) < len(temperatures):
+            raise ValueError("temperatures are different numbers")
         return temperatures
 
 

@@ -35,6 +35,7 @@ from transformers.utils import logging as transformers_logging
 from components.alignment.chat import stop_ids
 from components.alignment.clock import Clock
 from components.alignment.config import AlignConfig, SftConfig
+from components.core import artifact
 from components.core.events import Events
 from components.inference.ctranslate2_model import read_model_config
 from components.tokens.special import SpecialTokens
@@ -289,6 +290,6 @@ def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
 
 def copy_tokenizer(source: Path, out: Path) -> None:
     """Copy the tokenizer's files of a model directory, byte for byte."""
-    for path in sorted(source.iterdir()):
+    for path in artifact.files(source, "*"):
         if path.name in ("special_tokens_map.json", "added_tokens.json") or path.name.startswith("tokenizer"):
             shutil.copyfile(path, out / path.name)

@@ -1,23 +1,28 @@
 """The contract between stages: a directory whose manifest.json was written last.
 
 A directory without a manifest does not exist. Writers fill a temporary sibling, fsync, rename; readers check what they
-read. The digest of an artifact is the digest of its manifest without `run`, which alone holds times, hosts and
-measurements: same inputs, same code, same seed, same digest.
+read: the files that the manifest lists, and that there are no others, since libraries read whatever lies in a folder.
+The digest of an artifact is the digest of its manifest without `run`, which alone holds times, hosts and measurements:
+same inputs, same code, same seed, same digest.
+Not covered: a file that changes after the check and before another reader opens it by its path.
 """
 
+import errno
+import fnmatch
 import hashlib
 import os
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.core.closure import code_digest, lock_digest
 from components.core.config import StepConfig, digest_of
@@ -26,6 +31,7 @@ from components.core.errors import ArtifactError
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 TEMPORARY = ".writing-"
+MEND = "delete the directory and run the stage again"
 
 
 class File(BaseModel):
@@ -37,6 +43,16 @@ class File(BaseModel):
     bytes: int
     sha256: str
     rows: int | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _lies_inside(cls, path: str) -> str:
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise ValueError(f"lists {path!r}, which lies outside; do not trust it")
+        if path != str(pure) or path in ("", ".", MANIFEST) or "\\" in path or not path.isprintable():
+            raise ValueError(f"lists {path!r}, which no stage writes; do not trust it")
+        return path
 
 
 class Input(BaseModel):
@@ -63,6 +79,16 @@ class Manifest(BaseModel):
     files: tuple[File, ...]
     statistics: dict[str, Any] = Field(description="counts and figures that depend on inputs, code and seed alone")
     run: dict[str, Any] = Field(description="times, hosts, measurements: no part of the digest")
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Self:
+        paths = {file.path for file in self.files}
+        if len(paths) < len(self.files):
+            raise ValueError("lists a file twice; do not trust it")
+        folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+        if both := sorted(paths & folders):
+            raise ValueError(f"lists {both[0]!r} as a file and as a folder; do not trust it")
+        return self
 
     @property
     def digest(self) -> str:
@@ -122,37 +148,96 @@ def create(out: Path, *, stage: str, config: StepConfig, inputs: Sequence[Manife
 
 
 def read(path: Path, *, verify: bool = True) -> Manifest:
-    """The manifest of the artifact at `path`, after checking every file against it.
+    """The manifest of the artifact at `path`, after checking that its files, and no others, are as it says.
 
     Raises ArtifactError that names the file, what was found and what was wanted. `verify=False` reads the manifest
     alone, for listings that touch no data.
     """
     try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+        manifest = Manifest.model_validate_json(_own_bytes(path / MANIFEST))
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{path}: no {MANIFEST}, so there is no artifact; run the stage that writes it: `dvc repro {path}`"
         ) from error
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{path / MANIFEST}: cannot be read: {' '.join(str(error).split())[:200]}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the manifest"
+        reason = " ".join(first["msg"].removeprefix("Value error, ").split())[:300]
+        raise ArtifactError(f"{path / MANIFEST}: cannot be read: {place}: {reason}; {MEND}") from error
+    except OSError as error:
+        raise ArtifactError(f"{path / MANIFEST}: cannot be read ({error.strerror}); {MEND}") from error
     if verify:
+        _require_no_others(path, manifest)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             list(pool.map(lambda file: _check(path / file.path, file), manifest.files))
     return manifest
 
 
+def files(directory: Path, pattern: str) -> list[Path]:
+    """Files at the top of an artifact that match a glob, by name: those that its manifest lists, and no others.
+
+    Of a draft, which has no manifest yet, those that are there.
+    """
+    if (directory / MANIFEST).exists():
+        names = [file.path for file in read(directory, verify=False).files]
+    else:
+        names = [name for name, entry in _entries(directory) if _kind(entry) == "file"]
+    return [directory / name for name in sorted(names) if "/" not in name and fnmatch.fnmatchcase(name, pattern)]
+
+
+def _own_bytes(path: Path) -> bytes:
+    """The bytes of a file that is no link. Raises OSError, also for a pipe or a device, which would not end."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "it is no file of its own")
+    return path.read_bytes()
+
+
+def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Everything below a directory, by its path from there, a folder before what is in it. Follows no link."""
+    folders = [PurePosixPath()]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(directory / folder) as entries:
+            for entry in entries:
+                yield str(folder / entry.name), entry
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(folder / entry.name)
+
+
+def _require_no_others(directory: Path, manifest: Manifest) -> None:
+    """Raise ArtifactError unless a directory holds the files of its manifest, folders for them, and nothing else."""
+    listed = {MANIFEST, *(file.path for file in manifest.files)}
+    folders = {str(parent) for name in listed for parent in PurePosixPath(name).parents}
+    try:
+        for name, entry in _entries(directory):
+            kind = _kind(entry)
+            if name not in (listed if kind == "file" else folders if kind == "folder" else ()):
+                place = directory / (name if name.isprintable() else ascii(name))
+                raise ArtifactError(f"{place}: a {kind} that the manifest does not list; remove it, or {MEND}")
+    except OSError as error:
+        raise ArtifactError(f"{error.filename}: cannot be read ({error.strerror}); {MEND}") from error
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What an entry of a directory is, in words; a link is one, wherever it leads."""
+    if entry.is_symlink():
+        return "link"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "pipe, socket or device"
+
+
 def _check(path: Path, wanted: File) -> None:
     """Raise ArtifactError unless the file has the bytes and the digest that its manifest states."""
-    mend = "delete the directory and run the stage again"
     try:
-        found_bytes = path.stat().st_size
+        found_bytes = path.lstat().st_size
         if found_bytes != wanted.bytes:
-            raise ArtifactError(f"{path}: found {found_bytes} bytes, the manifest says {wanted.bytes}; {mend}")
+            raise ArtifactError(f"{path}: found {found_bytes} bytes, the manifest says {wanted.bytes}; {MEND}")
         found = sha256_of(path)
     except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror}), the manifest lists it; {mend}") from error
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}), the manifest lists it; {MEND}") from error
     if found != wanted.sha256:
-        raise ArtifactError(f"{path}: found sha256 {found}, the manifest says {wanted.sha256}; {mend}")
+        raise ArtifactError(f"{path}: found sha256 {found}, the manifest says {wanted.sha256}; {MEND}")
 
 
 def sha256_of(path: Path) -> str:
@@ -178,7 +263,9 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _seal(directory: Path, rows: dict[str, int]) -> tuple[File, ...]:
     """Hash and fsync every file below a directory, in the order of their paths."""
-    names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    kinds = {name: _kind(entry) for name, entry in _entries(directory)}
+    assert {"file", "folder"} >= set(kinds.values()), f"an artifact has files of its own alone: {kinds}"
+    names = sorted(name for name, kind in kinds.items() if kind == "file")
     unknown = sorted(set(rows) - set(names))
     assert not unknown, f"rows stated for files that were not written: {unknown}"
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from components.core import artifact
 from components.core.errors import DataError
 
 SCHEMA = pl.Schema(
@@ -58,7 +59,7 @@ def document_ids(texts: pl.Series) -> pl.Series:
 
 def parts(directory: Path) -> list[Path]:
     """The shards of an artifact in their order. Raises DataError when it has none."""
-    found = sorted(directory.glob(PARTS))
+    found = artifact.files(directory, PARTS)
     if not found:
         raise DataError(f"{directory}: found no {PARTS}, needed at least one shard of documents; run ingest again")
     return found

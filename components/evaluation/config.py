@@ -6,6 +6,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from components.core.config import StepConfig
+from components.inference.bounds import MAX_NEW_TOKENS, NumSamples, Seed, Temperature, TopP
 
 BUILT_IN_SUITES = ("short_tasks",)
 
@@ -59,7 +60,9 @@ class LatencyConfig(StepConfig):
     )
     rounds: int = Field(8, ge=2, description="measurements of each, of all models in turn")
     prompt_tokens: int = Field(64, ge=1, description="tokens of each prompt, at most half the context")
-    new_tokens: int = Field(8, ge=2, description="new tokens of each request, of every model the same number")
+    new_tokens: int = Field(
+        8, ge=2, le=MAX_NEW_TOKENS, description="new tokens of each request, of every model the same number"
+    )
 
     @model_validator(mode="after")
     def _different(self) -> Self:
@@ -74,12 +77,12 @@ class FunctionalConfig(StepConfig):
     suites: tuple[str, ...] = Field(
         BUILT_IN_SUITES, description=f"suites in HumanEval's format that come with us: {', '.join(BUILT_IN_SUITES)}"
     )
-    num_samples: int = Field(10, ge=1, description="completions per task at each temperature")
+    num_samples: NumSamples = Field(10, description="completions per task at each temperature")
     k: tuple[int, ...] = Field((1, 10), description="values of k in pass@k, each at most num_samples")
-    temperatures: tuple[float, ...] = Field(
+    temperatures: tuple[Temperature, ...] = Field(
         (0.6,), min_length=1, description="of the samples; several have a figure each, such as pass_at_1_t0.2"
     )
-    top_p: float = Field(0.95, gt=0, le=1, description="of the samples")
+    top_p: TopP = Field(0.95, description="of the samples")
     max_new_tokens: int = Field(32, ge=1, description="new tokens of a completion")
     timeout_seconds: float = Field(3.0, gt=0, description="for one program")
     memory_bytes: int = Field(2**28, ge=2**26, description="for one program")
@@ -89,8 +92,8 @@ class FunctionalConfig(StepConfig):
         beyond = [k for k in self.k if not 1 <= k <= self.num_samples]
         if beyond:
             raise ValueError(f"k is {beyond[0]}, needed 1 to num_samples ({self.num_samples})")
-        if min(self.temperatures) <= 0 or len(set(self.temperatures)) < len(self.temperatures):
-            raise ValueError(f"temperatures are {list(self.temperatures)}, needed different ones above 0")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise ValueError(f"temperatures are {list(self.temperatures)}, needed different ones")
         return self
 
 
@@ -157,4 +160,4 @@ class EvaluateConfig(StepConfig):
     )
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
     resamples: int = Field(2000, ge=100, description="bootstrap resamples per interval")
-    seed: int = Field(0, ge=0, description="draws documents, places, samples and resamples")
+    seed: Seed = Field(0, description="draws documents, places, samples and resamples")

@@ -15,6 +15,7 @@ import polars as pl
 from components.core.columns import read_columns
 from components.data.decontaminate import PARTS, Items, prepare
 from components.data.decontaminate import contaminated as found_in
+from components.data.documents import parts
 from components.evaluation.config import ContaminationConfig
 from components.evaluation.functional import Suite
 from components.evaluation.pairs import group_of
@@ -26,7 +27,7 @@ SCHEMA = pl.Schema({"suite": pl.String, "item": pl.String, "overlap": pl.Float64
 
 def training_texts(source: Path, held_out: pl.Series) -> Iterator[list[str]]:
     """The texts of a data/clean artifact that were not held out (by id), in batches."""
-    for path in sorted(source.glob("part-*.parquet")):
+    for path in parts(source):
         rows = read_columns(path, ["id", "text"]).filter(~pl.col("id").is_in(held_out.implode()))
         for batch in rows.iter_slices(BATCH_DOCUMENTS):
             yield batch["text"].to_list()

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from components.core.errors import ConfigError
 from components.evaluation.safety_judge import LABELS, Exchange
 from components.evaluation.safety_prompts import Label
+from components.inference.ctranslate2_model import ADAPTER
 
 BATCH_SEQUENCES = 32
 MAX_TOKENS = 512
@@ -24,6 +25,8 @@ class ClassifierJudge:
 
     def __init__(self, directory: Path) -> None:
         """Load it. Raises ConfigError for a directory that is no such classifier."""
+        if (directory / ADAPTER).exists():
+            raise ConfigError(f"{directory}: holds an adapter ({ADAPTER}); merge it into its model and save that")
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             self._model = AutoModelForSequenceClassification.from_pretrained(

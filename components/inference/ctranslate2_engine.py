@@ -61,13 +61,13 @@ class CTranslate2Engine:
     ) -> list[list[Completion]]:
         """See Engine.generate."""
         check_ids(prompts, self.vocabulary_size)
-        greedy = sampling.temperature == 0
+        greedy = sampling.is_greedy
         options: dict[str, Any] = {
             "max_length": sampling.max_new_tokens,
             "end_token": list(stop_ids),
             "num_hypotheses": 1 if greedy else sampling.num_samples,
-            "sampling_topk": 1 if greedy else sampling.top_k,
-            "sampling_topp": 1 if greedy else sampling.top_p,
+            "sampling_topk": 1 if greedy else min(sampling.top_k, self.vocabulary_size),
+            "sampling_topp": 1 if greedy else sampling.nucleus,
             "sampling_temperature": 1 if greedy else sampling.temperature,
         }
         if greedy or sampling.seed is None:

@@ -34,6 +34,8 @@ SPEC_REVISION = 8
 SWISH = 2
 TYPE_IDS = {np.dtype(name): index for index, name in enumerate(("float32", "int8", "int16", "int32"))}
 CONVERSION_VERSION = 2
+DIGESTS = "digests.json"
+ADAPTER = "adapter_config.json"  # with it transformers loads another model, which the adapter names
 CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the caller's to say
 
@@ -41,23 +43,41 @@ NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the cal
 def converted(model_dir: Path, cache: Path | None = None) -> Path:
     """The ctranslate2 directory of a model, converted on first use into <state>/engines, keyed by the model's digest.
 
-    Raises ArtifactError for an absent model and for an architecture that is not covered.
+    One whose files are no longer those that were written is made anew. Raises ArtifactError for an absent or altered
+    model and for an architecture that is not covered.
     """
     parent = cache or read_settings().state / "engines"
     out = parent / f"ctranslate2-{CONVERSION_VERSION}-{model_digest(model_dir)}"
-    if not out.exists():
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = parent / f".{out.name}-{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        try:
-            convert(model_dir, temporary)
+    if _is_whole(out):
+        return out
+    if (model_dir / MANIFEST).exists():
+        artifact.read(model_dir)  # under this key stays what is converted now, so it has to be the model of the key
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = parent / f".{out.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        convert(model_dir, temporary)
+        digests = {path.name: sha256_of(path) for path in sorted(temporary.iterdir())}
+        (temporary / DIGESTS).write_text(json.dumps(digests))
+        if not _is_whole(out):  # else another process has just finished the same conversion
+            shutil.rmtree(out, ignore_errors=True)
             temporary.rename(out)
-        except OSError:
-            if not out.exists():  # else another process has just finished the same conversion
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError:
+        if not _is_whole(out):
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return out
+
+
+def _is_whole(out: Path) -> bool:
+    """Whether a conversion has the files that were written, and no others."""
+    try:
+        wanted = json.loads((out / DIGESTS).read_bytes())
+        found = {path.name: sha256_of(path) for path in out.iterdir() if path.name != DIGESTS}
+    except (OSError, ValueError):
+        return False
+    return bool(found == wanted)
 
 
 def model_digest(model_dir: Path) -> str:
@@ -114,7 +134,7 @@ def read_weights(model_dir: Path) -> dict[str, NDArray[np.float32]]:
     for path in _weight_files(model_dir):
         try:
             tensors = cast(Any, deserialize)(path.read_bytes())
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
             raise ArtifactError(f"{path}: cannot be read as safetensors: {error}; copy the model again") from error
         for name, tensor in tensors:
             weights[name] = _to_float32(tensor, f"{path}: {name}")

@@ -11,13 +11,18 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from components.inference.bounds import LOWEST_TEMPERATURE, LOWEST_TOP_P, NUM_SEEDS
+
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How to choose the next token.
 
-    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 take every token into account. With a `seed`, the same call gives
-    the same samples on one machine, at the price of reloading the model in some engines; None costs nothing.
+    `temperature` 0 is greedy, and so is one that float32 cannot tell from it. `top_k` 0 and `top_p` 1 take every token
+    into account. With a `seed`, the same call gives the same samples on one machine, at the price of reloading the
+    model in some engines; None costs nothing.
     """
 
     max_new_tokens: int
@@ -31,13 +36,24 @@ class Sampling:
         """Raise ValueError, with the bounds, for a value that has no meaning."""
         for name, value, fits, bounds in (
             ("max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
+            ("temperature", self.temperature, 0 <= self.temperature <= LARGEST_FLOAT32, "at least 0 and in float32"),
             ("top_k", self.top_k, self.top_k >= 0, "at least 0"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("num_samples", self.num_samples, self.num_samples >= 1, "at least 1"),
+            ("seed", self.seed, self.seed is None or 0 <= self.seed < NUM_SEEDS, f"at least 0 and below {NUM_SEEDS}"),
         ):
             if not fits:
                 raise ValueError(f"{name} is {value}, needed {bounds}")
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is taken at every step."""
+        return self.temperature < LOWEST_TEMPERATURE
+
+    @property
+    def nucleus(self) -> float:
+        """`top_p` as an engine takes it: no smaller than what still is the most probable token alone."""
+        return max(self.top_p, LOWEST_TOP_P)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from components.core.errors import ArtifactError, ConfigError, DataError
-from components.inference.ctranslate2_model import read_model_config
+from components.inference.ctranslate2_model import ADAPTER, read_model_config
 from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
 from components.tokens.foreign.weights import linked
 
@@ -31,6 +31,8 @@ class TransformersEngine:
         Raises ArtifactError for a model that cannot be read, ConfigError for a compute type or device that is not.
         """
         read_model_config(model_dir)
+        if (model_dir / ADAPTER).exists():
+            raise ArtifactError(f"{model_dir}: holds an adapter ({ADAPTER}); merge it into its model and save that")
         if compute_type not in DTYPES:
             raise ConfigError(f"compute_type is {compute_type}, the transformers engine needs {' or '.join(DTYPES)}")
         if num_threads is not None:
@@ -46,12 +48,13 @@ class TransformersEngine:
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-        except (OSError, ValueError, RuntimeError, SafetensorError, DataError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, DataError) as error:
             raise ArtifactError(f"{model_dir}: transformers cannot load it: {' '.join(str(error).split())}") from error
         if missing := sorted(report["missing_keys"]):
             raise ArtifactError(
                 f"{model_dir}: {len(missing)} weights are not there, as {missing[0]}; copy it again, whole"
             )
+        model.generation_config = GenerationConfig()  # the directory's would change what a Sampling says
         try:
             self._model = model.eval().to(device)
         except RuntimeError as error:
@@ -66,7 +69,7 @@ class TransformersEngine:
     ) -> list[list[Completion]]:
         """See Engine.generate."""
         check_ids(prompts, self.vocabulary_size)
-        greedy = sampling.temperature == 0
+        greedy = sampling.is_greedy
         samples = 1 if greedy else sampling.num_samples
         config = GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,
@@ -76,7 +79,7 @@ class TransformersEngine:
             pad_token_id=0,
         )
         if not greedy:
-            config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+            config.update(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.nucleus)
         results: list[list[Completion]] = [[] for _ in prompts]
         devices = [] if self._device == "cpu" else [self._device]
         with torch.random.fork_rng(devices=devices, enabled=sampling.seed is not None):

@@ -5,6 +5,7 @@ has OpenAI's shape, also for unknown paths and methods.
 Streamed answers arrive choice by choice, each whole: the engines do not give out single tokens.
 """
 
+import asyncio
 import json
 import time
 import uuid
@@ -17,11 +18,22 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from components.serving.config import ServingConfig
-from components.serving.protocol import Answer, ApiError, ChatRequest, Choice, CompletionRequest, Generation, Job, parse
+from components.serving.protocol import (
+    Answer,
+    ApiError,
+    ChatRequest,
+    Choice,
+    CompletionRequest,
+    Generation,
+    Job,
+    parse,
+    shown,
+)
 from components.serving.router import MODEL, Table, Target
 from components.serving.telemetry import Telemetry
 
 DIGEST_HEADER = "x-overnight-model-digest"
+BODY_SECONDS = 10
 
 
 class Backend(Protocol):
@@ -195,15 +207,22 @@ def _check_limits(config: ServingConfig, job: Job) -> None:
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    """The body, read no further than the limit."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")
-        parts.append(part)
-    return b"".join(parts)
+    """The body, read no further than the limit in bytes and in seconds. Raises ApiError."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise ApiError(415, f"Content-Encoding {shown(encoding)} is not read here; send the body as plain JSON")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.stream():
+                if len(body) + len(part) > limit:
+                    raise ApiError(413, f"The body is larger than {limit} bytes", code="request_too_large")
+                body += part
+    except TimeoutError as error:
+        raise ApiError(
+            408, f"The body did not arrive within {BODY_SECONDS} s; send it again", code="timeout"
+        ) from error
+    return bytes(body)
 
 
 async def _guarded(backend: Backend, answer: Callable[[], Response]) -> Response:
@@ -220,5 +239,5 @@ def _failure(error: ApiError) -> Response:
 
 async def _unknown_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
-    message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+    message = f"{shown(request.method)} {shown(request.url.path)}: {str(error.detail).lower()}"
     return JSONResponse(ApiError(error.status_code, message, code="unknown_url").body, status_code=error.status_code)

@@ -1,4 +1,4 @@
-"""Requests that arrive together run together, and a lone one waits for nobody.
+"""Requests that arrive together run together, a lone one waits for nobody, and none pays for another's mistake.
 
 While one batch runs in a thread the next one gathers. Ray Serve's own batching does the same with a timer, inside a
 replica only.
@@ -23,7 +23,7 @@ class Batches(Generic[Item, Result]):
         self._drain: asyncio.Task[None] | None = None
 
     async def __call__(self, item: Item) -> Result:
-        """The result of one item; an exception of its batch is raised to every item of it."""
+        """The result of one item. Raises what `run` raises for it alone."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._drain is None or self._drain.done():
@@ -32,16 +32,23 @@ class Batches(Generic[Item, Result]):
 
     async def _work(self) -> None:
         while batch := self._next():
-            try:
-                results = await asyncio.to_thread(self._run, [item for item, _ in batch])
-            except Exception as error:
-                for _, future in batch:
+            await self._finish(batch)
+
+    async def _finish(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        """Run a batch. If it fails each item runs again by itself: an error stays with the item that caused it."""
+        try:
+            results = await asyncio.to_thread(self._run, [item for item, _ in batch])
+        except Exception as error:
+            if len(batch) > 1:
+                for item, future in batch:
                     if not future.done():
-                        future.set_exception(error)
-            else:
-                for (_, future), result in zip(batch, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+                        await self._finish([(item, future)])
+            elif not batch[0][1].done():
+                batch[0][1].set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
 
     def _next(self) -> list[tuple[Item, asyncio.Future[Result]]]:
         """The next batch without the items whose caller has gone away."""

@@ -38,6 +38,7 @@ PROBE_SECONDS = 60
 START_SECONDS = 300
 POLL_SECONDS = 0.05
 HEALTH_SECONDS = 5
+UPLOADS = 2000
 
 
 def url(settings: Settings) -> str:
@@ -186,7 +187,8 @@ def _gateway(settings: Settings, config: ServingConfig, table: Table) -> serve.R
         # To Serve every deployment is a new version of the code: the new gateway starts before the old one drains.
         max_surge_percent=100,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=config.max_queued_requests * 2,
+        # Its models' queues say when there are too many requests. Bodies that arrive slowly must not take their places.
+        max_ongoing_requests=config.max_queued_requests * 2 + UPLOADS,
         user_config=table.model_dump(mode="json"),
         health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_wait_loop_s=0.1,

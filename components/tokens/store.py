@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.core import artifact
 from components.core.errors import ArtifactError
 from components.tokens.windows import Source
 
@@ -140,7 +141,7 @@ class TokenStore:
         self.split = split
         self.directory = directory
         try:
-            names = sorted(directory.glob(f"{split}-*.tokens.npy")) or [shard_path(directory, split, 0)]
+            names = artifact.files(directory, f"{split}-*.tokens.npy") or [shard_path(directory, split, 0)]
             self.shards: list[Tokens] = [np.load(path, mmap_mode="r") for path in names]
             self.offsets: NDArray[np.int64] = np.load(offsets_path(directory, split), mmap_mode="r")
             self._blocks: NDArray[np.int64] = np.load(blocks_path(directory, split), mmap_mode="r")

@@ -51,6 +51,11 @@ class TextCodec:
         """Its special tokens. Raises ArtifactError when no token ends a text."""
         return SpecialTokens.read(self._directory)
 
+    @cached_property
+    def max_token_characters(self) -> int:
+        """Characters of a text that one token stands for, at most. Not of an unknown token that stands for many."""
+        return max(map(len, self._tokenizer.get_vocab()))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; never a special token."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)

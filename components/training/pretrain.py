@@ -39,7 +39,6 @@ TIMED_FIGURES = (
     *("training_seconds", "checkpoint_stall_seconds", "data_stall_share"),
     *("warm_up_seconds", "validation_seconds"),
 )
-NOT_IN_MODEL = {artifact.MANIFEST}
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
 
 
@@ -189,9 +188,8 @@ def split_figures(
 
 def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any]) -> None:
     """Copy what the model consists of, and say how many rows its tables have."""
-    for source in (path for folder in folders for path in folder.iterdir()):
-        if source.name not in NOT_IN_MODEL:
-            shutil.copyfile(source, draft.path / source.name)
+    for source in (path for folder in folders for path in artifact.files(folder, "*")):
+        shutil.copyfile(source, draft.path / source.name)
     draft.rows["history.csv"] = figures.pop("history_rows")
     draft.rows["spikes.jsonl"] = figures.pop("spikes")
 

@@ -45,7 +45,7 @@ ROWS = 8  # samples of one forward pass
 
 def samples_of(tokens: Path, tokenizer: Path, plan: Path, base: Path) -> tuple[Samples, int]:
     """The samples of the run that made `base`, and its number of steps."""
-    manifest = artifact.read(base, verify=False)
+    manifest = artifact.read(base)
     decided = manifest.statistics["decided"]
     planned = Plan.model_validate_json((plan / "plan.json").read_bytes())
     work = Work(

@@ -1,6 +1,9 @@
 """The contract: manifest last, whole or not at all, digests without times, readers that check what they read."""
 
 import json
+import os
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,104 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     assert str(path) in said and "\n" not in said
     if damage == "flip":
         assert artifact.sha256_of(path) in said and manifest.files[0].sha256 in said
+
+
+def put(kind: str, place: Path, target: Path) -> None:
+    """Something at a place that no stage has written."""
+    if kind == "file":
+        place.write_text("x")
+    elif kind == "folder":
+        place.mkdir()
+    elif kind == "link":
+        place.symlink_to(target)
+    elif kind == "dangling link":
+        place.symlink_to(target / "absent")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(os.path.relpath(place))
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "dangling link", "pipe", "socket"])
+@pytest.mark.parametrize("name", ["model_zz.safetensors", ".DS_Store", "nested/file.txt.bak", "nested/two\nlines"])
+def test_what_the_manifest_does_not_list_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    out = tmp_path / "out"
+    manifest = write(out)
+    monkeypatch.chdir(out)  # a socket's path has 108 bytes at most
+    put(kind, out / name, tmp_path)
+    with pytest.raises(ArtifactError, match="that the manifest does not list; remove it, or") as caught:
+        artifact.read(out)
+    said = str(caught.value)
+    assert name.partition("\n")[0] in said and kind.split()[-1] in said and "\n" not in said
+    assert artifact.files(out, "*") == []
+    assert artifact.read(out, verify=False) == manifest
+
+
+@pytest.mark.parametrize("listed", ["nested/file.txt", "nested", artifact.MANIFEST])
+def test_a_link_in_the_place_of_what_is_listed_is_refused(tmp_path: Path, listed: str) -> None:
+    """To the very same bytes: they could be others at the next reading."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    write(out)
+    write(other)
+    if (out / listed).is_dir():
+        shutil.rmtree(out / listed)
+    else:
+        (out / listed).unlink()
+    (out / listed).symlink_to(other / listed)
+    with pytest.raises(ArtifactError, match=r"a link that the manifest does not list|no file of its own"):
+        artifact.read(out)
+
+
+def test_a_manifest_that_is_a_pipe_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / artifact.MANIFEST)
+    with pytest.raises(ArtifactError, match="no file of its own"):
+        artifact.read(tmp_path)
+
+
+def test_a_link_to_an_artifact_is_the_artifact(tmp_path: Path) -> None:
+    manifest = write(tmp_path / "out")
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    assert artifact.read(tmp_path / "link") == manifest
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["/etc/passwd"], "lies outside"),
+        (["../file.txt"], "lies outside"),
+        (["nested/../../file.txt"], "lies outside"),
+        (["nested/../nested/file.txt"], "lies outside"),
+        (["nested/file.txt", "nested/file.txt"], "lists a file twice"),
+        (["nested", "nested/file.txt"], "as a file and as a folder"),
+        ([""], "no stage writes"),
+        (["."], "no stage writes"),
+        (["./nested/file.txt"], "no stage writes"),
+        (["nested//file.txt"], "no stage writes"),
+        (["nested/"], "no stage writes"),
+        (["nested\\file.txt"], "no stage writes"),
+        (["..\\file.txt"], "no stage writes"),
+        (["nested/file.txt\0"], "no stage writes"),
+        (["two\nlines"], "no stage writes"),
+        ([artifact.MANIFEST], "no stage writes"),
+    ],
+)
+def test_a_manifest_lists_plain_paths_inside(tmp_path: Path, paths: list[str], message: str) -> None:
+    manifest = write(tmp_path / "out")
+    files = [{**manifest.files[0].model_dump(), "path": path} for path in paths]
+    (tmp_path / "out" / artifact.MANIFEST).write_text(json.dumps({**manifest.model_dump(), "files": files}))
+    with pytest.raises(ArtifactError, match=message) as caught:
+        artifact.read(tmp_path / "out", verify=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_a_draft_are_those_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "part-1.parquet").write_text("1")
+    (tmp_path / "part-0.parquet").write_text("0")
+    (tmp_path / "part-2.parquet").symlink_to(tmp_path / "part-0.parquet")
+    assert [path.name for path in artifact.files(tmp_path, "part-*.parquet")] == ["part-0.parquet", "part-1.parquet"]
 
 
 def test_a_directory_without_manifest_does_not_exist(tmp_path: Path) -> None:

@@ -306,6 +306,9 @@ def test_a_classifier_says_what_its_forward_pass_says(tmp_path: Path) -> None:
     wrong = write_classifier(tmp_path / "wrong", ["toxic", "refused"])
     with pytest.raises(ConfigError, match="labels toxic; needed some of refused, complied, evaded"):
         ClassifierJudge(wrong)
+    (directory / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(wrong)}))
+    with pytest.raises(ConfigError, match="holds an adapter"):
+        ClassifierJudge(directory)
 
 
 def test_every_suite_is_named_and_the_judge_is_reported(codec: TextCodec) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
@@ -27,9 +28,10 @@ from components.core.errors import ArtifactError, ConfigError
 from components.inference.ctranslate2_engine import CTranslate2Engine
 from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling
-from components.inference.open import CLASSES, open_engine
+from components.inference.open import CLASSES, EngineName, open_engine
 from components.inference.transformers_engine import TransformersEngine
 from tests.margins import Margins
+from tests.serving.random_model import write_random_model
 
 pytestmark = pytest.mark.numeric
 
@@ -231,6 +233,77 @@ def test_what_the_conversion_does_not_cover(
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_a_conversion_that_was_altered_is_made_anew(model_dir: ModelDir, tmp_path: Path) -> None:
+    out = converted(model_dir("llama"), tmp_path)
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "model.bin").write_bytes(b"cut")
+    (out / "vocabulary.txt").write_text("another")
+    assert converted(model_dir("llama"), tmp_path) == out
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_altered_model_is_not_kept_under_the_digest_of_the_right_one(tmp_path: Path) -> None:
+    """Its manifest is the right one's, and so is its key."""
+    model, other = write_random_model(tmp_path / "model", 1), write_random_model(tmp_path / "other", 2)
+    shutil.copyfile(other / "model.safetensors", model / "model.safetensors")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors: found sha256"):
+        converted(model, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+def test_weights_are_the_file_or_what_the_index_names(model_dir: ModelDir, tmp_path: Path, engine: EngineName) -> None:
+    """Whatever else lies there: other weights, of this model or of another one, change nothing."""
+    wanted = _greedy(model_dir("llama"), engine, tmp_path)
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    for name in ("model_zz.safetensors", "model-00001-of-00001.safetensors", "consolidated.safetensors"):
+        shutil.copyfile(model_dir("qwen3") / "model.safetensors", copy / name)
+    assert _greedy(copy, engine, tmp_path) == wanted
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(safe_open(copy / "model.safetensors", "np").keys(), "model-a.safetensors"),
+    }
+    (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+    (copy / "model.safetensors").rename(copy / "model-a.safetensors")
+    assert _greedy(copy, engine, tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    "index",
+    ["[]", "{", '{"weight_map": {}}', '{"weight_map": {"a": "../model.safetensors"}}', '{"weight_map": {"a": 1}}'],
+)
+def test_an_index_that_names_no_files_beside_it_is_refused(model_dir: ModelDir, tmp_path: Path, index: str) -> None:
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    (copy / "model.safetensors").unlink()
+    (copy / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors\.index\.json: (cannot be read|names)") as error:
+        converted(copy, tmp_path / "cache")
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_folder_says_about_sampling_changes_nothing(model_dir: ModelDir, tmp_path: Path) -> None:
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    settings = {"repetition_penalty": 9.0, "suppress_tokens": list(range(256)), "num_beams": 3, "max_length": 7}
+    (copy / "generation_config.json").write_text(json.dumps(settings))
+    assert _greedy(copy, "transformers", tmp_path) == _greedy(model_dir("llama"), "transformers", tmp_path)
+
+
+def test_an_adapter_is_refused(model_dir: ModelDir, tmp_path: Path) -> None:
+    copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
+    (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model_dir("qwen3"))}))
+    with pytest.raises(ArtifactError, match=r"holds an adapter.*merge it"):
+        TransformersEngine(copy)
+
+
+def _greedy(directory: Path, name: EngineName, cache: Path) -> list[list[Completion]]:
+    """What a model continues prompts with."""
+    engine = open_engine(directory, name, num_threads=1, cache=cache / "engines" if name == "ctranslate2" else None)
+    found = engine.generate(PROMPTS, GREEDY, stop_ids=[])
+    engine.close()
+    return found
+
+
 def test_older_rope_key_is_read(model_dir: ModelDir, tmp_path: Path) -> None:
     """transformers 4 wrote rope_theta beside the other keys."""
     copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
@@ -278,11 +351,31 @@ def test_engines_count_as_code_of_whoever_opens_one() -> None:
         ({"max_new_tokens": 1, "temperature": -1.0}, "temperature is -1"),
         ({"max_new_tokens": 1, "top_p": 0.0}, "top_p is 0"),
         ({"max_new_tokens": 1, "num_samples": 0}, "num_samples is 0"),
+        ({"max_new_tokens": 1, "temperature": 1e39}, r"temperature is 1e\+39, needed at least 0 and in float32"),
+        ({"max_new_tokens": 1, "temperature": float("nan")}, "temperature is nan"),
+        ({"max_new_tokens": 1, "seed": 2**32}, "seed is 4294967296, needed at least 0 and below 4294967296"),
+        ({"max_new_tokens": 1, "seed": -1}, "seed is -1"),
     ],
 )
 def test_sampling_has_bounds(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("engine", CLASSES)
+def test_every_sampling_is_one_that_an_engine_takes(model_dir: ModelDir, engine: Any, tmp_path: Path) -> None:
+    """At the bounds of float32 and of 32 bits, and beyond what the vocabulary holds."""
+    opened = open_engine(
+        model_dir("llama"), engine, num_threads=1, **({"cache": tmp_path} if engine != "transformers" else {})
+    )
+    ((greedy,),) = opened.generate([[1, 2]], Sampling(max_new_tokens=4), stop_ids=[])
+    for values in ({"temperature": 1e-46}, {"temperature": 1e-39}, {"temperature": 1.0, "top_p": 1e-50}):
+        assert opened.generate([[1, 2]], Sampling(max_new_tokens=4, **values), stop_ids=[]) == [[greedy]]
+    for values in ({"temperature": 3e38}, {"temperature": 1e-5}, {"top_k": 2**40}, {"seed": 2**32 - 1}):
+        sampling = Sampling(**{"max_new_tokens": 4, "temperature": 1.0, **values})
+        ((sample,),) = opened.generate([[1, 2]], sampling, stop_ids=[])
+        assert len(sample.tokens) == 4 and max(sample.tokens) < VOCABULARY
+    opened.close()
 
 
 @pytest.mark.parametrize("engine", CLASSES)

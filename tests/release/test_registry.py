@@ -52,6 +52,7 @@ def test_a_present_version_needs_no_mlflow_and_a_spoilt_one_is_fetched_again(
     away = settings.model_copy(update={"mlflow_url": "http://127.0.0.1:9"})
     path = registry.resolve(away, 1, registered.digest)
     (path / "model.safetensors").write_bytes(b"spoilt")
+    (path / "model_zz.safetensors").write_bytes(b"added")
     with pytest.raises(OvernightError, match=r"MLflow at http://127\.0\.0\.1:9"):
         registry.resolve(away, 1, registered.digest)
     assert files(registry.resolve(settings, 1, registered.digest)) == files(model)
@@ -70,6 +71,9 @@ def test_a_store_that_alters_a_file_is_found_out(settings: Settings, make_model:
     (stored,) = (settings.state / "mlflow-artifacts").rglob("model.safetensors")
     stored.write_bytes(stored.read_bytes()[:-1] + b"?")
     with pytest.raises(ArtifactError, match=r"model\.safetensors: found sha256"):
+        registry.resolve(settings, 1, registered.digest)
+    stored.rename(stored.with_name("model_zz.safetensors"))
+    with pytest.raises(ArtifactError, match=r"model_zz\.safetensors: a file that the manifest does not list"):
         registry.resolve(settings, 1, registered.digest)
     assert not (settings.state / "models" / registered.digest).exists()
 

@@ -1,7 +1,9 @@
 """OpenAI's own client against our HTTP face over a real engine, in one process."""
 
 import asyncio
+import gzip
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,18 @@ import openai
 import pytest
 
 from components.core import artifact
+from components.core.errors import ArtifactError
+from components.serving import api
 from components.serving.api import DIGEST_HEADER, build
 from components.serving.config import ServingConfig
-from components.serving.model import ModelServer
+from components.serving.model import PROBED_CHARACTERS, ModelServer, too_long
 from components.serving.protocol import Answer, ApiError, Job, Refusal
 from components.serving.router import Table, Target, choose
 from components.serving.telemetry import Telemetry, find_response
+from components.tokens.text import TextCodec
 
 CONFIG = ServingConfig(max_body_bytes=20_000, max_samples=4, max_stops=2)
+SAMPLING: dict[str, Any] = {"max_tokens": 8, "temperature": 0.0, "top_p": 1.0, "n": 1, "stop": (), "seed": None}
 GREEDY: dict[str, Any] = {"model": "overnight", "prompt": "def add(", "max_tokens": 8, "temperature": 0}
 
 
@@ -236,6 +242,85 @@ def test_requests_at_once_get_the_answers_they_get_alone(client: openai.AsyncOpe
     assert loop.run(together()) == alone
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"temperature": 1e-46},
+        {"temperature": 1e-45},
+        {"temperature": 1e-39},
+        {"temperature": 5e-324},
+        {"temperature": 1e-9, "top_p": 0.5, "n": 2},
+        {"temperature": 1.0, "top_p": 1e-46},
+        {"temperature": 2.0, "top_p": 5e-324, "seed": 2**32 - 1},
+        {"temperature": 1e-46, "seed": 3},
+    ],
+)
+def test_a_value_below_float32_is_greedy_and_harms_nobody(
+    client: openai.AsyncOpenAI, loop: asyncio.Runner, odd: dict[str, Any]
+) -> None:
+    """What float32 cannot hold, or divide by, means what it says: the most probable token."""
+
+    async def together() -> list[str]:
+        requests = [GREEDY, GREEDY, {**GREEDY, **odd}, GREEDY]
+        answers = await asyncio.gather(*(client.completions.create(**request) for request in requests))
+        return [choice.text for answer in answers for choice in answer.choices]
+
+    wanted = loop.run(client.completions.create(**GREEDY)).choices[0].text
+    assert wanted and loop.run(together()) == [wanted] * (3 + odd.get("n", 1))
+
+
+def test_a_prompt_without_a_chance_costs_what_the_context_costs(random_model: Callable[[int], Path]) -> None:
+    """Characters that were encoded, of a prompt that is longer and longer; short ones are not refused by length."""
+    encoded: list[int] = []
+
+    class Counting(TextCodec):
+        def encode(self, text: str) -> list[int]:
+            encoded.append(len(text))
+            return super().encode(text)
+
+    codec, context = Counting(random_model(1)), 128
+
+    def refusal(text: str, *, suffix: str | None = None) -> Refusal | None:
+        encoded.clear()
+        return too_long(codec, Job(prompts=("a", text), suffix=suffix, **SAMPLING), context)
+
+    for length in (2 * PROBED_CHARACTERS * context, 10**5, 10**6):
+        for found in (refusal("x" * length), refusal("y", suffix="x" * length)):
+            assert found is not None and found.code == "context_length_exceeded" and str(length)[:2] in found.message
+            assert sum(encoded) <= PROBED_CHARACTERS * context
+    chat = Job(messages=(("user", "x" * 10**5), ("user", "x" * 10**5)), **SAMPLING)
+    told = too_long(codec, chat, context)
+    assert told is not None and told.param == "messages" and "200000 characters" in told.message
+    assert refusal("x" * context) is None and not encoded
+
+
+def test_a_body_that_does_not_arrive_is_let_go(
+    http: httpx.AsyncClient, loop: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "BODY_SECONDS", 0.05)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(60)
+
+    response = loop.run(http.post("/v1/completions", content=slow()))
+    assert response.status_code == 408 and "did not arrive" in response.json()["error"]["message"]
+
+
+def test_a_compressed_body_is_refused_by_name(http: httpx.AsyncClient, loop: asyncio.Runner) -> None:
+    body = gzip.compress(json.dumps(GREEDY).encode())
+    response = loop.run(http.post("/v1/completions", content=body, headers={"content-encoding": "gzip"}))
+    assert response.status_code == 415 and "gzip" in response.json()["error"]["message"]
+
+
+def test_a_model_with_a_file_more_is_not_served(random_model: Callable[[int], Path], tmp_path: Path) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(random_model(1), directory)
+    shutil.copyfile(random_model(2) / "model.safetensors", directory / "model_zz.safetensors")
+    with pytest.raises(ArtifactError, match=r"model_zz\.safetensors: a file that the manifest does not list"):
+        ModelServer(str(directory), str(tmp_path / "engines"), 1, 4)
+
+
 def test_metrics_count_answers_and_refusals(http: httpx.AsyncClient, loop: asyncio.Runner) -> None:
     loop.run(http.post("/v1/completions", json=GREEDY))
     loop.run(http.post("/v1/completions", json={**GREEDY, "model": "gpt-4"}))
@@ -248,3 +333,35 @@ def test_metrics_count_answers_and_refusals(http: httpx.AsyncClient, loop: async
 def test_health_says_what_is_served(http: httpx.AsyncClient, loop: asyncio.Runner, backend: Local) -> None:
     response = loop.run(http.get("/healthz"))
     assert response.json() == {"status": "ok", **json.loads(backend.table().model_dump_json())}
+
+
+@pytest.mark.parametrize(
+    ("token", "path", "body", "param"),
+    [
+        ("<|fim_prefix|>", "/v1/completions", {**GREEDY, "suffix": "b"}, "suffix"),
+        ("<|user|>", "/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, "messages"),
+    ],
+)
+def test_what_a_tokenizer_has_no_token_for_is_refused_by_name(
+    random_model: Callable[[int], Path],
+    tmp_path: Path,
+    loop: asyncio.Runner,
+    token: str,
+    path: str,
+    body: dict[str, Any],
+    param: str,
+) -> None:
+    directory = tmp_path / "model"
+    with artifact.create(directory, stage="pretrain", config=CONFIG, inputs=[], code=Path(api.__file__)) as draft:
+        for each in artifact.files(random_model(1), "*"):
+            shutil.copyfile(each, draft.path / each.name)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (draft.path / name).write_text((draft.path / name).read_text().replace(token, "<|other|>"))
+    plain = build(Local(ModelServer(str(directory), str(tmp_path), 1, 4), "d" * 64, tmp_path))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=plain), base_url="http://gateway") as client:
+            return await client.post(path, json={"model": "overnight", **body})
+
+    error = loop.run(ask()).json()["error"]
+    assert (error["param"], error["code"]) == (param, "unsupported_parameter") and "has no token" in error["message"]

@@ -1,5 +1,6 @@
 """The token store: whatever the shards, the same tokens; every token knows its document, every document its tokens."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.core import artifact
+from components.core.config import StepConfig
 from components.core.errors import ArtifactError
 from components.tokens.store import (
     BLOCK_TOKENS,
@@ -25,6 +28,16 @@ def write(directory: Path, lengths: list[int], *, shard_tokens: int = 1000, voca
         writer.append(tokens[cut:], np.array(lengths[half:], dtype=np.int64))
     assert sum(rows for name, rows in writer.rows.items() if name.endswith(".tokens.npy")) == len(tokens)
     return TokenStore(directory, "train")
+
+
+def test_a_shard_that_the_manifest_does_not_list_is_not_read(tmp_path: Path) -> None:
+    """Put there after the artifact was checked."""
+    out = tmp_path / "tokens"
+    with artifact.create(out, stage="tokenize", config=StepConfig(), inputs=[], code=Path(artifact.__file__)) as draft:
+        write(draft.path, [900, 600])
+    shutil.copyfile(out / "train-00000.tokens.npy", out / "train-00002.tokens.npy")
+    store = TokenStore(out, "train")
+    assert [len(shard) for shard in store.shards] == [1000, 500] and store.num_tokens == 1500
 
 
 @given(st.lists(st.integers(1, 3 * BLOCK_TOKENS), min_size=1, max_size=12), st.integers(1, 5000), st.data())
