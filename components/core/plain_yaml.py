@@ -1,8 +1,9 @@
 """YAML that people and commits write, read as plain values: one parser with bounds. Any fault is a ConfigError.
 
 Covers: text, whole and decimal numbers, true, false, null, lists and mappings, as YAML 1.2 reads them.
-Refused: anchors, aliases, tags, merge keys, directives, several documents, keys twice or that are not text, numbers that
-are not finite or do not fit 64 bits, and what exceeds the bounds. Dates are text. A byte order mark is passed over.
+Refused: anchors, aliases, tags, merge keys, directives, several documents, keys that stand there twice or are no text,
+numbers that are not finite or do not fit 64 bits, and what exceeds the bounds. Dates are text. A byte order mark is
+passed over.
 """
 
 import codecs
@@ -99,9 +100,8 @@ def parse_commented(content: bytes | str, where: str) -> Any:
 def _value(events: Iterator[Event]) -> Any:
     """The value of a stream of events. Without recursion: the depth of a text is not ours to trust."""
     outer: list[_Open] = [_Open(is_list=True)]
-    count = documents = 0
-    for event in events:
-        count += 1
+    documents = 0
+    for count, event in enumerate(events):
         if count > MAX_VALUES:
             raise _Refusal(f"more than {MAX_VALUES:,} values; needed a shorter file")
         if isinstance(event, DocumentStartEvent):
@@ -154,7 +154,7 @@ def _check_document(event: DocumentStartEvent, number: int) -> None:
         raise _Refusal(f"line {_line(event)} starts a second document; needed one")
 
 
-def _check_node(event: Event) -> None:
+def _check_node(event: ScalarEvent | SequenceStartEvent | MappingStartEvent) -> None:
     if event.anchor is not None:
         raise _Refusal(f"line {_line(event)} has the anchor &{shown(event.anchor)}; write the value out where needed")
     if event.tag is not None:

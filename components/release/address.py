@@ -33,25 +33,25 @@ def parse_address(text: str) -> Address:
     if not text.isprintable() or text.startswith("-") or re.match(r"[\w+.-]+::", text):
         raise _refusal("is an option, another transport, or holds controls")
     if not separator:
+        if re.match(r"[^/]*:[^/]*@", text):
+            raise _refusal("holds a password, which only http takes")
         return Address(url=text, variables={})
     if scheme.lower() not in SCHEMES or rest.startswith("-"):
-        raise _refusal(f"has the scheme {scheme!r}" if re.fullmatch(r"[a-z]{1,12}", scheme) else "has another scheme")
+        raise _refusal("has another scheme")
     try:
         parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
+        parts.port  # noqa: B018  raises for a password that is cut off at a character that ends an address's host
     except ValueError:
         raise _refusal("cannot be read") from None
-    if parts.scheme == "file" or (parts.scheme == "ssh" and parts.password is None):
-        return Address(url=text, variables={})
-    if not host or parts.query or parts.fragment:
+    web = parts.scheme in ("http", "https")
+    if web and (not parts.hostname or parts.query or parts.fragment):
         raise _refusal("has no host, or a query")
-    if parts.username is None and parts.password is None:
+    if "@" not in parts.netloc or (parts.scheme == "ssh" and parts.password is None):
         return Address(url=text, variables={})
-    if parts.scheme not in ("http", "https"):
+    if not web:
         raise _refusal("holds a password, which only http takes")
-    netloc = parts.netloc.rpartition("@")[2]
     return Address(
-        url=parts._replace(netloc=netloc).geturl(),
+        url=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
         variables=_credentials(unquote(parts.username or ""), unquote(parts.password or "")),
     )
 

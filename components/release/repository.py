@@ -59,7 +59,7 @@ class Repository:
         raise OvernightError(f"{self.label}: {BRANCH} moved {ATTEMPTS} times while it was read; try again")
 
     def content(self, commit: str, path: str) -> bytes:
-        """A file at a commit. Raises ConfigError when it is absent, which lists what is there, no file, or too large."""
+        """A file at a commit. Raises ConfigError for one that is absent, with what is there, no file, or too large."""
         entry = self.git("ls-tree", "-l", commit, "--", path).split()
         if not entry:
             names = ", ".join(self.files(commit)) or "nothing"

@@ -143,7 +143,7 @@ def test_of_rollbacks_at_once_only_one_counts(settings: Settings) -> None:
 def test_rollback_leaves_a_broken_file_behind(settings: Settings, tmp_path: Path) -> None:
     promote(settings, version(1))
     by_hand(settings, tmp_path, "environment: production\nversions: [\n")
-    with pytest.raises(ConfigError, match=r"production\.yaml: not valid YAML"):
+    with pytest.raises(ConfigError, match=r"production\.yaml at [0-9a-f]{12}: not valid YAML"):
         environment.read(settings, "production", CONFIG)
     assert environment.rollback(settings, "production", CONFIG, reason="").file.versions == (version(1),)
 
