@@ -193,22 +193,41 @@ def release(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
 ) -> None:
     """Register a model, ask the gate, commit the environment file, serve."""
+    _require_directory(model, "a model")
     _flow_command("flows.release", "release", model_dir=str(model))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is a number to refuse, not an option
 def promote(
-    version: int,
+    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="number of a registered version")],
     to: Annotated[str, typer.Option(metavar="ENV", help="environment")] = "production",
 ) -> None:
     """Put a registered version into an environment, by a commit."""
-    _flow_command("flows.release", "promote", version=version, environment=to)
+    print(json.dumps(_release_flow("promote", to)(version=version, environment=to), indent=1))
 
 
 @app.command()
 def rollback(environment: Annotated[str, typer.Argument(metavar="ENV")] = "production") -> None:
-    """Bring an environment back to its state before the last change, by a commit."""
-    _flow_command("flows.release", "rollback", environment=environment)
+    """Bring an environment back to its last usable state that differs from the present one, by a commit."""
+    result = _release_flow("rollback", environment)(environment=environment)
+    for reason in result["passed_over"]:
+        print(f"passed over: {reason}", file=sys.stderr)
+    print(json.dumps(result, indent=1))
+
+
+def _release_flow(name: str, environment: str) -> Any:
+    """A flow's function alone, once its environment is known to be one: Git is all that a commit needs."""
+    settings = read_settings()
+    config = _load("flows.params").read_params().release
+    _load("components.release.environment").require(settings, environment, config)
+    _with_tools(settings)
+    return getattr(_load("flows.release"), name).fn
+
+
+def _require_directory(path: Path, what: str) -> None:
+    """Raise ConfigError before anything starts for a folder that is not there."""
+    if not path.is_dir():
+        raise ConfigError(f"{path}: no such folder; needed the folder of {what}")
 
 
 def _flow_command(module: str, name: str, **arguments: Any) -> None:
@@ -344,10 +363,17 @@ def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except OvernightError as error:
         print(f"overnight: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        text = error.format_message()
+        line = f"overnight: {' '.join(text.split())} (`overnight --help` lists what there is)"
+        print(line if len(sys.argv) > 1 else text, file=sys.stderr)  # alone it asks for help
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

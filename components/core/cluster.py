@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.exceptions import RayError, RayTaskError
 
@@ -187,7 +188,8 @@ def start_head(settings: Settings) -> str:
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--temp-dir={temporary(settings)}",
     ]
-    services.start(
+    _end_leftovers(settings)
+    head = services.start(
         settings,
         SERVICE,
         command,
@@ -196,7 +198,19 @@ def start_head(settings: Settings) -> str:
         # Ray would run its workers at nice 15, behind everything else on the machine.
         variables={"RAY_worker_niceness": "0"},
     )
-    return where
+    return head.url  # of another process's head, where that was quicker
+
+
+def _end_leftovers(settings: Settings) -> None:
+    """End the parts of a head that was killed without them: they would hold its ports and memory."""
+    if not services.died(settings, SERVICE):
+        return
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] in ("gcs_server", "raylet") and any(
+            str(temporary(settings)) in each for each in process.info["cmdline"] or ()
+        ):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def _ensure_token() -> None:
