@@ -227,7 +227,7 @@ def _release_flow(name: str, environment: str) -> Any:
 def _require_directory(path: Path, what: str) -> None:
     """Raise ConfigError before anything starts for a folder that is not there."""
     if not path.is_dir():
-        raise ConfigError(f"{path}: no such folder; needed the folder of {what}")
+        raise ConfigError(f"{str(path)!r}: no such folder; needed the folder of {what}")
 
 
 def _flow_command(module: str, name: str, **arguments: Any) -> None:
@@ -313,6 +313,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the held-out documents of data/tokens and on suites."""
+    _require_directory(model, "a model")
     _print(_rounded(_load("flows.measuring").evaluate(model, suite, out), as_json), as_json)
 
 
@@ -326,6 +327,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Measure two models on the same questions: A minus B, in pairs, with intervals, and what the gate would say."""
+    for name in (model_a, *replicate_a, model_b, *replicate_b):
+        path = Path(name)
+        directory = path if name and path.exists() else Path(name.rpartition(":")[0] or name or "no name")
+        _require_directory(directory, "a model or an evaluation")
     rows, verdict = _load("flows.measuring").compare([model_a, *replicate_a], [model_b, *replicate_b], out)
     shown = rows if as_json else [{key: row[key] for key in _load("flows.comparison").COLUMNS} for row in rows]
     _print(_rounded(shown, as_json), as_json)
@@ -360,16 +365,21 @@ def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
     return [{key: f"{each:.4g}" if isinstance(each, float) else each for key, each in row.items()} for row in rows]
 
 
+def _one_line(text: str) -> str:
+    """A message that may repeat what was typed, which may hold line breaks and a terminal's commands."""
+    return " ".join(_plain(" ".join(text.split())).plain.split("\n"))
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:
         sys.exit(app(standalone_mode=False))
     except OvernightError as error:
-        print(f"overnight: {error}", file=sys.stderr)
+        print(f"overnight: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.TyperException as error:
         text = error.format_message()
-        line = f"overnight: {' '.join(text.split())} (`overnight --help` lists what there is)"
+        line = f"overnight: {_one_line(text)} (`overnight --help` lists what there is)"
         print(line if len(sys.argv) > 1 else text, file=sys.stderr)  # alone it asks for help
         sys.exit(error.exit_code)
     except typer.Abort:

@@ -17,7 +17,8 @@ from components.release import release as releases
 from components.release.config import ENVIRONMENT_NAME
 from components.release.evidence import read_evidence
 from components.release.lineage import LINEAGE_TAG
-from components.release.reconcile import reason_of, reconcile
+from components.release.reconcile import reconcile
+from components.release.status import reason_of
 from flows import accepted, graph
 from flows.params import Params, read_params
 from flows.report import ReleaseRecord, ServingRecord

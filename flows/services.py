@@ -97,7 +97,7 @@ def start_reconcile(settings: Settings) -> Service:
     return services.start(
         settings,
         "reconcile",
-        [sys.executable, "-m", "flows.reconcile"],
+        [sys.executable, "-m", "flows.supervise"],
         url=url,
         ready=lambda: b"reconciling" in log.read_bytes(),
         variables=tool_variables(settings),

@@ -19,7 +19,7 @@ from components.core.services import port_open
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.environment import Desired
-from components.release.status import EnvironmentStatus, Status, write_status
+from components.release.status import EnvironmentStatus, Status, reason_of, write_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
 from components.serving.router import Table, Target
@@ -149,8 +149,3 @@ def _write_without_ray(settings: Settings, release: ReleaseConfig, error: Except
     except Exception as cause:
         reasons.insert(0, reason_of(cause))
     _write(settings, release, desired, None, "; ".join(reasons))
-
-
-def reason_of(error: Exception) -> str:
-    """One line about any exception."""
-    return " ".join(str(error).split())[:1000] or type(error).__name__

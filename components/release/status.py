@@ -3,6 +3,7 @@
 A status holds for as long as somebody renews it: one that is older than three periods is stale, whatever it says.
 """
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,17 @@ def rows(status: Status, now: datetime, *, answers: bool) -> list[dict[str, Any]
         }
         table.append(row | {"age_seconds": round(age)})
     return table
+
+
+def say(settings: Settings, reason: str, *, serves: bool, aloud: bool = True) -> None:
+    """Write a reason into the status and the log, as far as the disk lets us."""
+    with contextlib.suppress(Exception):
+        mark_stale(settings, reason, serves=serves)
+    if aloud:
+        with contextlib.suppress(OSError):
+            print(reason, flush=True)
+
+
+def reason_of(error: Exception) -> str:
+    """One line about any exception."""
+    return " ".join(str(error).split())[:1000] or type(error).__name__
