@@ -193,22 +193,41 @@ def release(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
 ) -> None:
     """Register a model, ask the gate, commit the environment file, serve."""
+    _require_directory(model, "a model")
     _flow_command("flows.release", "release", model_dir=str(model))
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is a number to refuse, not an option
 def promote(
-    version: int,
+    version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="number of a registered version")],
     to: Annotated[str, typer.Option(metavar="ENV", help="environment")] = "production",
 ) -> None:
     """Put a registered version into an environment, by a commit."""
-    _flow_command("flows.release", "promote", version=version, environment=to)
+    print(json.dumps(_release_flow("promote", to)(version=version, environment=to), indent=1))
 
 
 @app.command()
 def rollback(environment: Annotated[str, typer.Argument(metavar="ENV")] = "production") -> None:
-    """Bring an environment back to its state before the last change, by a commit."""
-    _flow_command("flows.release", "rollback", environment=environment)
+    """Bring an environment back to its last usable state that differs from the present one, by a commit."""
+    result = _release_flow("rollback", environment)(environment=environment)
+    for reason in result["passed_over"]:
+        print(f"passed over: {reason}", file=sys.stderr)
+    print(json.dumps(result, indent=1))
+
+
+def _release_flow(name: str, environment: str) -> Any:
+    """A flow's function alone, once its environment is known to be one: Git is all that a commit needs."""
+    settings = read_settings()
+    config = _load("flows.params").read_params().release
+    _load("components.release.environment").require(settings, environment, config)
+    _with_tools(settings)
+    return getattr(_load("flows.release"), name).fn
+
+
+def _require_directory(path: Path, what: str) -> None:
+    """Raise ConfigError before anything starts for a folder that is not there."""
+    if not path.is_dir():
+        raise ConfigError(f"{str(path)!r}: no such folder; needed the folder of {what}")
 
 
 def _flow_command(module: str, name: str, **arguments: Any) -> None:
@@ -296,6 +315,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the held-out documents of data/tokens and on suites."""
+    _require_directory(model, "a model")
     _print(_rounded(_load("flows.measuring").evaluate(model, suite, out), as_json), as_json)
 
 
@@ -309,6 +329,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Measure two models on the same questions: A minus B, in pairs, with intervals, and what the gate would say."""
+    for name in (model_a, *replicate_a, model_b, *replicate_b):
+        path = Path(name)
+        directory = path if name and path.exists() else Path(name.rpartition(":")[0] or name or "no name")
+        _require_directory(directory, "a model or an evaluation")
     rows, verdict = _load("flows.measuring").compare([model_a, *replicate_a], [model_b, *replicate_b], out)
     shown = rows if as_json else [{key: row[key] for key in _load("flows.comparison").COLUMNS} for row in rows]
     _print(_rounded(shown, as_json), as_json)
@@ -343,13 +367,25 @@ def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
     return [{key: f"{each:.4g}" if isinstance(each, float) else each for key, each in row.items()} for row in rows]
 
 
+def _one_line(text: str) -> str:
+    """A message that may repeat what was typed, which may hold line breaks and a terminal's commands."""
+    return " ".join(_plain(" ".join(text.split())).plain.split("\n"))
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except OvernightError as error:
-        print(f"overnight: {error}", file=sys.stderr)
+        print(f"overnight: {_one_line(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except typer.TyperException as error:
+        text = error.format_message()
+        line = f"overnight: {_one_line(text)} (`overnight --help` lists what there is)"
+        print(line if len(sys.argv) > 1 else text, file=sys.stderr)  # alone it asks for help
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

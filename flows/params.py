@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
+from components.core import plain_yaml
 from components.core.artifact import write_file
 from components.core.config import StepConfig, read_yaml, validate
 from components.core.errors import ConfigError
@@ -137,23 +137,21 @@ def overridden(text: str, assignments: Sequence[str]) -> str:
 
     Each assignment is SECTION.KEY=YAML_VALUE. Raises ConfigError with one line unless the whole tree is valid after.
     """
-    yaml = YAML()
-    yaml.width = 10**6
-    document = yaml.load(text)
+    document = plain_yaml.parse_commented(text, str(PARAMS))
     for assignment in assignments:
         key, separator, value_text = assignment.partition("=")
         if not separator or not key.strip():
             raise ConfigError(
-                f"--set {assignment}: needed SECTION.KEY=VALUE, e.g. --set clean.filters.max_mean_line_characters=80"
+                f"--set {plain_yaml.shown(assignment)}: needed SECTION.KEY=VALUE, "
+                "e.g. --set clean.filters.max_mean_line_characters=80"
             )
-        try:
-            value = YAML(typ="safe").load(value_text)
-        except YAMLError as error:
-            raise ConfigError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}") from error
-        _assign(document, key.strip().split("."), value, assignment)
+        value = plain_yaml.parse(value_text, f"--set {plain_yaml.shown(assignment)}: the value")
+        _assign(document, key.strip().split("."), value, plain_yaml.shown(assignment))
     checked(_plain(document), "--set" if assignments else str(PARAMS))
     if not assignments:
         return text
+    yaml = YAML()
+    yaml.width = 10**6
     target = io.StringIO()
     yaml.dump(document, target)
     return target.getvalue()
@@ -166,13 +164,15 @@ def requested(profile: str | None, hours: float | None, assignments: Sequence[st
     """
     if profile is None:
         read_params()
-    text = PARAMS.read_text(encoding="utf-8") if profile is None else compose(profile)
+        text = plain_yaml.decode(PARAMS.read_bytes(), str(PARAMS))
+    else:
+        text = compose(profile)
     return overridden(text, [*assignments, *([f"plan.hours={hours}"] if hours is not None else [])])
 
 
 def change(text: str) -> tuple[Params | None, Params]:
     """The parameters on disk (None where they cannot be read), and those of a text that is to take their place."""
-    wanted = checked(YAML(typ="safe").load(text), str(PARAMS))
+    wanted = checked(plain_yaml.parse(text, str(PARAMS)), str(PARAMS))
     try:
         return read_params(), wanted
     except ConfigError:
@@ -181,7 +181,7 @@ def change(text: str) -> tuple[Params | None, Params]:
 
 def write_params(text: str) -> None:
     """Replace params.yaml; an equal file is left alone."""
-    if not PARAMS.exists() or PARAMS.read_text(encoding="utf-8") != text:
+    if not PARAMS.exists() or PARAMS.read_bytes() != text.encode():
         write_file(PARAMS, text.encode())
 
 

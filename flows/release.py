@@ -2,24 +2,30 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 from prefect import flow
+from pydantic import Field
 
 from components.core import cluster
 from components.core.config import Settings, read_settings
 from components.core.errors import GateRefused, OvernightError
 from components.core.events import Events
+from components.release import environment as environments
 from components.release import release as releases
+from components.release.config import ENVIRONMENT_NAME
 from components.release.evidence import read_evidence
 from components.release.lineage import LINEAGE_TAG
 from components.release.reconcile import reconcile
+from components.release.status import reason_of
 from flows import accepted, graph
 from flows.params import Params, read_params
 from flows.report import ReleaseRecord, ServingRecord
 from flows.subprocesses import run_tool
 
+Version = Annotated[int, Field(ge=1, description="number of a registered version")]
+Environment = Annotated[str, Field(pattern=ENVIRONMENT_NAME, description="name of an environment file")]
 EVALUATION = Path("reports/evaluation")
 TOKENS = Path("data/tokens")
 REFUSALS = ("refuse", "not_enough_evidence")
@@ -107,28 +113,38 @@ def require_promotion(record: ReleaseRecord) -> None:
 
 
 @flow(name="promote", flow_run_name="promote", persist_result=False)
-def promote(version: int, environment: str = "production") -> dict[str, Any]:
+def promote(version: Version, environment: Environment = "production") -> dict[str, Any]:
     """Put a registered version into an environment, because a person says so."""
     settings, params = read_settings(), _for_environment(environment)
     result = releases.promote(settings, params.release, version=version)
-    return result.model_dump() | {"serving": _serve_if_ray_runs(settings, params)}
+    return result.model_dump() | {"serving": _serve_if_ray_runs(settings, params, result.environment_commit or "")}
 
 
 @flow(name="rollback", flow_run_name="rollback", persist_result=False)
-def rollback(environment: str = "production") -> dict[str, Any]:
-    """Bring an environment back to its state before its last change."""
+def rollback(environment: Environment = "production") -> dict[str, Any]:
+    """Bring an environment back to its last usable state that differs, by a commit."""
     settings, params = read_settings(), _for_environment(environment)
-    desired = releases.rollback(settings, params.release)
-    return desired.file.model_dump() | {"commit": desired.commit, "serving": _serve_if_ray_runs(settings, params)}
+    restored = releases.rollback(settings, params.release)
+    serving = _serve_if_ray_runs(settings, params, restored.commit)
+    passed_over = list(restored.passed_over)
+    return restored.file.model_dump() | {"commit": restored.commit, "passed_over": passed_over, "serving": serving}
 
 
 def _for_environment(name: str) -> Params:
+    """The parameters with another environment. Raises ConfigError that lists those there are."""
     params = read_params()
+    environments.require(read_settings(), name, params.release)
     return params.model_copy(update={"release": params.release.model_copy(update={"environment": name})})
 
 
-def _serve_if_ray_runs(settings: Settings, params: Params) -> str | None:
+def _serve_if_ray_runs(settings: Settings, params: Params, commit: str) -> str | None:
     """Follow a commit at once where something serves; elsewhere the next `overnight up` does."""
     if cluster.address(settings) is None:
         return None
-    return reconcile(settings, params.release, params.serving).gateway_url
+    try:
+        return reconcile(settings, params.release, params.serving).gateway_url
+    except Exception as error:
+        raise OvernightError(
+            f"committed {commit[:12]}, but serving does not follow yet: {reason_of(error)}; `overnight status` says "
+            "when it does"
+        ) from error

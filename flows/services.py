@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import httpx
 from components.core import cluster, services
 from components.core.config import Settings
 from components.core.services import Service
-from components.release.status import read_status
+from components.release import status as release_status
 from flows.subprocesses import run_tool
 from flows.variables import server_variables, tool_variables
 
@@ -98,7 +99,7 @@ def start_reconcile(settings: Settings) -> Service:
     return services.start(
         settings,
         "reconcile",
-        [sys.executable, "-m", "flows.reconcile"],
+        [sys.executable, "-m", "flows.supervise"],
         url=url,
         ready=lambda: b"reconciling" in log.read_bytes(),
         variables=tool_variables(settings),
@@ -156,6 +157,8 @@ def status(settings: Settings) -> dict[str, Any]:
         healthy = service is not None and (name not in health or _answers(service.url + health[name])())
         rows.append({"name": name, "url": url, "healthy": healthy, "version": VERSIONS.get(name)})
     gateway = f"http://{settings.host}:{settings.gateway_port}"
-    rows.append({"name": "gateway", "url": gateway, "healthy": _answers(f"{gateway}/healthz")(), "version": None})
-    last = read_status(settings)
-    return {"services": rows, "environments": last.model_dump(mode="json")["environments"] if last else []}
+    answers = _answers(f"{gateway}/healthz")()
+    rows.append({"name": "gateway", "url": gateway, "healthy": answers, "version": None})
+    last = release_status.read_status(settings)
+    environments = release_status.rows(last, datetime.now(UTC), answers=answers) if last else []
+    return {"services": rows, "environments": environments}

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from ray.exceptions import RayError, RayTaskError
@@ -204,6 +205,7 @@ def _start_head(settings: Settings) -> str:
     port = settings.ray_port or services.free_port(settings.host)
     where = f"{settings.host}:{port}"
     log = services.log_path(settings, SERVICE)
+    _end_leftovers(settings)
     # Ray opens its folder to everybody: it stands in a private one.
     directory = private.scratch(_record(settings), SCRATCH) / SESSIONS
     command = [
@@ -232,6 +234,18 @@ def _start_head(settings: Settings) -> str:
         private.discard(_record(settings), SCRATCH)
         raise
     return where
+
+
+def _end_leftovers(settings: Settings) -> None:
+    """End the parts of a head that was killed without them: they would hold its ports and memory."""
+    if not services.died(settings, SERVICE) or not _record(settings).exists():
+        return
+    directory = _record(settings).read_text()
+    for process in psutil.process_iter(["name", "cmdline"]):
+        parts = process.info["name"] in ("gcs_server", "raylet")
+        if parts and directory and any(directory in each for each in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def stop_head(settings: Settings) -> bool:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from components.core import plain_yaml
 from components.core.errors import ConfigError
+from components.core.plain_yaml import shown
 from components.core.private import require_ours, require_private
 
 
@@ -144,15 +144,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping. Raises ConfigError with one line, never a traceback."""
-    try:
-        value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: not found; `git checkout {path}` brings the committed one back") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except YAMLError as error:
-        text = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {text[:300]}") from error
+    content = plain_yaml.read(path, f"`git checkout {path}` brings the committed one back")
+    value = plain_yaml.parse(content, str(path))
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: found {type(value).__name__}, needed a mapping with one section per stage")
     return value
@@ -174,8 +167,9 @@ def validate(value: Any, config_type: type[Model], where: str, prefix: str = "")
         return config_type.model_validate_json(json.dumps(value))
     except ValidationError as error:
         raise ConfigError(explain(error, where, prefix, config_type)) from error
-    except TypeError as error:
-        raise ConfigError(f"{where}: {prefix}: {error}; use plain YAML values") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        section = f"{prefix}: " if prefix else ""
+        raise ConfigError(f"{where}: {section}{shown(error)}; use plain YAML values") from error
 
 
 def explain(
@@ -188,7 +182,7 @@ def explain(
     """One line for the first mistake in a ValidationError, with a count of the others."""
     mistakes = error.errors()
     first = mistakes[0]
-    path = [str(part) for part in first["loc"]]
+    path = [shown(part) for part in first["loc"]]
     key = ".".join([*([prefix] if prefix else []), *path])
     if names and path and path[0] in names:
         key = names[path[0]]
@@ -199,8 +193,8 @@ def explain(
     else:
         found = repr(first["input"])
         found = found if len(found) <= 80 else found[:77] + "..."
-        message = first["msg"].removeprefix("Value error, ")
-        line = f"{where}: {key} is {found}; {message[:1].lower()}{message[1:]}"
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        line = f"{f'{where}: {key}' if key else where} is {found}; {message[:1].lower()}{message[1:]}"
     return line + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
 
 

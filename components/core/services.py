@@ -57,6 +57,11 @@ def running(settings: Settings, name: str) -> Service | None:
     return service if alive else None
 
 
+def died(settings: Settings, name: str) -> bool:
+    """Whether a service was started here and has ended, without anybody who stopped it."""
+    return _record(settings, name).exists() and running(settings, name) is None
+
+
 def start(
     settings: Settings,
     name: str,

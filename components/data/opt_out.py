@@ -23,8 +23,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
-from ruamel.yaml.error import YAMLError
 
+from components.core import plain_yaml
 from components.core.artifact import write_file
 from components.core.config import explain
 from components.core.errors import ConfigError
@@ -61,7 +61,7 @@ class Entry(BaseModel):
 
 def read(path: Path) -> tuple[Entry, ...]:
     """The entries of a file in their order. Raises ConfigError with one line: file, entry, what was found."""
-    return _entries(_load(path), path)
+    return _entries(plain_yaml.parse(_content(path), str(path)), path)
 
 
 def opted_out(entries: Sequence[Entry]) -> pl.Expr:
@@ -100,7 +100,7 @@ def add(path: Path, entry: Entry) -> bool:
     """
     if path.exists() and any(each.rule == entry.rule for each in read(path)):
         return False
-    document = _load(path) if path.exists() else None
+    document = plain_yaml.parse_commented(_content(path), str(path)) if path.exists() else None
     line = CommentedSeq([entry.model_dump(exclude_none=True)])
     if document:
         document.append(line[0])
@@ -108,22 +108,15 @@ def add(path: Path, entry: Entry) -> bool:
         text = _dumped(document)
     else:
         # A file of comments alone: they belong to no value, and a round trip would lose them.
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        before = plain_yaml.decode(_content(path), str(path)) if path.exists() else ""
         kept = "".join(each for each in before.splitlines(keepends=True) if each.strip() not in ("[]", "---"))
         text = kept + ("\n" if kept and not kept.endswith("\n") else "") + _dumped(line)
     write_file(path, text.encode())
     return True
 
 
-def _load(path: Path) -> Any:
-    try:
-        return YAML().load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: not found; make it (an empty file will do), or correct ingest.opt_out") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
+def _content(path: Path) -> bytes:
+    return plain_yaml.read(path, "make it (an empty file will do), or correct ingest.opt_out")
 
 
 def _entries(document: Any, path: Path) -> tuple[Entry, ...]:
@@ -134,11 +127,12 @@ def _entries(document: Any, path: Path) -> tuple[Entry, ...]:
     entries = []
     for number, value in enumerate(document, start=1):
         if not isinstance(value, dict):
-            raise ConfigError(f"{path}: entry {number} is {value!r}; needed a key and a value, such as `path: {value}`")
+            entry = plain_yaml.shown(value)
+            raise ConfigError(f"{path}: entry {number} is {entry!r}; needed a key and a value, such as `path: {entry}`")
         try:
             entries.append(Entry.model_validate(dict(value)))
         except ValidationError as error:
-            raise ConfigError(explain(error, f"{path}: entry {number}", "", Entry).replace(":  is", " is")) from error
+            raise ConfigError(explain(error, f"{path}: entry {number}", "", Entry)) from error
     return tuple(entries)
 
 

@@ -5,7 +5,9 @@ from pydantic import Field
 from components.core.config import StepConfig
 from components.evaluation.criteria import Criteria
 
-ENVIRONMENT_NAME = r"^[a-z][a-z0-9-]{0,62}$"
+ENVIRONMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
+# What Git takes in a name or an address: no angle brackets or controls, and something besides punctuation.
+_AUTHOR = r"^[^<>\p{Cc}]*[\p{L}\p{N}][^<>\p{Cc}]*$"
 
 
 class ReleaseConfig(StepConfig):
@@ -19,5 +21,9 @@ class ReleaseConfig(StepConfig):
     criteria: Criteria = Field(
         default_factory=Criteria, description="paired: what a candidate must show against the champion"
     )
-    author_name: str = Field("Overnight", min_length=1, description="author of commits to the environment repository")
-    author_email: str = Field("overnight@localhost", min_length=3, description="address of that author")
+    author_name: str = Field(
+        "Overnight", pattern=_AUTHOR, max_length=200, description="author of commits to the environment repository"
+    )
+    author_email: str = Field(
+        "overnight@localhost", pattern=_AUTHOR, max_length=200, description="address of that author"
+    )

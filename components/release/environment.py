@@ -7,32 +7,25 @@ state before. Nothing is ever forced, no working tree is kept, and every read as
 
 import io
 import re
-import subprocess
-import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from components.core.closure import ROOT
-from components.core.config import Settings, environment, validate
+from components.core import plain_yaml
+from components.core.config import Settings, validate
 from components.core.errors import ConfigError, OvernightError
 from components.release.config import ENVIRONMENT_NAME, ReleaseConfig
+from components.release.repository import ATTEMPTS, LOCAL, MAX_FILE_BYTES, TEMPLATES, Repository
 
-BRANCH = "refs/heads/main"
-LOCAL = "environments.git"
-TEMPLATES = ROOT / "infra" / "environments"
 HEADER = "# What runs in {name}. A commit to this file is the only way to change it; the weights sum to 100.\n"
-ATTEMPTS = 10
-OVERTAKEN = re.compile(r"fetch first|non-fast-forward|cannot lock ref|failed to update ref|incorrect old value")
-TIMEOUT_SECONDS = 60
 FULL_WEIGHT = 100
+MAX_VERSION = 2**31 - 1
+MAX_ROLLBACK = 200
 
 
 class WeightedVersion(BaseModel):
@@ -40,7 +33,7 @@ class WeightedVersion(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=MAX_VERSION)
     digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the model's manifest")
     weight: int = Field(ge=1, le=FULL_WEIGHT, description="percent of requests")
 
@@ -51,7 +44,7 @@ class EnvironmentFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     environment: str = Field(pattern=ENVIRONMENT_NAME)
-    versions: tuple[WeightedVersion, ...]
+    versions: tuple[WeightedVersion, ...] = Field(max_length=FULL_WEIGHT)
 
     @model_validator(mode="after")
     def _weights_are_whole(self) -> Self:
@@ -77,6 +70,13 @@ class Desired:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restored(Desired):
+    """The state after a rollback; `passed_over` are the commits that could not be used, newest first, each with why."""
+
+    passed_over: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """One commit that changed an environment file, `at` in ISO 8601."""
 
@@ -92,19 +92,40 @@ def read(settings: Settings, name: str, config: ReleaseConfig) -> Desired:
 
     Raises ConfigError when the file is absent or cannot be used, OvernightError when the repository does not answer.
     """
-    repository = _Repository(settings, config)
-    head = repository.head()
-    path = f"{name}.yaml"
-    return Desired(file=_parse(repository.content(head, path), name), commit=repository.changes(head, path)[0])
+    require_slug(name)
+    repository = Repository(settings, config)
+    try:
+        return _state(repository, repository.head(), name)
+    except ConfigError as error:
+        mend = f"mend it by a commit, or `overnight rollback {name}` brings back the last usable state"
+        raise ConfigError(f"{error}; {mend}") from error
 
 
 def names(settings: Settings, config: ReleaseConfig) -> list[str]:
     """The environments that there are, sorted; none before the first release, and none is made by asking."""
     if settings.environments_url is None and not (settings.state / LOCAL).exists():
         return []
-    repository = _Repository(settings, config)
-    listed = repository.git("ls-tree", "--name-only", repository.head()).splitlines()
-    return sorted(name.removesuffix(".yaml") for name in listed if re.fullmatch(r"[^/]+\.yaml", name))
+    repository = Repository(settings, config)
+    listed = (name.removesuffix(".yaml") for name in repository.files(repository.head()))
+    return sorted(name for name in listed if re.fullmatch(ENVIRONMENT_NAME, name))
+
+
+def require(settings: Settings, name: str, config: ReleaseConfig) -> None:
+    """Raise ConfigError that lists the environments unless there is one of this name, or was before somebody removed
+    its file."""
+    require_slug(name)
+    known = names(settings, config) or sorted(each.stem for each in TEMPLATES.glob("*.yaml"))
+    if name not in known:
+        repository = Repository(settings, config)
+        if not repository.changes(repository.head(), f"{name}.yaml"):
+            raise ConfigError(f"no environment {name}; there is {', '.join(known) or 'none'}")
+
+
+def require_slug(name: str) -> None:
+    """Raise ConfigError unless this can be the name of an environment, whatever else it might mean to Git."""
+    if not re.fullmatch(ENVIRONMENT_NAME, name):
+        needed = "small letters, digits and hyphens, such as production"
+        raise ConfigError(f"environment {plain_yaml.shown(name)!r} is no name; needed {needed}")
 
 
 def commit(
@@ -124,44 +145,53 @@ def commit(
     changes nothing makes no commit. Raises ConfigError for an empty state.
     """
 
-    def edit(repository: _Repository, head: str) -> tuple[EnvironmentFile, str, str] | None:
-        path = f"{name}.yaml"
-        now = Desired(file=_parse(repository.content(head, path), name), commit=repository.changes(head, path)[0])
+    def edit(repository: Repository, head: str) -> tuple[EnvironmentFile, str, str] | None:
+        now = _state(repository, head, name)
         wanted = change(now)
         return None if wanted == now.file else (wanted, subject, body)
 
     return _push(settings, name, config, edit, files or {})
 
 
-def rollback(settings: Settings, name: str, config: ReleaseConfig, *, reason: str) -> Desired:
+def rollback(settings: Settings, name: str, config: ReleaseConfig, *, reason: str) -> Restored:
     """Bring back the last usable state that differs from the present one, by a new commit.
 
-    Works too when the present file cannot be read. Like `git revert`, a second rollback undoes the first. Raises
-    ConfigError when there is no state to go back to, OvernightError when somebody changes the environment meanwhile.
+    Works whatever the present file and its history hold: commits that cannot be used are passed over. Like `git
+    revert`, a second rollback undoes the first. Raises ConfigError when there is no state to go back to,
+    OvernightError when somebody changes the environment meanwhile.
     """
     seen: list[str] = []
+    passed_over: list[str] = []
 
-    def edit(repository: _Repository, head: str) -> tuple[EnvironmentFile, str, str]:
+    def edit(repository: Repository, head: str) -> tuple[EnvironmentFile, str, str]:
         path = f"{name}.yaml"
-        newest, *older = repository.changes(head, path)
+        newest, *older = repository.changes(head, path) or [""]
+        if not newest:
+            known = ", ".join(repository.files(head)) or "nothing"
+            raise ConfigError(f"{repository.label}: no {path}, nor was there one; there is {known}")
         seen.append(newest)
         if newest != seen[0]:
             raise OvernightError(f"{path}: {newest[:12]} was pushed during the rollback; look at it and decide again")
-        present = _usable(repository, newest, path, name)
-        for each in older:
-            found = _usable(repository, each, path, name)
-            if found is not None and found.versions and found != present:
+        passed_over.clear()
+        present = _usable(repository, newest, name, passed_over)
+        for each in older[:MAX_ROLLBACK]:
+            earlier = _usable(repository, each, name, passed_over)
+            if earlier is not None and earlier.versions and earlier != present:
                 undone = repository.subject(newest)
                 body = f"{reason}\n\nThis reverts commit {newest}\nand restores the state of {each}."
-                return found, f'Revert "{undone}"', body
-        raise ConfigError(f"{path}: no earlier state with a version to go back to; promote one first")
+                return earlier, f'Revert "{undone}"', body
+        unusable = f" ({len(passed_over)} cannot be used, the newest: {passed_over[0]})" if passed_over else ""
+        raise ConfigError(f"{path}: no earlier state with a version to go back to{unusable}; promote one first")
 
-    return _push(settings, name, config, edit, {})
+    require_slug(name)
+    desired = _push(settings, name, config, edit, {})
+    return Restored(file=desired.file, commit=desired.commit, passed_over=tuple(passed_over))
 
 
 def history(settings: Settings, name: str, config: ReleaseConfig, limit: int = 50) -> list[Change]:
     """The commits that changed an environment, newest first."""
-    repository = _Repository(settings, config)
+    require_slug(name)
+    repository = Repository(settings, config)
     separator, end = "\x1f", "\x1e"
     text = repository.git(
         *("log", f"--max-count={limit}", "--date=iso-strict", "--format=%H%x1f%cd%x1f%an%x1f%s%x1f%b%x1e"),
@@ -184,13 +214,17 @@ def render(file: EnvironmentFile) -> str:
     return HEADER.format(name=file.environment) + stream.getvalue()
 
 
-def _parse(text: str, name: str) -> EnvironmentFile:
-    """Raises ConfigError with one line for text that is no environment file of that name."""
-    where = f"{name}.yaml"
-    try:
-        value = YAML(typ="safe").load(text)
-    except YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from error
+def _state(repository: Repository, head: str, name: str) -> Desired:
+    """What the branch asks for. Raises ConfigError."""
+    path = f"{name}.yaml"
+    file = _parse(repository.content(head, path), name, head)
+    return Desired(file=file, commit=repository.changes(head, path)[0])
+
+
+def _parse(content: bytes, name: str, commit: str) -> EnvironmentFile:
+    """Raises ConfigError with one line for what is no environment file of that name."""
+    where = f"{name}.yaml at {commit[:12]}"
+    value = plain_yaml.parse(content, where, max_bytes=MAX_FILE_BYTES)
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: found {type(value).__name__}; needed a mapping with environment and versions")
     file = validate(value, EnvironmentFile, where)
@@ -199,11 +233,12 @@ def _parse(text: str, name: str) -> EnvironmentFile:
     return file
 
 
-def _usable(repository: "_Repository", commit: str, path: str, name: str) -> EnvironmentFile | None:
-    """The state at a commit, or None when nobody could have run it."""
+def _usable(repository: Repository, commit: str, name: str, passed_over: list[str]) -> EnvironmentFile | None:
+    """The state at a commit; None when nobody could have run it, and a line that says why."""
     try:
-        return _parse(repository.content(commit, path), name)
-    except ConfigError:
+        return _parse(repository.content(commit, f"{name}.yaml"), name, commit)
+    except OvernightError as error:  # also of Git itself: an object that is damaged or was never fetched
+        passed_over.append(str(error))
         return None
 
 
@@ -211,11 +246,11 @@ def _push(
     settings: Settings,
     name: str,
     config: ReleaseConfig,
-    edit: Callable[["_Repository", str], tuple[EnvironmentFile, str, str] | None],
+    edit: Callable[["Repository", str], tuple[EnvironmentFile, str, str] | None],
     files: Mapping[str, str],
 ) -> Desired:
     """Commit on the newest head and push; on a lost race, edit again on the new head."""
-    repository = _Repository(settings, config)
+    repository = Repository(settings, config)
     path = f"{name}.yaml"
     for attempt in range(ATTEMPTS):
         head = repository.head()
@@ -233,126 +268,4 @@ def _push(
         time.sleep(0.05 * (attempt + 1))
     else:
         raise OvernightError(f"{repository.label}: {ATTEMPTS} pushes were overtaken by others; try again")
-    return Desired(file=_parse(repository.content(head, path), name), commit=repository.changes(head, path)[0])
-
-
-class _Repository:
-    """Plumbing over a bare mirror: no index, no working tree and no reference of its own to get out of step."""
-
-    def __init__(self, settings: Settings, config: ReleaseConfig) -> None:
-        state = settings.state.resolve()
-        self.url = settings.environments_url or str(state / LOCAL)
-        self.label = f"environment repository {re.sub(r'//[^/@]+@', '//***@', self.url)}"
-        self.mirror = state / "environments-mirror.git"
-        self.variables = _variables(config)
-        self._initialise(self.mirror)
-        if settings.environments_url is None:
-            self._initialise(Path(self.url))
-
-    def head(self) -> str:
-        """The commit that the branch points to now, with its objects in the mirror; an empty repository is seeded."""
-        for _ in range(ATTEMPTS):
-            listed = self.git("ls-remote", self.url, BRANCH).split()
-            if not listed:
-                templates = {each.name: each.read_text() for each in sorted(TEMPLATES.glob("*.yaml"))}
-                self.push(self.write(templates, None, "Describe the environments\n\nNothing runs in them yet."))
-                continue
-            if self._run("cat-file", "-e", f"{listed[0]}^{{commit}}").returncode:
-                self.git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", self.url, BRANCH)
-            if not self._run("cat-file", "-e", f"{listed[0]}^{{commit}}").returncode:
-                return listed[0]
-        raise OvernightError(f"{self.label}: {BRANCH} moved {ATTEMPTS} times while it was read; try again")
-
-    def content(self, commit: str, path: str) -> str:
-        """A file at a commit. Raises ConfigError that lists what is there when it is absent."""
-        found = self._run("show", f"{commit}:{path}")
-        if found.returncode:
-            names = ", ".join(self.git("ls-tree", "--name-only", commit).split()) or "nothing"
-            raise ConfigError(f"{self.label}: no {path} at {commit[:12]}; there is {names}")
-        return found.stdout
-
-    def changes(self, head: str, path: str) -> list[str]:
-        """Commits that changed a file, newest first; at least one for a file that exists at `head`."""
-        return self.git("log", "--format=%H", head, "--", path).split()
-
-    def subject(self, commit: str) -> str:
-        """First line of a commit's message."""
-        return self.git("log", "-1", "--format=%s", commit).strip()
-
-    def write(self, files: Mapping[str, str], parent: str | None, message: str) -> str:
-        """A new commit in the mirror: the parent's tree with these files put in."""
-        with tempfile.TemporaryDirectory(prefix="overnight-index-") as scratch:
-            index = {"GIT_INDEX_FILE": f"{scratch}/index"}
-            if parent:
-                self.git("read-tree", parent, variables=index)
-            for path, text in files.items():
-                blob = self.git("hash-object", "-w", "--stdin", text=text).strip()
-                self.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", variables=index)
-            tree = self.git("write-tree", variables=index).strip()
-        parents = ["-p", parent] if parent else []
-        return self.git("commit-tree", tree, *parents, text=message).strip()
-
-    def push(self, commit: str) -> bool:
-        """Move the branch to a commit that stands on its head. False when somebody else moved it first."""
-        done = self._run("push", "--porcelain", self.url, f"{commit}:{BRANCH}")
-        output = f"{done.stdout}\n{done.stderr}"
-        if done.returncode and not OVERTAKEN.search(output):
-            raise self._failed("push", output)
-        return done.returncode == 0
-
-    def git(self, *arguments: str, text: str | None = None, variables: Mapping[str, str] | None = None) -> str:
-        """Standard output of a Git command. Raises OvernightError with Git's own last line."""
-        done = self._run(*arguments, text=text, variables=variables)
-        if done.returncode:
-            raise self._failed(arguments[0], done.stderr)
-        return done.stdout
-
-    def _failed(self, command: str, output: str) -> OvernightError:
-        lines = [line for line in output.strip().splitlines() if re.match("(fatal:|error:|!)", line)] or ["no message"]
-        why = re.sub(r"//[^/@]+@", "//***@", lines[0])
-        return OvernightError(f"{self.label}: git {command} failed: {why}; check the address and the access to it")
-
-    def _run(
-        self, *arguments: str, text: str | None = None, variables: Mapping[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return _git(["-C", str(self.mirror), *arguments], {**self.variables, **(variables or {})}, text)
-
-    def _initialise(self, path: Path) -> None:
-        """An empty bare repository, unless there is one. Objects without a reference are kept: a head may need them."""
-        if (path / "config").is_file() and (path / "HEAD").is_file():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        done = _git(["init", "--quiet", "--bare", "--initial-branch=main", str(path)], self.variables, None)
-        if done.returncode:
-            raise self._failed("init", done.stderr)
-        _git(["-C", str(path), "config", "gc.auto", "0"], self.variables, None)
-
-
-def _variables(config: ReleaseConfig) -> dict[str, str]:
-    """Git's environment: the process's own without pointers to another repository, plus who commits."""
-    names = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
-    inherited = {name: value for name, value in environment().items() if name not in names}
-    author = {
-        f"GIT_{role}_{part}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for part, value in (("NAME", config.author_name), ("EMAIL", config.author_email))
-    }
-    return {**inherited, **author, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-
-
-def _git(arguments: Sequence[str], variables: Mapping[str, str], text: str | None) -> subprocess.CompletedProcess[str]:
-    """Run Git. Raises OvernightError when it is not installed or does not end in time."""
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            env=dict(variables),
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise OvernightError("git is not installed; it holds what runs where, install it") from error
-    except subprocess.TimeoutExpired as error:
-        raise OvernightError(f"git {arguments[2]} did not end in {TIMEOUT_SECONDS} s; check the repository") from error
+    return _state(repository, head, name)

@@ -7,7 +7,7 @@ Not covered: a canary that watches itself, histories that were rewritten, signat
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 
 import ray
@@ -16,10 +16,11 @@ from components.core import cluster
 from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError
 from components.core.private import folder
+from components.core.services import port_open
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.environment import Desired
-from components.release.status import EnvironmentStatus, Status, write_status
+from components.release.status import EnvironmentStatus, Status, reason_of, write_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
 from components.serving.router import Table, Target
@@ -32,28 +33,21 @@ def reconcile(settings: Settings, release: ReleaseConfig, serving: ServingConfig
     waits. Raises OvernightError, BusyError when the port is taken, ConfigError for an environment file that cannot be
     used or that would take everything out of production.
     """
-    with _alone(settings):
-        _require_ray(settings, release)
-        with cluster.connect():
-            return _converge(settings, release, serving)
+    with _alone(settings), joined(settings, release):
+        return _converge(settings, release, serving)
 
 
-def agrees(settings: Settings, release: ReleaseConfig, serving: ServingConfig) -> bool:
-    """Whether what serves is what Git asks for, and healthy; cheap enough for a loop. Needs a connection to Ray.
-
-    Changes nothing but the status: what cannot be read makes it stale, and raises.
-    """
-    desired: Desired | None = None
-    try:
-        desired = environment.read(settings, release.environment, release)
-        live = deploy.live()
-        equal = _equal(_table(desired, serving), live)
-    except Exception as error:
-        _write(settings, release, desired, deploy.live(), str(error) or type(error).__name__)
-        raise
-    if equal:
-        _write(settings, release, desired, live, None)
-    return equal
+@contextmanager
+def joined(settings: Settings, release: ReleaseConfig) -> Iterator[None]:
+    """Be connected to the Ray that serves, for the length of a block. Raises OvernightError, after noting it."""
+    with ExitStack() as stack:
+        try:
+            _require_ray(settings)
+            stack.enter_context(cluster.connect())
+        except Exception as error:
+            _write_without_ray(settings, release, error)
+            raise
+        yield
 
 
 def _converge(settings: Settings, release: ReleaseConfig, serving: ServingConfig) -> Status:
@@ -68,13 +62,22 @@ def _converge(settings: Settings, release: ReleaseConfig, serving: ServingConfig
                 f"{len(live.targets)} are live; an empty state is not applied, `overnight rollback` mends it"
             )
         if wanted is not None and not _equal(wanted, live):
+            _write(settings, release, desired, live, f"{desired.commit[:12]} is being brought up")
             files = {each.digest: registry.resolve(settings, each.version, each.digest) for each in wanted.targets}
             deploy.apply(settings, serving, wanted, files)
             live = deploy.live()
     except Exception as error:
-        _write(settings, release, desired, deploy.live(), str(error) or type(error).__name__)
+        _write(settings, release, desired, _still_live(), reason_of(error))
         raise
     return _write(settings, release, desired, live, None)
+
+
+def _still_live() -> Table | None:
+    """What serves after a failure; nothing where Ray itself has gone."""
+    try:
+        return deploy.live()
+    except Exception:
+        return None
 
 
 def _equal(wanted: Table | None, live: Table | None) -> bool:
@@ -107,7 +110,7 @@ def _write(
         reason=reason,
     )
     status = Status(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        at=datetime.now(UTC),
         gateway_url=deploy.url(settings) if live else None,
         environments=(entry,),
     )
@@ -124,12 +127,26 @@ def _alone(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _require_ray(settings: Settings, release: ReleaseConfig) -> None:
-    """Raise OvernightError, after noting it, rather than start a Ray that would end with this process."""
+def _require_ray(settings: Settings) -> None:
+    """Raise OvernightError rather than start a Ray that would end with this process, or wait for one that is gone."""
+    cluster.check_reachable(settings)
+    where = cluster.address(settings)
+    if ray.is_initialized():
+        answers = cluster.answers()
+    elif where is None:
+        raise OvernightError("no Ray runs that could serve; `overnight up` starts one")
+    else:
+        host, _, port = where.rpartition(":")
+        answers = settings.ray_address is not None or port_open(host, int(port))
+    if not answers:
+        raise OvernightError(f"Ray at {where or cluster.joined_at()} does not answer; `overnight up` starts another")
+
+
+def _write_without_ray(settings: Settings, release: ReleaseConfig, error: Exception) -> None:
+    """Say what Git asks for, or why it cannot be read, beside why nothing can serve it."""
+    desired, reasons = None, [reason_of(error)]
     try:
-        cluster.check_reachable(settings)
-        if not ray.is_initialized() and cluster.address(settings) is None:
-            raise OvernightError("no Ray runs that could serve; `overnight up` starts one")
-    except OvernightError as error:
-        _write(settings, release, None, None, str(error))
-        raise
+        desired = environment.read(settings, release.environment, release)
+    except Exception as cause:
+        reasons.insert(0, reason_of(cause))
+    _write(settings, release, desired, None, "; ".join(reasons))

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from components.core.artifact import Manifest, read
 from components.core.config import Settings
-from components.core.errors import ArtifactError, OvernightError
+from components.core.errors import ArtifactError, ConfigError, OvernightError
 from components.core.private import folder
 
 MODEL = "overnight"
@@ -80,14 +80,14 @@ def find(settings: Settings, digest: str) -> RegisteredVersion | None:
 
 
 def get(settings: Settings, version: int) -> RegisteredVersion:
-    """A version by number. Raises OvernightError that says which versions there are."""
+    """A version by number. Raises ConfigError that says which versions there are."""
     with _client(settings) as client:
         found = client.search_model_versions(f"name = '{MODEL}'")
         for each in found:
             if int(each.version) == version:
                 return _registered(each)
         numbers = ", ".join(str(each.version) for each in reversed(found)) or "none"
-        raise OvernightError(f"version {version} of {MODEL} is not registered; registered: {numbers}")
+        raise ConfigError(f"version {version} of {MODEL} is not registered; registered: {numbers}")
 
 
 def versions(settings: Settings) -> list[RegisteredVersion]:

@@ -19,7 +19,7 @@ from components.evaluation.pairs import Paired
 from components.release import environment, registry
 from components.release.cards import card
 from components.release.config import ReleaseConfig
-from components.release.environment import FULL_WEIGHT, Desired, EnvironmentFile, WeightedVersion
+from components.release.environment import FULL_WEIGHT, Desired, EnvironmentFile, Restored, WeightedVersion
 from components.release.gate import GateDecision, absolute, decide
 from components.release.registry import RegisteredVersion
 
@@ -108,8 +108,8 @@ def promote(settings: Settings, config: ReleaseConfig, *, version: int) -> Relea
     return _result("already_live" if made == now else "promote", reasons, registered, made.commit)
 
 
-def rollback(settings: Settings, config: ReleaseConfig, *, reason: str = "by hand") -> Desired:
-    """Bring back the environment's state before its last change, by a commit."""
+def rollback(settings: Settings, config: ReleaseConfig, *, reason: str = "by hand") -> Restored:
+    """Bring back the environment's last usable state that differs from the present one, by a commit."""
     return environment.rollback(settings, config.environment, config, reason=reason)
 
 

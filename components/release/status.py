@@ -1,14 +1,23 @@
-"""What runs where, in <state>/status.json: written by every reconcile, read by `overnight status`."""
+"""What runs where, in <state>/status.json: written by every reconcile, read by `overnight status`.
 
+A status holds for as long as somebody renews it: one that is older than three periods is stale, whatever it says.
+"""
+
+import contextlib
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from components.core.artifact import write_file
 from components.core.config import Settings
 from components.core.errors import OvernightError
 from components.core.private import folder
 from components.serving.router import Target
+
+PERIOD_SECONDS = 15.0
+PERIODS_UNTIL_STALE = 3
 
 
 class EnvironmentStatus(BaseModel):
@@ -25,11 +34,11 @@ class EnvironmentStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """The state of serving at the end of a reconcile, `at` in ISO 8601."""
+    """The state of serving, and when somebody last looked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    at: str
+    at: AwareDatetime
     gateway_url: str | None
     environments: tuple[EnvironmentStatus, ...]
 
@@ -54,3 +63,55 @@ def write_status(settings: Settings, status: Status) -> None:
     """Replace the status as a whole."""
     folder(settings.state)
     write_file(status_path(settings), status.model_dump_json(indent=1).encode())
+
+
+def mark_stale(settings: Settings, reason: str, *, serves: bool = True) -> None:
+    """Write that no environment is known to be what Git asks for. With `serves` false nothing is live any more."""
+    try:
+        last = read_status(settings)
+    except OvernightError:
+        last = None
+    gone = {} if serves else {"versions": (), "live_commit": None}
+    entries = last.environments if last else ()
+    status = Status(
+        at=datetime.now(UTC),
+        gateway_url=last.gateway_url if last and serves else None,
+        environments=tuple(each.model_copy(update={"stale": True, "reason": reason} | gone) for each in entries),
+    )
+    write_status(settings, status)
+
+
+def rows(status: Status, now: datetime, *, answers: bool) -> list[dict[str, Any]]:
+    """The environments as they are to be read now: stale, with the age, when nobody renewed the status in time, and
+    when the gateway that should serve them does not answer."""
+    age = (now - status.at).total_seconds()
+    doubts = []
+    if age > PERIODS_UNTIL_STALE * PERIOD_SECONDS:
+        doubts.append(f"last reconciled {age:.0f} s ago")
+    elif age < -PERIOD_SECONDS:
+        doubts.append(f"dated {-age:.0f} s ahead of this machine's clock")
+    if status.gateway_url and not answers:
+        doubts.append(f"nothing answers at {status.gateway_url}")
+    table = []
+    for each in status.environments:
+        reasons = [*doubts, *([each.reason] if each.reason else [])]
+        row = each.model_dump(mode="json") | {
+            "stale": bool(reasons) or each.stale,
+            "reason": "; ".join(reasons) or None,
+        }
+        table.append(row | {"age_seconds": round(age)})
+    return table
+
+
+def say(settings: Settings, reason: str, *, serves: bool, aloud: bool = True) -> None:
+    """Write a reason into the status and the log, as far as the disk lets us."""
+    with contextlib.suppress(Exception):
+        mark_stale(settings, reason, serves=serves)
+    if aloud:
+        with contextlib.suppress(OSError):
+            print(reason, flush=True)
+
+
+def reason_of(error: Exception) -> str:
+    """One line about any exception."""
+    return " ".join(str(error).split())[:1000] or type(error).__name__
