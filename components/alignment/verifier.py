@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from components.alignment.examples import DIFFERS, program
+from components.alignment.examples import program
 from components.alignment.instructions import Instruction, does_something, unresolved_names
-from components.execution.sandbox import Outcome, run_programs
+from components.execution.sandbox import Outcome, Program, run_programs
 
 IDLE = "does nothing"
 
@@ -61,7 +61,9 @@ def verify(
 ) -> tuple[list[Verdict], list[Outcome]]:
     """Verdicts in the order of (instruction, answer) pairs, and the outcomes of the programs that were run.
 
-    Examples are run whenever the answer compiles: a name that we do not know may still exist when it runs.
+    Examples are run whenever the answer compiles: a name that we do not know may still exist when it runs. Where they
+    do not hold they run once more without being compared: that a program comes to its end is all that we believe of it,
+    and no word of what it raised.
     """
     verdicts = [examine(instruction, answer) for instruction, answer in pairs]
     runnable = [
@@ -69,23 +71,32 @@ def verify(
         for number, (instruction, _) in enumerate(pairs)
         if instruction.examples and verdicts[number].tier > Tier.BROKEN
     ]
-    programs = [
-        program(pairs[number][0].preamble, f"{pairs[number][0].prompt}\n{pairs[number][1]}", pairs[number][0].examples)
-        for number in runnable
-    ]
+    programs = [_program(*pairs[number], compared=True) for number in runnable]
     outcomes = run_programs(programs, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
+    failed = [
+        number
+        for number, outcome in zip(runnable, outcomes, strict=True)
+        if outcome.cause in ("raised", "exited") and verdicts[number].reason != IDLE
+    ]
+    again = [_program(*pairs[number], compared=False) for number in failed]
+    ends = run_programs(again, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
+    differ = {number for number, outcome in zip(failed, ends, strict=True) if outcome.passed}
     for number, outcome in zip(runnable, outcomes, strict=True):
-        verdicts[number] = _raised(verdicts[number], outcome)
+        verdicts[number] = _raised(verdicts[number], outcome, differs=number in differ)
     return verdicts, outcomes
 
 
-def _raised(verdict: Verdict, outcome: Outcome) -> Verdict:
-    """The verdict after its program has run."""
+def _program(instruction: Instruction, answer: str, *, compared: bool) -> Program:
+    return program(instruction.preamble, f"{instruction.prompt}\n{answer}", instruction.examples, compared=compared)
+
+
+def _raised(verdict: Verdict, outcome: Outcome, *, differs: bool) -> Verdict:
+    """The verdict after its program has run; `differs`: its examples come to their end."""
     if outcome.passed:
         return Verdict(tier=Tier.PASSES, reason="examples hold")
     if verdict.reason == IDLE:
         return verdict  # that nothing fails in it is no merit
-    if outcome.detail.startswith(DIFFERS):
+    if differs:
         return Verdict(tier=Tier.RUNS, reason="examples differ")
     kind = outcome.detail.split(":")[0] if outcome.cause == "raised" else outcome.cause
     return replace(verdict, reason=kind[:60])

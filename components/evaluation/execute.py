@@ -24,7 +24,8 @@ class Failure:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """How many tasks of a suite passed of those that could be run, and how long all of them took. `not_run` names the
-    tasks whose language has no toolchain here, and what to install: no verdict on a solution."""
+    tasks that cannot be judged here, since their language has no toolchain or their own test imports what is absent,
+    and what to install: no verdict on a solution."""
 
     passed: int
     total: int

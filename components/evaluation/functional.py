@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.core.artifact import sha256_of
 from components.core.errors import DataError
-from components.data.suite_formats import Line, format_of, json_lines, mistake
+from components.data.suite_formats import Line, format_of, json_lines, mistake, never_checks, refuse_unread
 from components.evaluation.completion import room, within
 from components.evaluation.config import FunctionalConfig
 from components.evaluation.places import indented
 from components.execution.languages import missing
-from components.execution.sandbox import Outcome, Program, run_programs
+from components.execution.sandbox import Outcome, Program, run_programs, unmet
 from components.inference.engine import Engine, Sampling
 from components.inference.prompts import completion_prompt, completion_stop_ids
 from components.tokens.text import TextCodec
@@ -79,10 +79,14 @@ def read_suite(path: Path) -> Suite:
 
 def _task(value: Any, kind: type[Line], where: str) -> Task:
     """One line as a task."""
+    refuse_unread(value, kind, where)
     try:
-        return Task.model_validate(kind.model_validate(value).task())
+        task = Task.model_validate(kind.model_validate(value).task())
     except ValidationError as error:
         raise mistake(error, where) from error
+    if task.language == "python" and never_checks(task.test):
+        raise DataError(f"{where}: its test defines check and never calls it, so that every program would pass")
+    return task
 
 
 def program(task: Task, completion: str) -> Program:
@@ -101,12 +105,36 @@ def extract(task: Task, text: str) -> str:
 
 
 def run_solutions(solutions: Sequence[tuple[Task, str]], *, timeout_seconds: float, memory_bytes: int) -> list[Outcome]:
-    """Run each completion of a task in the sandbox; equal programs run once. Outcomes in the order of the solutions."""
+    """Run each completion of a task in the sandbox; equal programs run once. Outcomes in the order of the solutions.
+
+    A task whose own prompt or test needs what is not here is not run: that is no verdict on its solution.
+    """
     programs = [program(task, completion) for task, completion in solutions]
-    distinct = list(dict.fromkeys(programs))
+    reasons = unmet_by([task for task, _ in solutions])
+    distinct = list(
+        dict.fromkeys(each for each, (task, _) in zip(programs, solutions, strict=True) if task.task_id not in reasons)
+    )
     outcomes = run_programs(distinct, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
     by_program = dict(zip(distinct, outcomes, strict=True))
-    return [by_program[each] for each in programs]
+    return [
+        _not_run(reasons[task.task_id]) if task.task_id in reasons else by_program[each]
+        for each, (task, _) in zip(programs, solutions, strict=True)
+    ]
+
+
+def _not_run(reason: str) -> Outcome:
+    return Outcome(passed=False, cause="not_run", detail=reason, output="", seconds=0.0)
+
+
+def unmet_by(tasks: Sequence[Task]) -> dict[str, str]:
+    """task_id -> what the task's own prompt and test need and is not here, for the tasks that cannot be judged here."""
+    lacking = {
+        name
+        for name in {task.language for task in tasks}
+        if unmet(name, [text for task in tasks if task.language == name for text in (task.prompt, task.test)])
+    }
+    named = {task.task_id: unmet(task.language, (task.prompt, task.test)) for task in tasks if task.language in lacking}
+    return {task_id: reason for task_id, reason in named.items() if reason}
 
 
 def num_passed(
@@ -119,6 +147,8 @@ def num_passed(
     for task in suite.tasks:
         if reason := missing(task.language):
             raise DataError(f"suite {suite.name}: {reason}")
+    for task_id, reason in unmet_by(suite.tasks).items():
+        raise DataError(f"suite {suite.name}: {task_id}: {reason}")
     sampling = Sampling(
         max_new_tokens=within(engine, config.max_new_tokens),
         temperature=temperature,

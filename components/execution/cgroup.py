@@ -1,8 +1,9 @@
-"""A control group around a jail, where this machine lets us make one: memory and processes of all that runs in it.
+"""A control group around a jail, where this machine lets us make one: memory, processes and processors of all in it.
 
-Limits of single processes do not add up; a group's do, files in memory included. Covers cgroup v1 (a hierarchy for
-each controller) and v2 (below our own group, when that hands controllers down). Where neither can be written, the
-limits of single processes remain, and memory that a program shares with others or with itself (MAP_SHARED) has none.
+Limits of single processes do not add up; a group's do, files in memory included. Groups share the processors equally,
+however many processes and sessions each has. Covers cgroup v1 (a hierarchy for each controller) and v2 (below our own
+group, when that hands controllers down). Where neither can be written, the limits of single processes remain, and
+memory that a program shares with others or with itself (MAP_SHARED) has none.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ MOUNT = Path("/sys/fs/cgroup")
 REMOVAL_SECONDS = 2.0
 PREFIX = "overnight-jail-"
 _LIMITS = {"memory": ("memory.limit_in_bytes", "memory.max"), "pids": ("pids.max", "pids.max")}
+_SHARES = "cpu"  # a group's share is that of every other: what the kernel gives a new one
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,13 @@ def _family(process: int) -> list[str]:
 
 @functools.cache
 def _parents() -> tuple[Path, ...]:
-    """Groups of this process in which we may make others that limit memory or processes."""
+    """Groups of this process in which we may make others that limit memory or processes, or share processors."""
     found = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(",") if controllers else ("",):
             parent = MOUNT / controller / path.lstrip("/")
-            handed_down = controller in _LIMITS if controller else _hands_down(parent)
+            handed_down = controller in (*_LIMITS, _SHARES) if controller else _hands_down(parent)
             if handed_down and parent.is_dir() and os.access(parent, os.W_OK):
                 found.append(parent)
     return tuple(found)

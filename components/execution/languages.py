@@ -12,14 +12,14 @@ Not covered: Bash tests without `set -e`; C tests without <assert.h>, whose cont
 language's own (node_modules, crates, Go modules).
 """
 
+import ast
 import functools
 import re
 import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from components.execution import toolchains
 from components.execution.control import control_of
 
 Files = dict[str, str]
@@ -46,7 +46,9 @@ _C_CONTROL = "#ifdef assert\n    assert(0);\n#else\n    __builtin_trap();\n#endi
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Language:
     """One language. `files(source, test, nonce, control)` are those to compile or run; `tools` are looked for on the
-    PATH; `threads` is what its runtime starts on its own; `file_name` is what its own tools call a program."""
+    PATH; `threads` is what its runtime starts on its own; `file_name` is what its own tools call a program. `trivial`
+    is a program that passes; `imports(text)` are the lines of a text that need something to be installed, each of which
+    makes a program of its own before the trivial one."""
 
     name: str
     file_name: str
@@ -55,6 +57,9 @@ class Language:
     run: tuple[str, ...]
     compile: tuple[str, ...] | None = None
     files: Callable[[str, str, str, bool], Files]
+    trivial: str = ""
+    imports: Callable[[str], Iterator[str]]
+    offers: str = "what is installed with its toolchain"
     threads: int = 16
     memory_bytes: int = 2**28  # less than this and the runtime or the compiler does not start
 
@@ -112,13 +117,50 @@ def _python(source: str, test: str, nonce: str, control: bool) -> Files:
     return {"program.py": source + (control_of(source, test) if control else test)}
 
 
+def _python_imports(text: str) -> Iterator[str]:
+    """Modules that a text imports; not those that it tries to import, or names for type checkers."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a prompt that ends in the middle
+        yield from (f"import {name}" for name in re.findall(r"^(?:import|from)\s+(\w+)", text, re.MULTILINE))
+        return
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (f"import {each.name}" for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield f"import {node.module}"
+        elif not isinstance(node, ast.Try | ast.If):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _lines(pattern: str, form: str, text: str) -> Iterator[str]:
+    """What a pattern finds in a text, each in the form of a line."""
+    yield from (form % each for each in re.findall(pattern, text, re.MULTILINE))
+
+
+_INCLUDES = functools.partial(_lines, r"^\s*#\s*include\s*(<[^>\n]+>)", "#include %s")
+_REQUIRES = functools.partial(_lines, r"\brequire\(\s*['\"]([\w@/:.-]+)['\"]\s*\)", "require('%s')")
+_JAVA_IMPORTS = functools.partial(_lines, r"^\s*import\s+((?:static\s+)?[\w.*]+)\s*;", "import %s;")
+_NO_IMPORTS = functools.partial(_lines, r"(?!)", "%s")  # their compilers refuse what is imported and not used
+_MAIN = "int main() { return 0; }\n"
 _WRAPPED = ("-Wl,--wrap=main", "-o", "program")
 _JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xmx192m", "-Xss8m")
 
 LANGUAGES = {
     each.name: each
     for each in (
-        Language(name="python", file_name="program.py", tools=(), package="", run=(), files=_python),
+        Language(
+            name="python",
+            file_name="program.py",
+            tools=(),
+            package="",
+            run=(),
+            files=_python,
+            imports=_python_imports,
+            offers="the standard library, and numpy where this environment has it",
+        ),
         Language(
             name="javascript",
             file_name="program.js",
@@ -126,6 +168,7 @@ LANGUAGES = {
             package="nodejs",
             run=("node", "program.js"),
             files=_javascript,
+            imports=_REQUIRES,
             threads=32,
         ),
         Language(
@@ -135,6 +178,7 @@ LANGUAGES = {
             package="bash",
             run=("bash", "program.sh"),
             files=_bash,
+            imports=_NO_IMPORTS,
             threads=32,
         ),
         Language(
@@ -145,6 +189,8 @@ LANGUAGES = {
             compile=("gcc", "-std=gnu17", "-O1", "-w", "program.c", "verdict.c", *_WRAPPED, "-lm"),
             run=("./program",),
             files=functools.partial(_c, "c", ""),
+            trivial=_MAIN,
+            imports=_INCLUDES,
         ),
         Language(
             name="cpp",
@@ -154,6 +200,8 @@ LANGUAGES = {
             compile=("g++", "-std=gnu++17", "-O1", "-w", "program.cpp", "-xc", "verdict.c", *_WRAPPED),
             run=("./program",),
             files=functools.partial(_c, "cpp", 'extern "C" '),
+            trivial=_MAIN,
+            imports=_INCLUDES,
         ),
         Language(
             name="java",
@@ -163,6 +211,8 @@ LANGUAGES = {
             compile=("sh", "-c", f"exec javac {' '.join('-J' + each for each in _JVM)} -encoding UTF-8 *.java"),
             run=("java", *_JVM, "-ea", "-cp", ".", "Verdict"),
             files=_java,
+            trivial="class Main { public static void main(String[] arguments) {} }\n",
+            imports=_JAVA_IMPORTS,
             threads=64,
             memory_bytes=2**29,
         ),
@@ -174,6 +224,8 @@ LANGUAGES = {
             compile=("go", "test", "-c", "-o", "program"),
             run=("./program",),
             files=_go,
+            trivial='package program\n\nimport "testing"\n\nfunc TestNothing(t *testing.T) {}\n',
+            imports=_NO_IMPORTS,
             threads=64,
             memory_bytes=2**30,
         ),
@@ -190,6 +242,8 @@ LANGUAGES = {
             ),
             run=("./program",),
             files=_rust,
+            trivial="fn main() {}\n",
+            imports=_NO_IMPORTS,
             threads=64,
             memory_bytes=2**30,
         ),
@@ -209,21 +263,13 @@ def missing(name: str) -> str | None:
     """What to install before the language can be run here; None when it can."""
     found = language(name)
     absent = [tool for tool in found.tools if shutil.which(tool) is None]
-    return f"{' and '.join(absent)} not found; install {found.package}" if absent else None
+    if absent:
+        return f"{' and '.join(absent)} not found; install {found.package}"
+    installed = [each for name in found.tools if (each := toolchains.tool(name)) is not None]
+    refused = next((each.refused for each in installed if each.refused), None)
+    return f"{refused}; install {found.package}" if refused else None
 
 
-@functools.cache
-def toolchain_folders() -> tuple[Path, ...]:
-    """Folders outside of /usr that toolchains live in, each with a `bin`; what the jail shows beside /usr."""
-    folders = []
-    for tool in dict.fromkeys(tool for each in LANGUAGES.values() for tool in each.tools):
-        if (path := shutil.which(tool)) is None:
-            continue
-        real = Path(path).resolve()
-        if tool == "rustc" and real.name == "rustup":  # a front that looks the toolchain up in the home directory
-            said = subprocess.run([path, "--print", "sysroot"], capture_output=True, text=True, check=False)
-            real = Path(said.stdout.strip(), "bin", "rustc")
-        shown_anyway = real.is_relative_to("/usr") or real.parent == Path("/bin")
-        if real.exists() and real.parent.name == "bin" and not shown_anyway:
-            folders.append(real.parent.parent)
-    return tuple(dict.fromkeys(folders))
+def tools() -> tuple[str, ...]:
+    """Every tool of every language."""
+    return tuple(dict.fromkeys(tool for each in LANGUAGES.values() for tool in each.tools))

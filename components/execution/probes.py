@@ -1,18 +1,23 @@
 """Programs that try to get out: each reaches its last line where it succeeds, and only there.
 
 The sandbox is believed only after all of them have failed in it (`isolation`). `{file}` is a file of the host that its
-owner reads, `{port}` a listening port of it, `{pid}` a process of it, `{library}` the folder of the standard library.
+owner reads, `{keys}` are files beside what programs may see, `{port}` is a listening port of the host, `{pid}` a
+process of it, `{library}` the folder of the standard library, `{environment}` what programs are told.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from components.execution.runner import environment
 
 ESCAPES = {
     "read a file of the host": "assert open({file!r}).read()",
     "read passwords": "assert open('/etc/shadow').read()",
     "read through a link": "import os\nos.symlink({file!r}, 'link')\nassert open('link').read()",
     "reach a port of the host": "import socket\nsocket.create_connection(('127.0.0.1', {port}), 1)",
-    "read the environment": "import os\nassert os.environ",
+    "find a key of the user": "import os\nassert any(map(os.path.exists, {keys!r}))",
+    "read the environment": "import os\nassert set(os.environ) - set({environment!r})",
     "see a process of the host": "import os\nos.kill({pid}, 0)\nassert open('/proc/{pid}/cmdline').read()",
     "signal a process of the host": "import os\nos.kill({pid}, 0)",
     "trace a process": (
@@ -38,10 +43,16 @@ ESCAPES = {
 }
 
 
-def all_at_once(file: str, port: int, pid: int) -> str:
+def filled(file: str, keys: Sequence[str], port: int, pid: int, library: str) -> dict[str, str]:
+    """Every escape with what it looks for."""
+    known = list(environment())
+    names = {"file": file, "keys": list(keys), "port": port, "pid": pid, "library": library, "environment": known}
+    return {name: source.format(**names) for name, source in ESCAPES.items()}
+
+
+def all_at_once(file: str, keys: Sequence[str], port: int, pid: int) -> str:
     """One program that tries every escape and fails, naming them, when one succeeded."""
-    names = {"file": file, "port": port, "pid": pid, "library": str(Path(os.__file__).parent)}
-    probes = {name: source.format(**names) for name, source in ESCAPES.items()}
+    probes = filled(file, keys, port, pid, library=str(Path(os.__file__).parent))
     return (
         f"escaped = []\nfor name, source in {probes!r}.items():\n"
         "    try:\n        exec(source, {})\n    except Exception:\n        continue\n    escaped.append(name)\n"

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.execution import cgroup, jail
+from components.execution import cgroup, jail, toolchains
 from components.execution.filter import system_call_filter
-from components.execution.languages import toolchain_folders
+from components.execution.languages import tools
 
 Backend = Literal["namespaces", "user_namespaces", "bubblewrap"]
 
@@ -38,8 +37,10 @@ class WallError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How one program ended, as the watcher saw it. `code` is negative for a signal; `output`: both streams, cut."""
+    """How one program ended, as the watcher saw it. `code` is negative for a signal; `output`: both streams, cut.
+    Not `reported`: the jail ended before its watcher could say anything."""
 
+    reported: bool
     code: int
     timed_out: bool
     left_processes: bool
@@ -71,18 +72,22 @@ class Runner:
         self.root = tempfile.TemporaryDirectory(prefix="overnight-")
         self.control, theirs = socket.socketpair()
         with theirs:
-            settings = {"shown": _shown(), "path": _search_path(), "refused_calls": system_call_filter().hex()}
+            settings = {
+                "view": toolchains.view(tools()).settings(),
+                "environment": environment(),
+                "refused_calls": system_call_filter().hex(),
+            }
             descriptor = str(theirs.fileno())
             # -I would ignore the seed of the hashes; these four switches with no other variable are otherwise the same
-            command = [interpreter(), "-s", "-P", "-S", "-B"]
+            command = [str(toolchains.interpreter()), "-s", "-P", "-S", "-B"]
             arguments = [self.backend, self.root.name, descriptor, json.dumps(settings)]
-            before = _bubblewrap() if self.backend == "bubblewrap" else []
+            before = _bubblewrap(Path(self.root.name)) if self.backend == "bubblewrap" else []
             self.process = subprocess.Popen(
                 [*before, *command, "/jail.py" if before else str(JAIL), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"},
+                env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1"},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -102,20 +107,21 @@ class Runner:
         self.root.cleanup()
 
     def run(self, request: Mapping[str, Any], seconds: float) -> Ending:
-        """Run one program (see jail.py); `seconds` is all that its steps may take. A server that was killed, or that
-        serves once, is replaced."""
+        """Run one program (see jail.py); `seconds` is all that its steps may take where nothing else runs. A server
+        that was killed, or that serves once, is replaced."""
         if self.process.poll() is not None:  # killed between two programs
             self.close()
             self._start()
         self.group.limit(memory_bytes=request["memory_bytes"] + SERVER_BYTES, processes=request["processes"] + 8)
         started = time.monotonic()
         pipes = [os.pipe() for _ in range(3)]
-        os.fchmod(pipes[1][1], 0o622)  # the JVM can only write to a descriptor that it opens anew
+        for _, writing in pipes[:2]:  # /dev/stdout is opened anew, and the JVM knows no other way to the verdict's
+            os.fchmod(writing, 0o622)
         reading = dict(zip(("output", "verdict", "report"), (ends[0] for ends in pipes), strict=True))
         try:
             self._send(json.dumps(request).encode(), [ends[1] for ends in pipes])
             self.control.settimeout(GRACE_SECONDS)
-            texts, flooded = self._collect(reading, started + seconds + GRACE_SECONDS)
+            texts, flooded = self._collect(reading, started + seconds * jail.STARVED_FACTOR + GRACE_SECONDS)
             alive = self._is_empty_again()
         except (BrokenPipeError, ConnectionResetError):  # killed just now
             texts, flooded, alive = dict.fromkeys(reading, b""), False, False
@@ -125,9 +131,11 @@ class Runner:
         if not alive:
             self.close()
             self._start()
-        unanswered: dict[str, Any] = {"timed_out": not flooded, "code": -signal.SIGKILL, "left": False}
+        late = time.monotonic() - started > seconds * jail.STARVED_FACTOR
+        unanswered: dict[str, Any] = {"timed_out": late, "code": -signal.SIGKILL, "left": False}
         report: dict[str, Any] = json.loads(texts["report"]) if texts["report"] else unanswered
         return Ending(
+            reported=bool(texts["report"]),
             code=report["code"],
             timed_out=report["timed_out"],
             left_processes=report["left"],
@@ -195,41 +203,43 @@ def _cut(text: bytes) -> bytes:
 
 
 @functools.cache
-def interpreter() -> str:
-    """The interpreter beneath the virtual environment: candidates see the standard library only."""
-    path = Path(sys.base_prefix, "bin", f"python{sys.version_info.major}.{sys.version_info.minor}")
-    return str(path) if path.exists() else sys.executable
+def environment() -> dict[str, str]:
+    """The environment of programs: what an ordinary one looks for, and nothing of ours."""
+    return {
+        "PATH": toolchains.search_path(tools()),
+        "HOME": jail.WORK,
+        "TMPDIR": jail.WORK,
+        "USER": "user",
+        "LOGNAME": "user",
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": jail.PACKAGES,
+        "PYTHONHASHSEED": "0",
+        "OPENBLAS_NUM_THREADS": "1",  # numpy's threads count against a program's limits, as do the arenas of all
+        "MALLOC_ARENA_MAX": "1",
+    }
 
 
-@functools.cache
-def _shown() -> list[str]:
-    """Directories of the host that programs see, read-only: toolchains and what these read of /etc."""
-    outside = list(toolchain_folders())
-    python = Path(sys.base_prefix)
-    if not python.is_relative_to("/usr"):
-        outside += [python / "lib", python / "bin"]
-    settings = [path for path in (Path("/etc/alternatives"), *Path("/etc").glob("java-*")) if path.is_dir()]
-    return [str(path) for path in dict.fromkeys([Path("/usr"), *outside, *settings])]
-
-
-def _search_path() -> str:
-    """PATH of programs."""
-    return ":".join([*(f"{each}/bin" for each in toolchain_folders()), "/usr/local/bin", "/usr/bin", "/bin"])
-
-
-def _bubblewrap() -> list[str]:
-    """The walls by bwrap, up to the command in them. Raises WallError where it is not installed."""
+def _bubblewrap(folder: Path) -> list[str]:
+    """The walls by bwrap, up to the command in them; `folder` is an empty one of the host, for the view's texts. Raises
+    WallError where it is not installed."""
     path = shutil.which("bwrap")
     if path is None:
         raise WallError("bwrap not found")
-    shown = [argument for each in _shown() for argument in ("--ro-bind", each, each)]
-    merged = [each for each in ("/bin", "/lib", "/lib64") if Path(each).exists()]
-    for each in merged:
-        link = Path(each).is_symlink()
-        shown += ["--symlink", str(Path(each).readlink()), each] if link else ["--ro-bind", each, each]
+    view = toolchains.view(tools())
+    shown: list[tuple[str, ...]] = [("--ro-bind", each, each) for each in view.system]
+    shown += [("--tmpfs", each) for each in view.hidden]
+    shown += [("--ro-bind", source, target) for target, source in view.private.items()]
+    shown += [("--tmpfs", each) for each in view.hidden_within]
+    shown += [("--remount-ro", each) for each in (*view.hidden, *view.hidden_within)]
+    for number, (target, text) in enumerate(view.texts.items()):
+        (folder / str(number)).write_text(text)
+        shown.append(("--ro-bind", str(folder / str(number)), target))
+    shown += [("--symlink", target, each) for each, target in view.links.items()]
     return [
-        *(path, "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--cap-drop", "ALL"),
-        *("--die-with-parent", "--new-session", *shown, "--ro-bind", str(JAIL), "/jail.py"),
-        *("--dev", "/dev", "--proc", "/proc", "--size", str(2**27), "--tmpfs", jail.BOX, "--symlink", jail.BOX, "/tmp"),
-        *("--remount-ro", "/", "--chdir", jail.BOX),
+        *(path, "--unshare-all", "--unshare-user", "--uid", str(jail.NOBODY), "--gid", str(jail.NOBODY)),
+        *("--cap-drop", "ALL", "--hostname", "box", "--die-with-parent", "--new-session"),
+        *(argument for each in shown for argument in each),
+        *("--ro-bind", str(JAIL), "/jail.py", "--dev", "/dev", "--proc", "/proc"),
+        *("--size", str(2**24), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
+        *("--size", str(2**27), "--tmpfs", jail.BOX, "--remount-ro", "/"),
     ]

@@ -9,11 +9,12 @@ them passes its control as well, and so is found out without a list of tricks.
 Covers: endless loops, memory, fork bombs, floods of output, large files, orphans (all killed and counted as failed).
 No network, no file of the host but toolchains, read-only, no process of the host to see or to signal; no privileges, a
 uid of its own when started by root, system calls filtered (filter.py), memory and processes of a program summed where
-control groups can be written (cgroup.py). Hashes are seeded alike in every run.
+control groups can be written (cgroup.py). Hashes are seeded alike in every run. A program's time is what its processes
+run, and what they wait for anything but a processor: neighbours take none of it (jail.py).
 Not covered: a candidate that looks into the text of its own control and behaves there; one that makes every comparison
 true, as any test in its own process allows; one that skips some assertions and not the control's; one that skips all in
 a language beside Python, or in a program whose test was not told apart; faults of the kernel; Python packages beside
-the standard library.
+the standard library and numpy.
 """
 
 import functools
@@ -30,10 +31,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import IO, Any, Literal
 
 from components.core.errors import OvernightError
-from components.execution.languages import language, missing
+from components.execution import toolchains
+from components.execution.languages import language, missing, tools
 from components.execution.probes import all_at_once
 from components.execution.runner import BACKENDS, FLOOD_BYTES, Backend, Ending, Runner, WallError, open_runner
 
@@ -44,7 +47,9 @@ Cause = Literal[
 FILE_BYTES = 2**24
 COMPILED_FILE_BYTES = 2**27
 COMPILE_SECONDS = 60.0
-PROCESSES = 16
+PROCESSES = 40
+PROBE_SECONDS = 30.0
+PROBE_BYTES = 2**30
 TELLING = re.compile(r"^\w*(?:Error|Exception)\b|: error|^error|[Aa]ssertion.* failed|panicked at|--- FAIL|: line \d+:")
 
 
@@ -112,7 +117,7 @@ def run_in(
     runner: Runner, program: Program, timeout_seconds: float, memory_bytes: int, *, control: bool = True
 ) -> Outcome:
     """Run one program in a jail that is open, and its control when it passes."""
-    if reason := missing(program.language):
+    if reason := missing(program.language) or _broken(runner.backend, program.language):
         return Outcome(passed=False, cause="not_run", detail=reason, output="", seconds=0.0)
     first = _run_once(runner, program, timeout_seconds, memory_bytes, control=False)
     if not (first.passed and control):
@@ -137,8 +142,11 @@ def _run_once(runner: Runner, program: Program, timeout_seconds: float, memory_b
     if found.run:
         request |= {"files": files, "run": found.run, "compile": found.compile, "compile_seconds": COMPILE_SECONDS}
     else:
-        request |= {"source": files[found.file_name], "nonce": nonce}
-    ending = runner.run(request, timeout_seconds + (COMPILE_SECONDS if compiled else 0.0))
+        request |= {"source": files[found.file_name], "shown_source": program.source, "nonce": nonce}
+    seconds = timeout_seconds + (COMPILE_SECONDS if compiled else 0.0)
+    ending = runner.run(request, seconds)
+    if not (ending.reported or ending.flooded or ending.timed_out):  # what comes from outside does not come twice
+        ending = runner.run(request, seconds)
     cause, detail = _judge(ending, nonce, _telling(ending.output, found.name))
     return Outcome(
         passed=cause == "passed", cause=cause, detail=detail[:300], output=ending.output, seconds=ending.seconds
@@ -160,7 +168,7 @@ def _judge(ending: Ending, nonce: str, telling: str) -> tuple[Cause, str]:
     if not ending.compiled:
         return "not_compiled", telling
     if ending.code < 0:
-        return "killed", ": ".join(filter(None, (signal.Signals(-ending.code).name, telling)))
+        return "killed", ": ".join(filter(None, (_signal_name(-ending.code), telling)))
     if ending.code > 0 and telling:
         return "raised", telling
     if ending.code != 0 or ending.verdict != nonce.encode():
@@ -170,6 +178,60 @@ def _judge(ending: Ending, nonce: str, telling: str) -> tuple[Cause, str]:
     return "passed", ""
 
 
+def _signal_name(number: int) -> str:
+    """A signal by its name; those of real time have none of their own."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@functools.cache
+def _broken(backend: Backend, name: str) -> str | None:
+    """Why a language that is installed does not run behind these walls, as its trivial program shows; None when it
+    does."""
+    if name == "python":  # the server itself
+        return None
+    with open_runner(backend) as opened:
+        outcome = _run_once(opened, _probe(name, ""), PROBE_SECONDS, PROBE_BYTES, control=False)
+    return None if outcome.passed else f"{name} does not run in the sandbox: {outcome.cause}: {outcome.detail}"
+
+
+def unmet(name: str, texts: Sequence[str]) -> str | None:
+    """Why no program that holds these texts of a suite can be judged here: the language has no toolchain, or what the
+    texts import is not there. None when all is. Raises as `run_programs` does."""
+    lines = sorted({line for text in texts for line in language(name).imports(text)})
+    return missing(name) or (_absent(name, tuple(lines)) if lines else None)
+
+
+@functools.cache
+def _absent(name: str, lines: tuple[str, ...]) -> str | None:
+    """What the first of these lines of imports that fails when it stands alone says; None when all work."""
+    together = "\n".join(lines)
+    (outcome,) = _probed(name, (together,))
+    if outcome.passed or len(lines) == 1:
+        failed = [] if outcome.passed else [(together, outcome)]
+    else:
+        failed = [(line, each) for line, each in zip(lines, _probed(name, lines), strict=True) if not each.passed]
+    if not failed:
+        return None
+    line, outcome = failed[0]
+    if outcome.cause == "not_run":
+        return outcome.detail
+    said = f"its test needs `{line}`, which fails in the sandbox: {outcome.detail}"
+    return f"{said}; programs see {language(name).offers}"
+
+
+def _probed(name: str, lines: Sequence[str]) -> list[Outcome]:
+    """What becomes of lines of imports alone."""
+    probes = [_probe(name, line) for line in lines]
+    return run_programs(probes, timeout_seconds=PROBE_SECONDS, memory_bytes=PROBE_BYTES, num_workers=1, control=False)
+
+
+def _probe(name: str, line: str) -> Program:
+    return Program(source=f"{line}\n{language(name).trivial}", language=name)
+
+
 @functools.cache
 def isolation() -> Backend:
     """The strongest walls that this machine lets us build, tried once per process, strongest first.
@@ -177,6 +239,8 @@ def isolation() -> Backend:
     namespaces (as root), user_namespaces (as anybody), bubblewrap (where only it may make namespaces). Each is believed
     only after every escape that we know of has failed in it. Raises OvernightError, with what to do, when none holds.
     """
+    if reason := toolchains.python().refused:
+        raise OvernightError(f"sandbox: no program can be run safely here ({reason}); use a Python of its own folder")
     reasons = []
     for backend in BACKENDS[0 if os.getuid() == 0 else 1 :]:
         try:
@@ -218,15 +282,30 @@ def warning() -> str | None:
 
 
 @contextmanager
+def _key(folder: Path) -> Iterator[list[IO[bytes]]]:
+    """A file as a user's key would be, in a folder, as long as it is needed; none where no file can be made."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".overnight-key-") as file:
+            yield [file]
+    except OSError:
+        yield []
+
+
+@contextmanager
 def _bait() -> Iterator[str]:
-    """A program that fails if it reaches a file, a port or a process of ours."""
+    """A program that fails if it reaches a file, a port or a process of ours, or keys where users have theirs."""
     with (
+        ExitStack() as stack,
         tempfile.NamedTemporaryFile() as marker,
         socket.create_server(("127.0.0.1", 0)) as server,
-        subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as process,
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process,
     ):
-        marker.write(b"secret")
-        marker.flush()
-        yield all_at_once(marker.name, server.getsockname()[1], process.pid)
+        keys = [key for folder in toolchains.baits(tools()) for key in stack.enter_context(_key(folder))]
+        for file in (marker, *keys):
+            file.write(b"secret")
+            file.flush()
+        yield all_at_once(marker.name, [key.name for key in keys], server.getsockname()[1], process.pid)
         assert process.stdin is not None
         process.kill()

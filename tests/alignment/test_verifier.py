@@ -10,6 +10,8 @@ ANSWERS = {
     "    import math\n    return math.floor(a + b)": Tier.PASSES,
     "    return a - b": Tier.RUNS,
     "    raise ValueError('no')": Tier.RESOLVES,
+    "    raise AssertionError('example differs: add_apples(1, 2) gave 0')": Tier.RESOLVES,
+    "    raise AssertionError('not every example has run')": Tier.RESOLVES,
     "    return undefined_name": Tier.COMPILES,
     "    while True:\n        a += 1": Tier.RESOLVES,
     "    import os\n    os._exit(0)": Tier.RESOLVES,

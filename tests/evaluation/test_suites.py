@@ -103,7 +103,7 @@ def test_humaneval_x_passes_where_its_own_solutions_are_right() -> None:
     )
 
 
-MBPP = {
+MBPP: dict[str, Any] = {
     "task_id": 2,
     "text": "Write a function to add two numbers.",
     "code": "def add(a, b):\r\n  return a + b",
@@ -111,7 +111,7 @@ MBPP = {
     "test_setup_code": "K = 7",
     "challenge_test_list": [],
 }
-MULTIPL_E = {
+MULTIPL_E: dict[str, Any] = {
     "name": "HumanEval_53_add",
     "language": "js",
     "prompt": "//Add two numbers x and y\nfunction add(x, y){\n",
@@ -157,6 +157,123 @@ def test_multipl_e_is_read_and_judged_by_its_own_tests(tmp_path: Path) -> None:
     assert run(suite, {"HumanEval_53_add": "  return x - y\n}"}) == {"HumanEval_53_add": False}
     with pytest.raises(DataError, match="has no canonical solutions; name a file"):
         execute(suite, "canonical")
+
+
+PLUS: dict[str, Any] = {
+    **MBPP,
+    "test": "for a, b in [(1, 2), (9, 9)]:\n    assert add(a, b) == a + b\n",
+    "source_file": "own",
+    "prompt": "",
+}
+X: dict[str, Any] = {
+    "task_id": "Python/0",
+    "prompt": "def one():\n",
+    "canonical_solution": "    return 1\n",
+    "declaration": "def one():",
+}
+X |= {"test": "def check(candidate):\n    assert candidate() == 1\ncheck(one)\n", "example_test": "check(two)"}
+
+
+@pytest.mark.parametrize("extra", [{}, {"test": ""}, {"challenge_test_list": ["assert add(20, 1) == 21"], "test": ""}])
+def test_every_test_of_an_mbpp_line_is_run(tmp_path: Path, extra: dict[str, object]) -> None:
+    """A solution that passes test_list alone fails what MBPP+ adds, and what a challenge adds, but not without them."""
+    suite = read_suite(written(tmp_path, {**PLUS, **extra}))
+    assert execute(suite, "canonical").passed == 1
+    learned = {"task_id": "MBPP/2", "completion": "def add(a, b):\n    return 3 if a == 1 else 7\n"}
+    (tmp_path / "learned").write_text(json.dumps(learned))
+    assert execute(suite, tmp_path / "learned").passed == (extra == {"test": ""})
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ({**TASK, "base_input": [[1]], "atol": 0}, "base_input"),
+        ({**TASK, "plus_input": [[2]]}, "plus_input"),
+        ({**TASK, "atol": 1e-6}, "atol"),
+        ({**TASK, "tests": "assert False"}, "test"),  # MultiPL-E by its tests, which has no test
+        ({**TASK, "test_imports": ["import os"]}, "test_imports"),
+        ({**TASK, "hidden_tests": ["assert one() == 2"]}, "hidden_tests"),
+        ({**TASK, "privateTestCases": [1]}, "privateTestCases"),
+        ({**TASK, "language": "javascript"}, "language"),
+        ({**TASK, "stop_tokens": ["x"]}, "stop_tokens"),
+        ({**MBPP, "assertion": "assert add(1, 1) == 2"}, "assertion"),
+        ({**MBPP, "plus_input": [[1, 2]]}, "plus_input"),
+        ({**MULTIPL_E, "test": "process.exit(1)"}, "test"),
+        ({**X, "test_setup": "import x"}, "test_setup"),
+        ({**X, "language": "java"}, "language"),
+    ],
+)
+def test_a_field_that_would_decide_is_refused_by_its_name(tmp_path: Path, line: dict[str, object], field: str) -> None:
+    with pytest.raises(DataError, match=f"line 1: {field} is .*: it looks like a part of the test, and is not run"):
+        read_suite(written(tmp_path, line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {
+            **TASK,
+            "contract": "assert True",
+            "difficulty": 3,
+            "contest_id": 7,
+            "latest": "x",
+            "source": "own",
+            "atol": 0,
+        },
+        {**TASK, "language": "Python3", "base_input": [], "plus_input": None, "signature": "one()", "split": "test"},
+        {**PLUS, "entry_point": "add", "task_url": "x", "important": "yes"},
+        {**MULTIPL_E, "doctests": "transform", "original": "x.py", "prompt_terminology": "reworded"},
+        {**X, "language": "python", "text": "words"},
+    ],
+)
+def test_what_is_no_test_is_left_aside(tmp_path: Path, line: dict[str, object]) -> None:
+    assert len(read_suite(written(tmp_path, line)).tasks) == 1
+
+
+@pytest.mark.parametrize("line", [{**X, "test": X["test"].replace("check(one)", "")}, {**PLUS, "test": TASK["test"]}])
+def test_a_test_that_nobody_calls_is_no_test(tmp_path: Path, line: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="line 1: its test defines check and never calls it, so that every program"):
+        read_suite(written(tmp_path, line))
+
+
+def needing(module: str) -> dict[str, str]:
+    return {**TASK, "test": f"import {module} as module\n{TASK['test']}    assert module.__name__ == {module!r}\n"}
+
+
+def test_numpy_is_there_for_tests_that_import_it(tmp_path: Path) -> None:
+    suite = read_suite(written(tmp_path, needing("numpy")))
+    assert (execute(suite, "canonical").passed, execute(suite, "none").passed) == (1, 0)
+
+
+def test_what_a_test_imports_and_is_absent_is_no_failure_of_the_solution(tmp_path: Path) -> None:
+    other = {**TASK, "task_id": "t/1"}
+    suite = read_suite(written(tmp_path, needing("absent_module"), other))
+    found = execute(suite, "canonical")
+    assert (found.passed, found.total, found.failures) == (1, 1, ())
+    (cause,) = [each.cause for each in found.not_run if each.task_id == "t/0"]
+    assert cause == (
+        "not_run: its test needs `import absent_module`, which fails in the sandbox: ModuleNotFoundError: No module "
+        "named 'absent_module'; programs see the standard library, and numpy where this environment has it"
+    )
+    nothing = cast(Any, None)
+    with pytest.raises(DataError, match="suite suite: t/0: its test needs `import absent_module`"):
+        functional.num_passed(cast(Any, SimpleNamespace(context_tokens=64)), nothing, suite, FunctionalConfig(), 0.6, 0)
+
+
+def test_what_a_solution_imports_and_is_absent_is_its_failure(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text(json.dumps({"task_id": "t/0", "completion": "    import absent_module\n"}))
+    found = execute(read_suite(written(tmp_path, TASK)), tmp_path / "s")
+    assert [each.cause for each in found.failures] == ["raised: ModuleNotFoundError: No module named 'absent_module'"]
+
+
+def test_a_package_that_a_test_requires_is_no_failure_of_the_solution(tmp_path: Path) -> None:
+    if reason := missing("javascript"):
+        pytest.skip(reason)
+    line = {**MULTIPL_E, "tests": "const x = require('absent-package');\n" + MULTIPL_E["tests"]}
+    (tmp_path / "s").write_text(json.dumps({"task_id": MULTIPL_E["name"], "completion": "  return x + y\n}"}))
+    found = execute(read_suite(written(tmp_path, line)), tmp_path / "s")
+    assert (found.total, len(found.not_run)) == (0, 1)
+    assert found.not_run[0].cause.startswith("not_run: its test needs `require('absent-package')`, which fails")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,16 @@ import pytest
 
 from components.core.errors import OvernightError
 from components.execution import cgroup, sandbox
-from components.execution.probes import ESCAPES
-from components.execution.runner import BACKENDS, OUTPUT_BYTES, Backend, Runner, WallError, open_runner
+from components.execution.probes import ESCAPES, filled
+from components.execution.runner import (
+    BACKENDS,
+    OUTPUT_BYTES,
+    Backend,
+    Runner,
+    WallError,
+    environment,
+    open_runner,
+)
 from components.execution.sandbox import Cause, Outcome, Program, run_in, run_program, run_programs
 
 MEMORY_BYTES = 2**28
@@ -127,30 +135,30 @@ def _processes() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def names(tmp_path: Path) -> Iterator[dict[str, object]]:
-    """A file, a port and a process of this test."""
+def probes(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Every escape, looking for a file, a port and a process of this test."""
     (tmp_path / "secret").write_text("secret")
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as process,
     ):
-        yield {"file": str(tmp_path / "secret"), "port": server.getsockname()[1], "pid": process.pid}
+        secret = str(tmp_path / "secret")
+        yield filled(secret, [secret], server.getsockname()[1], process.pid, library=str(tmp_path))
         process.kill()
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_no_probe_escapes(runner: Runner, name: str, names: dict[str, object]) -> None:
-    source = ESCAPES[name].format(**names, library=str(Path(os.__file__).parent))
+def test_no_probe_escapes(runner: Runner, name: str, probes: dict[str, str]) -> None:
+    source = probes[name] if name != "change a library" else ESCAPES[name].format(library=str(Path(os.__file__).parent))
     assert run(runner, source).cause == "raised"
 
 
 @pytest.mark.parametrize("name", ESCAPES)
-def test_every_probe_escapes_without_a_sandbox(name: str, names: dict[str, object], tmp_path: Path) -> None:
+def test_every_probe_escapes_without_a_sandbox(name: str, probes: dict[str, str], tmp_path: Path) -> None:
     """The one that mounts does so in a mount namespace of its own, so that nothing stays."""
     if name in ("mount", "read passwords", "take another uid") and os.getuid() != 0:
         pytest.skip("nobody but root can do that")
-    source = ESCAPES[name].format(**names, library=str(tmp_path))
-    command = [sys.executable, "-I", "-S", "-c", source]
+    command = [sys.executable, "-I", "-S", "-c", probes[name]]
     done = subprocess.run([*(["unshare", "-m"] if name == "mount" else []), *command], cwd=tmp_path, check=False)
     if done.returncode and name in ("make a user namespace", "trace a process", "reach a hypervisor"):
         pytest.skip("this kernel refuses it to everybody")
@@ -235,9 +243,11 @@ def test_a_program_is_the_main_module_of_a_fresh_directory_every_time() -> None:
     source = (
         "import os, sys\n"
         "assert __name__ == '__main__' and sys.modules['__main__'].__dict__ is globals()\n"
-        "assert os.listdir() == [] and dict(os.environ) == {} and sys.argv == ['program.py']\n"
-        "assert not os.path.exists('/proc/1') and not os.path.exists('/.proc/1')\n"
-        "open('left', 'w').write('x')\n"
+        "assert os.listdir() == os.listdir('/dev/shm') == [] and sys.argv == ['program.py']\n"
+        f"assert set(os.environ) == {set(environment())}\n"
+        "assert {each for each in os.listdir('/proc') if each.isdigit()} <= set('12345'), os.listdir('/proc')\n"
+        "assert not os.path.exists('/.proc/1')\n"
+        "open('left', 'w').write('x')\nopen('/dev/shm/left', 'w').write('x')\n"
         "import builtins; builtins.left = 1\n"
     )
     assert [outcome.detail for outcome in run_programs([source, source], num_workers=1)] == ["", ""]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.evaluation.sandbox import PROGRAMS
 from benchmarks.harness import Outcome
-from components.execution.runner import interpreter
+from components.execution.toolchains import interpreter
 
 
 def run(folder: Path) -> Outcome:
@@ -22,5 +22,5 @@ def run(folder: Path) -> Outcome:
 
 
 def _passes(source: str) -> bool:
-    command = [interpreter(), "-I", "-c", source]
+    command = [str(interpreter()), "-I", "-c", source]
     return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=30, check=False).returncode == 0
