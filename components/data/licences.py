@@ -189,7 +189,7 @@ def _judge(stated: str, allowed: tuple[str, ...]) -> Verdict:
     expression = _expression(stated, allowed)
     try:
         outside = refused(expression, allowed)
-    except ValueError:
+    except (ValueError, RecursionError):  # thousands of brackets are no expression either
         return Verdict(None, "copyleft" if _COPYLEFT.search(stated) else "unknown_licence", shown)
     if not outside:
         return Verdict(" ".join(expression.split()))
