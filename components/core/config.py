@@ -13,17 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from components.core.addresses import git_address, masked, without_password
 from components.core.errors import ConfigError
 
 
 class StepConfig(BaseModel):
     """Parameters of one stage: identity, never location. Frozen, typed strictly, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     @property
     def digest(self) -> str:
@@ -34,7 +35,7 @@ class StepConfig(BaseModel):
 class Settings(BaseModel):
     """Where things live: OVERNIGHT_<NAME>, else .overnight/settings.toml, else the default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     state: Path = Field(Path(".overnight"), description="everything that is neither source nor artifact")
     ray_address: str | None = Field(None, description="a running Ray cluster; RAY_ADDRESS is honoured too")
@@ -51,7 +52,7 @@ class Settings(BaseModel):
     safety_classifier: Path | None = Field(
         None, description="directory of a sequence classifier that labels answers of the safety suites, where it judges"
     )
-    host: str = Field("127.0.0.1", description="address that every service binds to")
+    host: str = Field("127.0.0.1", pattern=r"^[\w:\[][\w.:\]-]*$", description="address that every service binds to")
     gateway_port: int = Field(8000, ge=1, le=65535)
     mlflow_port: int = Field(5000, ge=1, le=65535)
     prefect_port: int = Field(4200, ge=1, le=65535)
@@ -66,7 +67,22 @@ class Settings(BaseModel):
         None, description="when the stage should end, seconds since the epoch; set by the flow for stages with a clock"
     )
 
+    @field_validator("mlflow_url", "prefect_url", "judge_url", "environments_url")
+    @classmethod
+    def _no_password(cls, address: str | None, info: ValidationInfo) -> str | None:
+        if address is None:
+            return None
+        name = str(info.field_name)
+        return without_password(address, _CREDENTIALS[name]) if name in _CREDENTIALS else git_address(address, _REMOTES)
 
+
+# Where each client looks for credentials, and what the environment repository is reached by.
+_CREDENTIALS = {
+    "mlflow_url": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, instead",
+    "prefect_url": "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY instead",
+    "judge_url": "name an endpoint that needs none, such as a proxy of your own that adds it",
+}
+_REMOTES = ("https", "http", "ssh", "file")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -121,7 +137,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except YAMLError as error:
-        text = " ".join(str(error).split())
+        text = masked(" ".join(str(error).split()))
         raise ConfigError(f"{path}: not valid YAML: {text[:300]}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: found {type(value).__name__}, needed a mapping with one section per stage")
@@ -167,11 +183,11 @@ def explain(
     elif first["type"] == "missing":
         line = f"{where}: {key} is missing; add it, or compose the file with `overnight cycle --profile smoke`"
     else:
-        found = repr(first["input"])
+        found = masked(repr(first["input"]))  # before it is cut
         found = found if len(found) <= 80 else found[:77] + "..."
         message = first["msg"].removeprefix("Value error, ")
         line = f"{where}: {key} is {found}; {message[:1].lower()}{message[1:]}"
-    return line + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
+    return masked(line) + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

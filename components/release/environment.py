@@ -252,13 +252,13 @@ class _Repository:
     def head(self) -> str:
         """The commit that the branch points to now, with its objects in the mirror; an empty repository is seeded."""
         for _ in range(ATTEMPTS):
-            listed = self.git("ls-remote", self.url, BRANCH).split()
+            listed = self.git("ls-remote", "--", self.url, BRANCH).split()
             if not listed:
                 templates = {each.name: each.read_text() for each in sorted(TEMPLATES.glob("*.yaml"))}
                 self.push(self.write(templates, None, "Describe the environments\n\nNothing runs in them yet."))
                 continue
             if self._run("cat-file", "-e", f"{listed[0]}^{{commit}}").returncode:
-                self.git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", self.url, BRANCH)
+                self.git("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", self.url, BRANCH)
             if not self._run("cat-file", "-e", f"{listed[0]}^{{commit}}").returncode:
                 return listed[0]
         raise OvernightError(f"{self.label}: {BRANCH} moved {ATTEMPTS} times while it was read; try again")
@@ -294,7 +294,7 @@ class _Repository:
 
     def push(self, commit: str) -> bool:
         """Move the branch to a commit that stands on its head. False when somebody else moved it first."""
-        done = self._run("push", "--porcelain", self.url, f"{commit}:{BRANCH}")
+        done = self._run("push", "--porcelain", "--", self.url, f"{commit}:{BRANCH}")
         output = f"{done.stdout}\n{done.stderr}"
         if done.returncode and not OVERTAKEN.search(output):
             raise self._failed("push", output)

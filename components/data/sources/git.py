@@ -1,7 +1,8 @@
 """Files of one revision of a Git repository, read out of a temporary bare one that holds this revision alone.
 
 Covers: any https, ssh or file URL or local path, at a branch, a tag or a commit; the commit is the documents' version.
-Nothing of the repository is run: no hooks, no filters, no submodules, no checkout; no prompt for a password.
+Nothing of the repository is run: no hooks, no filters, no submodules, no checkout, no program that its config names.
+Nobody is asked for a password: Git's credential helpers and ssh's keys give it.
 Not covered: contents kept elsewhere (submodules, Git LFS), which are left and counted.
 """
 
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.addresses import masked
 from components.core.config import environment
 from components.core.errors import DataError
 from components.data.languages import language_of
@@ -27,9 +29,11 @@ from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, is_
 _TEMPORARY = "overnight-git-"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MODES = {"120000": "link", "160000": "submodule"}
-_WITHOUT_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+_WITHOUT_HOOKS = (
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"),
+    *("-c", "maintenance.auto=false", "-c", "protocol.ext.allow=never"),
+)
 _BLOBS_AT_ONCE = 500
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def read(config: GitSource) -> Iterator[Batch]:
@@ -46,7 +50,7 @@ def standing(config: GitSource) -> str:
     if re.fullmatch(r"[0-9a-f]{40}", config.revision):
         return config.revision
     with _repository() as repository:
-        return _git(repository, "ls-remote", _address(config), config.revision, timeout_seconds=60)
+        return _git(repository, "ls-remote", "--", _address(config), config.revision, timeout_seconds=60)
 
 
 @contextmanager
@@ -83,7 +87,7 @@ def _git(repository: Path, *arguments: str, timeout_seconds: float) -> str:
     if process.returncode:
         lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
         fatal = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines or ["no message"]
-        raise DataError(_PASSWORD.sub("", " ".join(fatal[0].split()))[:300])
+        raise DataError(masked(" ".join(fatal[0].split()))[:300])
     return output.decode("utf-8", "replace").strip()
 
 
@@ -101,6 +105,8 @@ def _environment() -> dict[str, str]:
         "GIT_ASKPASS": "true",
         "GIT_ALLOW_PROTOCOL": "https:ssh:file",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        # A repository here that lacks objects would fetch them by a program that its own config names.
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "LC_ALL": "C",
     }
@@ -123,10 +129,9 @@ def _fetch(repository: Path, config: GitSource) -> str:
         )
         return _git(repository, "rev-parse", "--verify", f"{reference}^{{commit}}", timeout_seconds=60)
     except DataError as error:
-        shown = _PASSWORD.sub("", config.url)
         raise DataError(
-            f"ingest.sources: {shown} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, and "
-            "a branch, a tag or a commit of 40 digits"
+            f"ingest.sources: {config.url} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, "
+            "and a branch, a tag or a commit of 40 digits"
         ) from error
 
 
