@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from components.core.addresses import git_address, without_password
 from components.core.config import StepConfig
 from components.data.licences import OWN
+from components.data.path_patterns import checked
 
 DETECT = "detect"
 _HUB_ADVICE = "leave it out and set HF_TOKEN, or log in with `hf auth login`"
@@ -46,6 +47,13 @@ class FilesSource(Source):
         (), description="patterns as in .gitignore; only files that match one are taken, all when empty"
     )
     exclude: tuple[str, ...] = Field((), description="patterns as in .gitignore; files that match one are left")
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            checked(pattern)
+        return patterns
 
 
 class DirectorySource(FilesSource):

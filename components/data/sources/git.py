@@ -21,6 +21,7 @@ from components.core.addresses import masked
 from components.core.config import environment
 from components.core.errors import DataError
 from components.data.languages import language_of
+from components.data.path_patterns import slashed
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, GitSource
 from components.data.sources.files import Gathering, SourceFile, printable
@@ -228,7 +229,7 @@ class _Files:
     licences: dict[str, str | None]
 
     def file(self, path: str) -> SourceFile:
-        directory = path.rpartition("/")[0]
+        directory = slashed(path).rpartition("/")[0]
         while directory not in self.licences and directory:
             directory = directory.rpartition("/")[0]
         return SourceFile(
@@ -272,7 +273,7 @@ def _licences(repository: Path, commit: str) -> dict[str, str | None]:
     """What the licence files of each directory that has any declare together."""
     found: dict[str, list[_Blob]] = {}
     for blob in _blobs(repository, commit):
-        directory, _, name = blob.path.rpartition("/")
+        directory, _, name = slashed(blob.path).rpartition("/")
         if is_licence_file(name) and blob.mode not in _MODES:
             found.setdefault(directory, []).append(blob)
     declared = {}
