@@ -17,6 +17,7 @@ from components.alignment.config import AlignConfig, PreferencesConfig, SftConfi
 from components.core.artifact import write_file
 from components.core.config import StepConfig, read_yaml, validate
 from components.core.errors import ConfigError
+from components.core.text import read_text
 from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig, IngestConfig
 from components.evaluation.config import EvaluateConfig
 from components.release.config import ReleaseConfig
@@ -166,7 +167,7 @@ def requested(profile: str | None, hours: float | None, assignments: Sequence[st
     """
     if profile is None:
         read_params()
-    text = PARAMS.read_text(encoding="utf-8") if profile is None else compose(profile)
+    text = read_text(PARAMS) if profile is None else compose(profile)
     return overridden(text, [*assignments, *([f"plan.hours={hours}"] if hours is not None else [])])
 
 

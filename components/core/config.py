@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from components.core.addresses import git_address, masked, without_password
 from components.core.errors import ConfigError
+from components.core.text import read_text
 
 
 class StepConfig(BaseModel):
@@ -109,8 +110,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values: dict[str, Any] = {}
     if source.exists():
         try:
-            values = tomllib.loads(source.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            values = tomllib.loads(read_text(source))
+        except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{source}: cannot be read as TOML: {error}") from error
     names = {}
     for name in Settings.model_fields:
@@ -131,10 +132,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping. Raises ConfigError with one line, never a traceback."""
     try:
-        value = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        value = YAML(typ="safe").load(read_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: not found; `git checkout {path}` brings the committed one back") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except YAMLError as error:
         text = masked(" ".join(str(error).split()))

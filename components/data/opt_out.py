@@ -28,6 +28,7 @@ from ruamel.yaml.error import YAMLError
 from components.core.artifact import write_file
 from components.core.config import explain
 from components.core.errors import ConfigError
+from components.core.text import read_text
 from components.data.path_patterns import slashed, slashed_column
 
 # Patterns of one regular expression: several hundred stay far below the size that the engine refuses.
@@ -109,7 +110,7 @@ def add(path: Path, entry: Entry) -> bool:
         text = _dumped(document)
     else:
         # A file of comments alone: they belong to no value, and a round trip would lose them.
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        before = read_text(path) if path.exists() else ""
         kept = "".join(each for each in before.splitlines(keepends=True) if each.strip() not in ("[]", "---"))
         text = kept + ("\n" if kept and not kept.endswith("\n") else "") + _dumped(line)
     write_file(path, text.encode())
@@ -118,10 +119,10 @@ def add(path: Path, entry: Entry) -> bool:
 
 def _load(path: Path) -> Any:
     try:
-        return YAML().load(path.read_text(encoding="utf-8"))
+        return YAML().load(read_text(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: not found; make it (an empty file will do), or correct ingest.opt_out") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())[:300]}") from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import DataError
+from components.core.text import readable
 from components.data.languages import language_of
 from components.data.path_patterns import Patterns
 from components.data.sources.batch import Batch
@@ -116,7 +117,7 @@ class _Walk:
         except OSError:
             return None
         contents = [read_content(f"{directory}/{name}", LICENCE_BYTES) for name in names]
-        return declared_by(each.decode("utf-8", "replace") if isinstance(each, bytes) else "" for each in contents)
+        return declared_by(readable(each) if isinstance(each, bytes) else "" for each in contents)
 
 
 def _ignored(ignores: tuple[tuple[str, Patterns], ...], path: str, *, is_folder: bool) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from components.core.addresses import masked
 from components.core.config import environment
 from components.core.errors import DataError
+from components.core.text import readable
 from components.data.languages import language_of
 from components.data.path_patterns import slashed
 from components.data.sources.batch import Batch
@@ -280,7 +281,7 @@ def _licences(repository: Path, commit: str) -> dict[str, str | None]:
     with _running(repository, "cat-file", "--batch") as reader:
         for directory, blobs in found.items():
             small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:_BLOBS_AT_ONCE]
-            texts = [content.decode("utf-8", "replace") for content in _contents(reader, small)]
+            texts = [readable(content) for content in _contents(reader, small)]
             declared[directory] = declared_by([*texts, *[""] * (len(blobs) - len(small))])
     return declared
 

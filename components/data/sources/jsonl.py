@@ -4,12 +4,12 @@ Covers: lines that are no JSON object (left as file:line), texts that are not st
 files that grow without end when they are decompressed, files that are cut off, a file that changes while it is read.
 """
 
-import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
+from components.core.text import is_utf16
 from components.data.sources.batch import BATCH_ROWS, Batch, left_rows, one_line
 from components.data.sources.cells import ColumnError
 from components.data.sources.config import JsonlSource
@@ -77,7 +77,7 @@ def lines(chunks: Iterator[bytes], longest: int) -> Iterator[tuple[int, bytes | 
     number, size = 1, 0
     parts: list[bytes] = []
     for chunk in chunks:
-        if number == 1 and not size and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        if number == 1 and not size and is_utf16(chunk):
             raise ColumnError("not_utf8", "it begins as UTF-16 does, needed UTF-8; save it as UTF-8")
         *whole, rest = chunk.split(b"\n")
         for piece in whole:

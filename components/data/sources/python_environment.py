@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.text import readable
 from components.data.licences import declare, from_text, is_text
 from components.data.sources.batch import Batch, one_line
 from components.data.sources.config import PythonEnvironmentSource
@@ -168,6 +169,6 @@ def _licence_texts(
     def read_texts() -> list[str]:
         paths = sorted(path for path in recorded if _LICENCE_FILE.match(path) and ".." not in path.split("/"))
         locations = [Path(str(distribution.locate_file(path))) for path in paths]
-        return [location.read_text(encoding="utf-8", errors="replace") for location in locations if location.is_file()]
+        return [readable(location.read_bytes()) for location in locations if location.is_file()]
 
     return read_texts
