@@ -14,18 +14,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from components.core import plain_yaml
+from components.core.addresses import masked, without_password
 from components.core.errors import ConfigError
 from components.core.plain_yaml import shown
 from components.core.private import require_ours, require_private
+from components.core.text import read_text
 
 
 class StepConfig(BaseModel):
     """Parameters of one stage: identity, never location. Frozen, typed strictly, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     @property
     def digest(self) -> str:
@@ -36,7 +38,7 @@ class StepConfig(BaseModel):
 class Settings(BaseModel):
     """Where things live: OVERNIGHT_<NAME>, else .overnight/settings.toml, else the default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     state: Path = Field(Path(".overnight"), description="everything that is neither source nor artifact")
     ray_address: str | None = Field(None, description="a running Ray cluster; RAY_ADDRESS is honoured too")
@@ -85,6 +87,11 @@ class Settings(BaseModel):
             )
         return value
 
+    @field_validator("mlflow_url", "prefect_url", "judge_url")
+    @classmethod
+    def _no_password(cls, address: str | None, info: ValidationInfo) -> str | None:
+        return None if address is None else without_password(address, _CREDENTIALS[str(info.field_name)])
+
 
 def _is_loopback(value: str) -> bool:
     """Whether an address of IPv4 reaches this machine alone."""
@@ -94,6 +101,12 @@ def _is_loopback(value: str) -> bool:
         return False
 
 
+# Where each client looks for credentials. The environment repository takes its own (components/release/address.py).
+_CREDENTIALS = {
+    "mlflow_url": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, instead",
+    "prefect_url": "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY instead",
+    "judge_url": "name an endpoint that needs none, such as a proxy of your own that adds it",
+}
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -123,8 +136,8 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if source.exists():
         require_ours(source)
         try:
-            values = tomllib.loads(source.read_text())
-        except (OSError, tomllib.TOMLDecodeError) as error:
+            values = tomllib.loads(read_text(source))
+        except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{source}: cannot be read as TOML: {error}") from error
     names = {}
     for name in Settings.model_fields:
@@ -191,11 +204,11 @@ def explain(
     elif first["type"] == "missing":
         line = f"{where}: {key} is missing; add it, or compose the file with `overnight cycle --profile smoke`"
     else:
-        found = repr(first["input"])
+        found = masked(repr(first["input"]))  # before it is cut
         found = found if len(found) <= 80 else found[:77] + "..."
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         line = f"{f'{where}: {key}' if key else where} is {found}; {message[:1].lower()}{message[1:]}"
-    return line + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
+    return masked(line) + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

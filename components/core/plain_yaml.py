@@ -6,7 +6,6 @@ numbers that are not finite or do not fit 64 bits, and what exceeds the bounds. 
 passed over.
 """
 
-import codecs
 import math
 import re
 from collections.abc import Iterator
@@ -25,7 +24,9 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
+from components.core.addresses import masked
 from components.core.errors import ConfigError
+from components.core.text import text_of
 
 MAX_BYTES = 4 * 2**20
 MAX_VALUES = 200_000
@@ -82,9 +83,9 @@ def decode(content: bytes | str, where: str, *, max_bytes: int = MAX_BYTES) -> s
         data = content.encode() if isinstance(content, str) else content
         if len(data) > max_bytes:
             raise ConfigError(f"{where}: larger than {max_bytes:,} bytes; needed a shorter file")
-        return data.removeprefix(codecs.BOM_UTF8).decode()
+        return text_of(data)
     except UnicodeError as error:
-        raise ConfigError(f"{where}: cannot be read as UTF-8 ({error}); save it in that encoding") from error
+        raise ConfigError(f"{where}: cannot be read: {error}") from error
 
 
 def parse_commented(content: bytes | str, where: str) -> Any:
@@ -205,5 +206,5 @@ def shown(value: Any, characters: int = _SHOWN_CHARACTERS) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join((str(error) or type(error).__name__).split())
+    text = masked(" ".join((str(error) or type(error).__name__).split()))
     return shown(text.replace(' in "<unicode string>",', ""), _ERROR_CHARACTERS)

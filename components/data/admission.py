@@ -14,7 +14,9 @@ from components.data.licences import judge
 from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA
 
 # A path is a label, and a label that climbs out of its source or hides characters is somebody's attempt at something.
-_UNSAFE_PATH = r"^/|^[A-Za-z]:\\|(?:^|[/\\])\.\.(?:[/\\]|$)|[\x00-\x1f\x7f]"
+_UNSAFE_PATH = r"^[/\\]|^[A-Za-z]:[/\\]|(?:^|[/\\])\.\.(?:[/\\]|$)|[\x00-\x1f\x7f]"
+# What Linux lets a path have.
+_LONGEST_PATH_BYTES = 4_096
 
 
 def admit(
@@ -40,7 +42,7 @@ def _unfit(max_document_bytes: int) -> tuple[pl.Expr, pl.Expr]:
         .then(pl.lit("too_large"))
         .when(~text.str.contains(r"\S"))
         .then(pl.lit("empty"))
-        .when(path.is_null() | path.str.contains(_UNSAFE_PATH))
+        .when(path.is_null() | path.str.contains(_UNSAFE_PATH) | (path.str.len_bytes() > _LONGEST_PATH_BYTES))
         .then(pl.lit("unsafe_path"))
     )
     detail = pl.when(pl.col("bytes") > max_document_bytes).then(
@@ -98,3 +100,8 @@ def _parted(frame: pl.DataFrame, reason: pl.Expr, detail: pl.Expr) -> tuple[pl.D
 def shown_path() -> pl.Expr:
     """The column `path` as one line of at most 500 characters, whatever is in it."""
     return pl.col("path").fill_null("").str.head(500).str.replace_all(r"[\x00-\x1f\x7f]", "\ufffd").alias("path")
+
+
+def shown_detail() -> pl.Expr:
+    """The column `detail` as one line of at most 200 characters, whatever it quotes."""
+    return pl.col("detail").fill_null("").str.head(200).str.replace_all(r"[\x00-\x1f\x7f]", "\ufffd").alias("detail")

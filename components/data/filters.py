@@ -24,7 +24,7 @@ from components.data.measures import (
     TEXT,
     high_entropy_share,
 )
-from components.data.path_patterns import any_of
+from components.data.path_patterns import any_of, slashed_column
 from components.data.syntax import syntax
 
 
@@ -83,7 +83,7 @@ def _of_paths(config: FilterConfig) -> list[Filter]:
         "lock_file": any_of(config.lock_files),
         "minified": any_of(config.minified_files),
     }
-    path = pl.col("path")
+    path = slashed_column(pl.col("path"))
     return [
         Filter(reason=reason, drops=path.str.contains(pattern), detail=path.str.extract(f"({pattern})"))
         for reason, pattern in lists.items()

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from components.data import opt_out
-from components.data.admission import admit, shown_path
+from components.data.admission import admit, shown_detail, shown_path
 from components.data.config import IngestConfig
 from components.data.documents import SCHEMA
 from components.data.selection import MAX_RANK, Selection, bins, rank_limit, ranks
@@ -72,7 +72,7 @@ class Intake:
             licences=self._config.licences,
             entries=self._entries,
         )
-        self._leave(number, batch.left.select(shown_path(), "reason", "detail"))
+        self._leave(number, batch.left.select(shown_path(), "reason", shown_detail()))
         self._leave(number, refused)
         self.opted_out.update(refused.filter(pl.col("reason") == "opt_out")["detail"])
         frame = frame.with_columns(

@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 
 import polars as pl
 
+from components.data.path_patterns import slashed
+
 _SUFFIXES = {
     ".py": "python",
     ".pyi": "python",
@@ -89,7 +91,7 @@ _ALIKE = {("php", "html"), ("markdown", "html"), ("markdown", "xml"), ("typescri
 
 def language_of(path: str) -> str | None:
     """The language that a file's suffix stands for; None for a suffix that is not known."""
-    return _SUFFIXES.get(PurePosixPath(path).suffix.lower())
+    return _SUFFIXES.get(PurePosixPath(slashed(path)).suffix.lower())
 
 
 def _content_language() -> pl.Expr:

@@ -7,7 +7,6 @@ classifiers (PEP 639 and before). Unknown stays unknown: nothing is guessed from
 Not covered: licences of single files that differ from their distribution's.
 """
 
-import codecs
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache, lru_cache
@@ -204,7 +203,7 @@ def _judge_name(stated: str, allowed: tuple[str, ...]) -> Verdict:
     expression = _expression(stated, allowed)
     try:
         outside = refused(expression, allowed)
-    except ValueError:
+    except (ValueError, RecursionError):  # thousands of brackets are no expression either
         return Verdict(None, "copyleft" if _COPYLEFT.search(stated) else "unknown_licence", shown)
     if not outside:
         return Verdict(" ".join(expression.split()))
@@ -212,18 +211,6 @@ def _judge_name(stated: str, allowed: tuple[str, ...]) -> Verdict:
         return Verdict(None, "copyleft", shown)
     known = all(each in _SPDX or each.startswith("LicenseRef-") for each in outside)
     return Verdict(None, "licence_not_allowed" if known else "unknown_licence", shown)
-
-
-def decoded(content: bytes) -> str:
-    """A licence file's text, in whichever Unicode form it begins with the mark of; UTF-8 without one."""
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8-sig"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if content.startswith(mark):
-            return content.decode(encoding, "replace")
-    return content.decode("utf-8", "replace")
 
 
 def is_text(declared: str) -> bool:

@@ -28,6 +28,7 @@ from components.core import plain_yaml
 from components.core.artifact import write_file
 from components.core.config import explain
 from components.core.errors import ConfigError
+from components.data.path_patterns import slashed, slashed_column
 
 # Patterns of one regular expression: several hundred stay far below the size that the engine refuses.
 _PATTERNS_AT_ONCE = 200
@@ -76,7 +77,7 @@ def opted_out(entries: Sequence[Entry]) -> pl.Expr:
         if entry.repository and entry.path
     ]
     paths = [_path_pattern(entry.path) for entry in entries if entry.path and not entry.repository]
-    package = _normal_address(pl.col("package"))
+    package, path = _normal_address(pl.col("package")), slashed_column(pl.col("path"))
     kinds: list[tuple[str, pl.Expr]] = []
     if ids:
         kinds.append(("id", pl.col("id").is_in(ids)))
@@ -85,9 +86,9 @@ def opted_out(entries: Sequence[Entry]) -> pl.Expr:
     if repositories:
         kinds.append(("repository", _any(package, repositories)))
     if both:
-        kinds.append(("path", _any(pl.concat_str(package, pl.lit("\n"), pl.col("path")), both)))
+        kinds.append(("path", _any(pl.concat_str(package, pl.lit("\n"), path), both)))
     if paths:
-        kinds.append(("path", _any(pl.col("path"), paths)))
+        kinds.append(("path", _any(path, paths)))
     return pl.coalesce(
         *(pl.when(fits).then(pl.lit(kind)) for kind, fits in kinds), pl.lit(None, dtype=pl.String)
     ).alias("opted_out")
@@ -163,12 +164,12 @@ def _author_pattern(author: str) -> str:
 def _repository_pattern(repository: str | None) -> str:
     """A glob of the last parts of an address: octocat/hello fits https://github.com/octocat/hello.git too."""
     name = re.sub(r"^[a-z+]+://|\.git/?$|^[^/@]+@", "", (repository or "").strip("/"))
-    return rf"(?i:(?:[^\n]*/)?{_glob(name.replace(':', '/'))})"
+    return rf"(?i:(?:[^\n]*/)?{_glob(slashed(name.replace(':', '/')))})"
 
 
 def _path_pattern(path: str | None) -> str:
     """A glob of a path or of a directory above it; at any depth unless it starts with a slash."""
-    path = path or ""
+    path = slashed(path or "")
     depth = "" if path.startswith("/") else "(?:.*/)?"
     return rf"(?s:{depth}{_glob(path.strip('/'))}(?:/.*)?)"
 
@@ -187,4 +188,5 @@ def _normal_address(column: pl.Expr) -> pl.Expr:
         .str.replace(r"^[^/@]+@", "")
         .str.replace(r"(?:\.git)?/*$", "")
         .str.replace(":", "/", literal=True)
+        .str.replace_all("\\", "/", literal=True)
     )

@@ -12,6 +12,7 @@ import polars as pl
 from components.core.errors import DataError
 from components.core.lineage import Held
 from components.data.documents import PARTS
+from components.data.path_patterns import slashed, slashed_column
 
 ID_CHARACTERS = 64
 MIN_PREFIX = 8
@@ -35,7 +36,7 @@ def identify(reference: str, raw: Held | None) -> str:
     if found.is_empty() and is_hexadecimal and len(digits) >= MIN_PREFIX:
         found = _select(raw, pl.col("id").str.starts_with(digits))
     if found.is_empty():
-        found = _select(raw, pl.col("path").str.ends_with(f"/{reference.lstrip('/')}"))
+        found = _select(raw, slashed_column(pl.col("path")).str.ends_with(f"/{slashed(reference).lstrip('/')}"))
     ids = found["id"].unique(maintain_order=True).to_list()
     if len(ids) == 1:
         return str(ids[0])

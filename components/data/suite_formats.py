@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from components.core.errors import DataError
+from components.core.text import text_of
 
 # What HumanEval-X and MultiPL-E call the languages that can be run (components/execution/languages.py).
 NAMES = {
@@ -221,8 +222,8 @@ def json_lines(path: Path) -> list[tuple[Any, str]]:
     try:
         content = path.read_bytes()
         # splitlines would also cut at U+2028 and others, which JSON leaves as they are
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        lines = text_of(gzip.decompress(content) if path.suffix == ".gz" else content).split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
     values = []
     for number, line in enumerate(lines, start=1):

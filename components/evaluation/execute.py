@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.core.errors import DataError
+from components.core.text import read_text
 from components.evaluation.functional import Suite, run_solutions
 
 TIMEOUT_SECONDS = 10.0
@@ -96,8 +97,8 @@ def _completions(suite: Suite, solutions: Literal["canonical", "none"] | Path) -
 def _lines(path: Path) -> list[tuple[str, str, str]]:
     """(file and line, task_id, completion) of each line of a file."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).split("\n")
+    except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
     found = []
     for number, line in enumerate(lines, start=1):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.core.text import readable
 from components.data.licence_text import RUN, TEXTS, recognise, words
-from components.data.licences import PERMISSIVE, declare, decoded, from_text, judge, refused
+from components.data.licences import PERMISSIVE, declare, from_text, judge, refused
 from components.data.sources.tree import governed_by, is_licence_file
 
 
@@ -241,7 +242,7 @@ def test_the_first_words_beyond_a_licence_are_said() -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_a_text_is_read_in_the_encoding_that_it_begins_with(encoding: str) -> None:
     mark = "" if encoding in ("utf-8", "utf-8-sig", "utf-16") else "\ufeff"
-    assert from_text(decoded((mark + MIT.replace("\n", "\r\n")).encode(encoding))) == "MIT"
+    assert from_text(readable((mark + MIT.replace("\n", "\r\n")).encode(encoding))) == "MIT"
 
 
 @pytest.mark.parametrize(

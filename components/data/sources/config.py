@@ -5,12 +5,15 @@ A path is relative to the workspace. Credentials are never parameters: each clie
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from components.core.addresses import git_address, without_password
 from components.core.config import StepConfig
 from components.data.licences import OWN
+from components.data.path_patterns import checked
 
 DETECT = "detect"
+_HUB_ADVICE = "leave it out and set HF_TOKEN, or log in with `hf auth login`"
 
 
 class Source(StepConfig):
@@ -45,6 +48,13 @@ class FilesSource(Source):
     )
     exclude: tuple[str, ...] = Field((), description="patterns as in .gitignore; files that match one are left")
 
+    @field_validator("include", "exclude")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            checked(pattern)
+        return patterns
+
 
 class DirectorySource(FilesSource):
     """Files below one directory."""
@@ -64,12 +74,19 @@ class GitSource(FilesSource):
 
     kind: Literal["git"] = "git"
     url: str = Field(min_length=1, description="https, ssh or file URL, or a path, of the repository")
-    revision: str = Field("HEAD", min_length=1, pattern=r"^[^-]", description="branch, tag or commit")
+    revision: str = Field(
+        "HEAD", min_length=1, pattern=r"^[^\s:^+~?*\[\\-][^\s:^~?*\[\\]*$", description="branch, tag or commit"
+    )
     package: str | None = Field(None, min_length=1, description="package name; the end of the URL when absent")
     licence: str = Field(
         DETECT, min_length=1, description="SPDX id of the documents; `detect` reads the nearest LICENSE file above each"
     )
     timeout_seconds: float = Field(3600.0, gt=0, description="give up when fetching the revision takes longer")
+
+    @field_validator("url")
+    @classmethod
+    def _no_command_and_no_password(cls, url: str) -> str:
+        return git_address(url)
 
 
 class Columns(StepConfig):
@@ -134,12 +151,24 @@ class HuggingFaceSource(TableSource):
         (), description="patterns of the files to read, relative to the data set; as its card says when empty"
     )
 
+    @field_validator("dataset")
+    @classmethod
+    def _no_password(cls, dataset: str) -> str:
+        return without_password(dataset, _HUB_ADVICE)
+
+    @field_validator("data_files")
+    @classmethod
+    def _no_passwords(cls, data_files: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(without_password(each, _HUB_ADVICE) for each in data_files)
+
 
 class S3Source(FilesSource, TableSource):
     """Objects below a prefix of a bucket: source files, and tables in Parquet or JSON lines."""
 
     kind: Literal["s3"] = "s3"
-    bucket: str = Field(min_length=1, description="the bucket; where it is and who may read it, boto3 is told")
+    bucket: str = Field(
+        min_length=1, pattern=r"^[^\s:/@?]+$", description="the bucket; where it is and who may read it, boto3 is told"
+    )
     prefix: str = Field("", description="what the keys start with; paths are relative to it")
     licence: str | None = Field(
         None, min_length=1, description="SPDX id of the files, and of rows that state none; left when absent"

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pathspec import GitIgnoreSpec
-
 from components.core.errors import DataError
+from components.core.text import readable
 from components.data.languages import language_of
-from components.data.licences import decoded
+from components.data.path_patterns import Patterns
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, DirectorySource
 from components.data.sources.files import Left, SourceFile, read_content, read_files
@@ -38,7 +37,7 @@ class _Place:
     """A directory to look into: its path below the root, and what the directories above it say."""
 
     path: str
-    ignores: tuple[tuple[str, GitIgnoreSpec], ...]
+    ignores: tuple[tuple[str, Patterns], ...]
     licence: str | None
 
 
@@ -73,7 +72,7 @@ class _Walk:
         is_directory = entry.is_dir(follow_symlinks=False)
         if is_directory and entry.name.startswith("."):
             return f"{path}/", "hidden", ""
-        if ignored := _ignored(place.ignores, f"{path}/" if is_directory else path):
+        if ignored := _ignored(place.ignores, path, is_folder=is_directory):
             return f"{path}/" if is_directory else path, "gitignore", ignored
         if is_directory:
             return _Place(path, place.ignores, place.licence)
@@ -103,7 +102,7 @@ class _Walk:
         if self._config.gitignore:
             content = read_content(f"{directory}/{_GITIGNORE}", _GITIGNORE_BYTES)
             if isinstance(content, bytes):
-                ignores = (*ignores, (f"{place.path}/" if place.path else "", ignore_patterns(content)))
+                ignores = (*ignores, (f"{place.path}/" if place.path else "", Patterns.of_file(content)))
         if self._config.licence == DETECT:
             licence = self._licence_in(directory) or licence
         return _Place(place.path, ignores, licence)
@@ -112,7 +111,7 @@ class _Walk:
         """What the licence files of a directory, and those of a folder LICENSES in it, declare together."""
         paths = [f"{directory}/{name}" for name in _licence_files(directory, "")]
         contents = [read_content(path, LICENCE_BYTES) for path in paths]
-        return declared_by(decoded(each) if isinstance(each, bytes) else "" for each in contents)
+        return declared_by(readable(each) if isinstance(each, bytes) else "" for each in contents)
 
 
 def _licence_files(directory: str, below: str) -> list[str]:
@@ -131,22 +130,10 @@ def _licence_files(directory: str, below: str) -> list[str]:
     return sorted(names)
 
 
-def ignore_patterns(content: bytes) -> GitIgnoreSpec:
-    """The patterns of a .gitignore file; lines that are no pattern match nothing, as in Git."""
-    usable = []
-    for line in content.decode("utf-8", "replace").splitlines():
-        try:
-            GitIgnoreSpec.from_lines([line])
-        except ValueError:
-            continue
-        usable.append(line)
-    return GitIgnoreSpec.from_lines(usable)
-
-
-def _ignored(ignores: tuple[tuple[str, GitIgnoreSpec], ...], path: str) -> str:
+def _ignored(ignores: tuple[tuple[str, Patterns], ...], path: str, *, is_folder: bool) -> str:
     """The .gitignore that leaves a path out, empty when none does; the nearest one that speaks of it decides."""
     for prefix, patterns in reversed(ignores):
-        verdict = patterns.check_file(path[len(prefix) :]).include
+        verdict = patterns.verdict(path[len(prefix) :], is_folder=is_folder)
         if verdict is not None:
             return f"{prefix}{_GITIGNORE}" if verdict else ""
     return ""

@@ -20,12 +20,17 @@ from components.data.config import FeedbackContract
 from components.data.feedback import SCHEMA, feedback_statistics
 from components.data.rules import violations
 from components.data.sources.arrow_types import extension_type
-from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch
+from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch, left_rows, one_line
+from components.data.sources.cells import seconds_of
 from components.data.sources.config import FeedbackSource
+from components.data.sources.parquet import checked
+from components.data.sources.table import Refusals, read_each, texts_of
 
 _FOLDER = "feedback"
 _SUITE = "feedback"
 _PLACE = ("file", "row")
+_TEXTS = ("prompt", "completion")
+_PLACED = pl.Schema([*SCHEMA.items(), *((name, pl.Int64()) for name in _PLACE)])
 
 
 def read(config: FeedbackSource) -> Iterator[Batch]:
@@ -34,16 +39,14 @@ def read(config: FeedbackSource) -> Iterator[Batch]:
     files = sorted(folder.glob("*.parquet")) if folder.is_dir() else []
     if not files:
         raise DataError(f"{folder}: found no Parquet file of events; correct ingest.sources, or collect feedback first")
-    verdicts = judge(pl.concat(_events(number, path) for number, path in enumerate(files)), config)
+    verdicts = judge(pl.concat(_events(number, path)[0] for number, path in enumerate(files)), config)
     for number, path in enumerate(files):
         here = verdicts.filter(pl.col("file") == number)
-        accepted = here.filter(pl.col("reason").is_null())
-        if accepted.is_empty() and here.is_empty():
-            continue
-        texts = pl.read_parquet(path, columns=["prompt", "completion"], glob=False)[accepted["row"]]
-        yield Batch(
-            documents=_documents(accepted, texts, config), left=here.drop_nulls("reason").select(LEFT_SCHEMA.names())
-        )
+        events, refused = _events(number, path)
+        accepted = here.filter(pl.col("reason").is_null()).join(events.select("row", *_TEXTS), on="row")
+        left = [here.drop_nulls("reason").select(LEFT_SCHEMA.names()), refused]
+        if events.height or refused.height:
+            yield Batch(documents=_documents(accepted, config), left=pl.concat(left))
 
 
 def judge(events: pl.DataFrame, config: FeedbackSource) -> pl.DataFrame:
@@ -74,26 +77,44 @@ def judge(events: pl.DataFrame, config: FeedbackSource) -> pl.DataFrame:
     )
 
 
-def _events(number: int, path: Path) -> pl.DataFrame:
-    """The events of one file with their place."""
+def _events(number: int, path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events of one file with their place, and those of which a value is not what its column needs, as left."""
     if named := extension_type(path):
         raise DataError(f"{path}: holds the Arrow extension type {named}, needed plain columns; write it without")
     try:
         shard = pq.ParquetFile(path)
-        missing = [name for name in SCHEMA if name not in shard.schema_arrow.names]
-        if missing:
+        names = shard.schema_arrow.names
+        if missing := [name for name in SCHEMA if name not in names]:
             raise DataError(f"{path}: lacks {', '.join(missing)}; needed the columns {', '.join(SCHEMA)}")
-        frame = pl.DataFrame(pl.from_arrow(shard.read(list(SCHEMA)))).cast(SCHEMA)
-    except (OSError, pa.ArrowException, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: cannot be read as events: {' '.join(str(error).split())[:200]}") from error
-    return frame.with_columns(pl.lit(number).alias("file"), pl.int_range(pl.len()).alias("row"))
+        if repeated := [name for name in SCHEMA if names.count(name) > 1]:
+            raise DataError(f"{path}: {repeated[0]} is there {names.count(repeated[0])} times, needed each column once")
+        batches = [checked(each) for each in shard.iter_batches(columns=list(SCHEMA))]
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as events: {one_line(error)}") from error
+    refused: list[tuple[str, str, str]] = []
+    read: list[pl.DataFrame] = [pl.DataFrame(schema=_PLACED)]
+    row = 0
+    for batch in batches:
+        refusals: Refusals = {}
+        values = {
+            name: texts_of(batch.column(name), name, refusals)
+            if kind == pl.String
+            else read_each((batch.column(name),), seconds_of, refusals, kind)
+            for name, kind in SCHEMA.items()
+        }
+        frame = pl.DataFrame(values).with_columns(
+            pl.lit(number, pl.Int64).alias("file"), pl.int_range(row, row + pl.len()).alias("row")
+        )
+        read.append(frame.filter(~(pl.col("row") - row).is_in(list(refusals))).select(_PLACED.names()))
+        refused += [(f"{path.name}:{row + each}", *why) for each, why in sorted(refusals.items())]
+        row += batch.num_rows
+    return pl.concat(read), left_rows(refused)
 
 
-def _documents(accepted: pl.DataFrame, texts: pl.DataFrame, config: FeedbackSource) -> pl.DataFrame:
+def _documents(accepted: pl.DataFrame, config: FeedbackSource) -> pl.DataFrame:
     """Accepted events as documents: the prompt and what was accepted after it; the user is the author, for opt-outs."""
     return (
-        pl.concat([accepted, texts], how="horizontal")
-        .select(
+        accepted.select(
             text=pl.col("prompt") + pl.col("completion"),
             path="path",
             package=pl.lit(config.label),

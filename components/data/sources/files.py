@@ -125,6 +125,9 @@ class Gathering:
 
     def add(self, file: SourceFile, content: bytes) -> None:
         """A file's bytes; what is binary or not UTF-8 is left when the batch is made."""
+        if printable(file.path) != file.path:
+            self.leave(file.path, "path_not_utf8", "")
+            return
         self._files.append(file)
         self._contents.append(content)
         self._bytes += len(content)

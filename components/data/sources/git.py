@@ -1,7 +1,8 @@
 """Files of one revision of a Git repository, read out of a temporary bare one that holds this revision alone.
 
 Covers: any https, ssh or file URL or local path, at a branch, a tag or a commit; the commit is the documents' version.
-Nothing of the repository is run: no hooks, no filters, no submodules, no checkout; no prompt for a password.
+Nothing of the repository is run: no hooks, no filters, no submodules, no checkout, no program that its config names.
+Nobody is asked for a password: Git's credential helpers and ssh's keys give it.
 Not covered: contents kept elsewhere (submodules, Git LFS), which are left and counted.
 """
 
@@ -16,10 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.addresses import masked
 from components.core.config import environment
 from components.core.errors import DataError
+from components.core.text import readable
 from components.data.languages import language_of
-from components.data.licences import decoded
+from components.data.path_patterns import slashed
 from components.data.sources.batch import Batch
 from components.data.sources.config import DETECT, GitSource
 from components.data.sources.files import Gathering, SourceFile, printable
@@ -28,9 +31,11 @@ from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, gov
 _TEMPORARY = "overnight-git-"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MODES = {"120000": "link", "160000": "submodule"}
-_WITHOUT_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0")
+_WITHOUT_HOOKS = (
+    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"),
+    *("-c", "maintenance.auto=false", "-c", "protocol.ext.allow=never"),
+)
 _BLOBS_AT_ONCE = 500
-_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def read(config: GitSource) -> Iterator[Batch]:
@@ -47,7 +52,7 @@ def standing(config: GitSource) -> str:
     if re.fullmatch(r"[0-9a-f]{40}", config.revision):
         return config.revision
     with _repository() as repository:
-        return _git(repository, "ls-remote", _address(config), config.revision, timeout_seconds=60)
+        return _git(repository, "ls-remote", "--", _address(config), config.revision, timeout_seconds=60)
 
 
 @contextmanager
@@ -84,7 +89,7 @@ def _git(repository: Path, *arguments: str, timeout_seconds: float) -> str:
     if process.returncode:
         lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
         fatal = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines or ["no message"]
-        raise DataError(_PASSWORD.sub("", " ".join(fatal[0].split()))[:300])
+        raise DataError(masked(" ".join(fatal[0].split()))[:300])
     return output.decode("utf-8", "replace").strip()
 
 
@@ -102,6 +107,8 @@ def _environment() -> dict[str, str]:
         "GIT_ASKPASS": "true",
         "GIT_ALLOW_PROTOCOL": "https:ssh:file",
         "GIT_LFS_SKIP_SMUDGE": "1",
+        # A repository here that lacks objects would fetch them by a program that its own config names.
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "LC_ALL": "C",
     }
@@ -124,10 +131,9 @@ def _fetch(repository: Path, config: GitSource) -> str:
         )
         return _git(repository, "rev-parse", "--verify", f"{reference}^{{commit}}", timeout_seconds=60)
     except DataError as error:
-        shown = _PASSWORD.sub("", config.url)
         raise DataError(
-            f"ingest.sources: {shown} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, and "
-            "a branch, a tag or a commit of 40 digits"
+            f"ingest.sources: {config.url} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, "
+            "and a branch, a tag or a commit of 40 digits"
         ) from error
 
 
@@ -224,7 +230,7 @@ class _Files:
     licences: dict[str, str | None]
 
     def file(self, path: str) -> SourceFile:
-        directory = path.rpartition("/")[0]
+        directory = slashed(path).rpartition("/")[0]
         while directory not in self.licences and directory:
             directory = directory.rpartition("/")[0]
         return SourceFile(
@@ -268,14 +274,14 @@ def _licences(repository: Path, commit: str) -> dict[str, str | None]:
     """What the licence files of each directory that has any declare together."""
     found: dict[str, list[_Blob]] = {}
     for blob in _blobs(repository, commit):
-        directory = governed_by(blob.path)
+        directory = governed_by(slashed(blob.path))
         if directory is not None and blob.mode not in _MODES:
             found.setdefault(directory, []).append(blob)
     declared = {}
     with _running(repository, "cat-file", "--batch") as reader:
         for directory, blobs in found.items():
             small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:_BLOBS_AT_ONCE]
-            texts = [decoded(content) for content in _contents(reader, small)]
+            texts = [readable(content) for content in _contents(reader, small)]
             declared[directory] = declared_by([*texts, *[""] * (len(blobs) - len(small))])
     return declared
 

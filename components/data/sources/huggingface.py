@@ -1,24 +1,26 @@
-"""A data set as the `datasets` library streams it: a pinned commit of one on the Hub, or a folder laid out like one.
+"""A data set as the `datasets` library finds it: a pinned commit of one on the Hub, or a folder laid out like one.
 
-Covers: configurations, splits and patterns of files as the data set's card states them; Parquet, JSON, CSV and text;
-one file at a time, so that a file with other columns, or one that cannot be read, is left and the others are not.
+Covers: configurations, splits and patterns of files as the data set's card states them; Parquet and JSON row by row as
+the sources of these kinds read them, CSV and text as the library does; one file at a time, so that a file with other
+columns, or one that cannot be read, is left and the others are not.
 Nothing of the data set is run: no loading scripts, no pickles, no extension types.
-Not covered: files that are compressed as a whole (left: the sources jsonl and s3 bound what they grow to), a Parquet
-file whose pages grow beyond memory, resuming in the middle of a stream (datasets 5.0 began again from zero), data sets
-that need a password of their own.
+Not covered: files that are compressed as a whole (left: the sources jsonl and s3 bound what they grow to), a line of
+CSV that breaks its form (the rest of its file is left), resuming in the middle of a stream (datasets 5.0 began again
+from zero), data sets that need a password of their own.
 """
 
+import codecs
 import hashlib
 import logging
-import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets
-import polars as pl
+import pyarrow as pa
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.packaged_modules.csv.csv import Csv
 from datasets.packaged_modules.json.json import Json
@@ -28,15 +30,29 @@ from datasets.utils.file_utils import xopen
 
 from components.core.artifact import sha256_of
 from components.core.errors import ConfigError, DataError
-from components.data.sources.arrow_types import extension_type_in
-from components.data.sources.batch import Batch, left_rows
+from components.data.sources.batch import Batch, left_rows, one_line
+from components.data.sources.cells import ColumnError
 from components.data.sources.config import HuggingFaceSource
-from components.data.sources.parquet import checked_frame, one_line
-from components.data.sources.table import ColumnError, documents_of
+from components.data.sources.jsonl import LINE_BYTES_PER_TEXT_BYTE, lines, rows_of
+from components.data.sources.parquet import checked, read_rows
+from components.data.sources.rows import Rows, parsed
+from components.data.sources.still import Remote, Still
+from components.data.sources.table import documents_of
 
 _BUILDERS = (Parquet, Json, Csv, Text)
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")
 _ROWS = 1_000
+_HEAD_BYTES = 1_000
+_CHUNK_BYTES = 1_000_000
+# What the library's parsers raise for what a file holds.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    pa.ArrowException,
+    datasets.exceptions.DatasetsError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +101,10 @@ def _open(config: HuggingFaceSource, cache: str) -> Any:
             f"ingest.sources: {config.dataset}: its files are read as {builder.name}, needed parquet, json, csv or "
             "text; choose among its files with data_files"
         )
-    if isinstance(builder, Parquet):
-        builder.config.batch_size = _ROWS
     if isinstance(builder, Text):
         builder.config.sample_by = "document"
+    if isinstance(builder, Csv):  # a cell is text: 007 is no number, and NA may be a name
+        builder.config.dtype, builder.config.keep_default_na = str, False
     return builder
 
 
@@ -133,57 +149,82 @@ def _package(dataset: str) -> str:
 
 def _read_file(builder: Any, file: _DataFile, config: HuggingFaceSource) -> Iterator[Batch]:
     """The rows of one file, or the reason why it gives none."""
-    if refusal := _refusal(builder, file):
+    if refusal := _refusal(file):
         yield Batch(left=left_rows([(file.path or file.address, *refusal)]))
         return
     assert file.path is not None
-    builder.config.data_files = DataFilesDict({config.split: DataFilesList([file.address], file.origin)})
-    builder.info.features = None  # those of the file before
-    row = 0
-    unchanged = _watch(file.address)
     try:
-        stream = builder.as_streaming_dataset(split=config.split).with_format("arrow")
-        for table in stream.iter(batch_size=_ROWS):
-            frames = [checked_frame(batch) for batch in table.combine_chunks().to_batches()]
-            frame = pl.concat(frames)
-            if not unchanged():
-                yield Batch(left=left_rows([(file.path, "changed", f"from row {row} on")]))
-                return
-            yield documents_of(frame, config, name=file.path, first_row=row)
-            row += frame.height
+        with _opened(file, config) as opened:
+            if isinstance(builder, Parquet):
+                yield from read_rows(opened, config, file.path)
+            elif isinstance(builder, Json) and builder.config.encoding.lower() in ("utf-8", "utf8"):
+                yield from _json_rows(opened, builder, config, file.path)
+            else:
+                yield from _streamed(opened, builder, file, config)
     except ColumnError as error:
         yield Batch(left=left_rows([(file.path, error.reason, error.detail)]))
-    except UnicodeDecodeError as error:
-        yield Batch(left=left_rows([(file.path, "not_utf8", f"from row {row} on: {one_line(error)}")]))
-    except (ValueError, TypeError, KeyError) as error:
-        yield Batch(left=left_rows([(file.path, "corrupt_file", f"from row {row} on: {one_line(error)}")]))
     except OSError as error:
         raise DataError(
             f"ingest.sources: {config.dataset}: {file.path} cannot be read on: {one_line(error)}; run it again"
         ) from error
 
 
-def _watch(address: str) -> Callable[[], bool]:
-    """Tells whether a file of a folder still is as it was; a file of a commit always is."""
-    location = Path(address)
-    if not location.is_file():
-        return lambda: True
-    before = location.stat()
-    return lambda: location.exists() and _state(location.stat()) == _state(before)
+def _opened(file: _DataFile, config: HuggingFaceSource) -> Still | Remote:
+    """A file of a folder, which may change, or of a commit, which does not."""
+    if Path(file.address).is_file():
+        return Still(Path(file.address))
+    return Remote(xopen(file.address, "rb"), f"ingest.sources: {config.dataset}: {file.path}")
 
 
-def _state(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ino
+def _json_rows(opened: Still | Remote, builder: Any, config: HuggingFaceSource, name: str) -> Iterator[Batch]:
+    """Lines of JSON, or one list of rows, which the card may put into a field of an object."""
+    rows = Rows(config, name, first=0, batch_rows=_ROWS)
+    start = opened.file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+    opened.file.seek(0)
+    if builder.config.field is None and not start.startswith(b"["):
+        longest = config.max_document_bytes * LINE_BYTES_PER_TEXT_BYTE
+        numbered = lines(iter(partial(opened.file.read, _CHUNK_BYTES), b""), longest)
+        yield from rows_of(opened, ((number - 1, line) for number, line in numbered), rows)
+        return
+    whole = parsed(opened.file.read().removeprefix(codecs.BOM_UTF8))
+    if opened.changed:
+        raise ColumnError("changed", "while it was read")
+    if builder.config.field is not None:
+        whole = whole.get(builder.config.field) if isinstance(whole, dict) else None
+    if not isinstance(whole, list):
+        raise ColumnError("malformed", f"found {type(whole).__name__}, needed a list of objects")
+    for number, row in enumerate(whole):
+        rows.take(number, {"text": row} if isinstance(row, str) else row)
+        if rows.is_full:
+            yield rows.batch()
+    yield rows.batch()
 
 
-def _refusal(builder: Any, file: _DataFile) -> tuple[str, str] | None:
-    """(reason, detail) of a file that the library must not see."""
+def _streamed(opened: Still | Remote, builder: Any, file: _DataFile, config: HuggingFaceSource) -> Iterator[Batch]:
+    """Rows as the library gives them, for the formats that it alone reads: CSV and text."""
+    assert file.path is not None
+    builder.config.data_files = DataFilesDict({config.split: DataFilesList([file.address], file.origin)})
+    builder.info.features = None  # those of the file before
+    row = 0
+    try:
+        stream = builder.as_streaming_dataset(split=config.split).with_format("arrow")
+        for table in stream.iter(batch_size=_ROWS):
+            for batch in table.combine_chunks().to_batches():
+                if opened.changed:
+                    yield Batch(left=left_rows([(file.path, "changed", f"from row {row} on")]))
+                    return
+                yield documents_of(checked(batch), config, name=file.path, first_row=row)
+                row += batch.num_rows
+    except UnicodeDecodeError as error:
+        yield Batch(left=left_rows([(file.path, "not_utf8", f"from row {row} on: {one_line(error)}")]))
+    except _UNREADABLE as error:
+        yield Batch(left=left_rows([(file.path, "corrupt_file", f"from row {row} on: {one_line(error)}")]))
+
+
+def _refusal(file: _DataFile) -> tuple[str, str] | None:
+    """(reason, detail) of a file that is not to be opened."""
     if file.path is None:
         return "unsafe_path", "lies outside of the data set"
     if file.path.lower().endswith(_COMPRESSED) or "::" in file.address:
         return "compressed", "read it with a source of kind jsonl or s3, which bound what it grows to"
-    if isinstance(builder, Parquet):
-        with xopen(file.address, "rb") as opened:
-            if named := extension_type_in(opened):
-                return "extension_type", named
     return None

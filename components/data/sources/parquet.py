@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from components.core.errors import DataError
 from components.data.documents import cut
-from components.data.sources.arrow_types import extension_type
-from components.data.sources.batch import BATCH_BYTES, Batch, left_rows
+from components.data.sources.arrow_types import extension_type_in
+from components.data.sources.batch import BATCH_BYTES, Batch, left_rows, one_line
+from components.data.sources.cells import ColumnError
 from components.data.sources.config import ParquetSource, TableSource
-from components.data.sources.still import Still
-from components.data.sources.table import ColumnError, columns_of, documents_of, needed
+from components.data.sources.files import printable
+from components.data.sources.still import Remote, Still
+from components.data.sources.table import columns_of, documents_of, is_plain_text, is_text, needed
 
 _ROWS = 2_000
 # A row that is a text of its own takes more than a byte; of fewer rows than these nothing can be said.
@@ -50,19 +52,28 @@ def tables(paths: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[tuple[st
                 f"ingest.sources: {given}: found no file that ends in {' or '.join(suffixes)}; correct paths"
             )
         for location in found:
-            yield location.relative_to(path).as_posix() if path.is_dir() else location.name, location
+            yield printable(location.relative_to(path).as_posix() if path.is_dir() else location.name), location
 
 
 def read_table(location: Path, config: TableSource, name: str) -> Iterator[Batch]:
-    """The rows of one file; a file, a row group or a column that cannot be used is left with its reason."""
+    """The rows of one file; a file, a row group, a column or a row that cannot be used is left with its reason."""
     try:
-        if named := extension_type(location):
+        with Still(location) as still:
+            yield from read_rows(still, config, name)
+    except OSError as error:
+        yield Batch(left=left_rows([(name, "unreadable", one_line(error))]))
+
+
+def read_rows(still: Still | Remote, config: TableSource, name: str) -> Iterator[Batch]:
+    """The rows of an open file, as read_table gives them."""
+    try:
+        if named := extension_type_in(still.file):
             raise ColumnError("extension_type", f"declares the Arrow extension type {named}")
-        with Still(location) as still, pq.ParquetFile(still.file, page_checksum_verification=True) as table:
-            names = needed(config, table.schema_arrow.names)
+        with pq.ParquetFile(still.file, page_checksum_verification=True) as table:
+            names = needed(config, table.schema_arrow)
             if table.metadata.num_rows > max(_FREE_ROWS, still.size_bytes):
                 raise ColumnError("zip_bomb", f"{table.metadata.num_rows} rows in {still.size_bytes} bytes")
-            strings = [each for each in names if _is_text(table.schema_arrow.field(each).type)]
+            strings = [each for each in names if is_plain_text(table.schema_arrow.field(each).type)]
             table = pq.ParquetFile(
                 still.file, metadata=table.metadata, read_dictionary=strings, page_checksum_verification=True
             )
@@ -80,7 +91,7 @@ def read_table(location: Path, config: TableSource, name: str) -> Iterator[Batch
 
 
 def _read_group(
-    table: pq.ParquetFile, group: int, names: list[str], config: TableSource, name: str, row: int, still: Still
+    table: pq.ParquetFile, group: int, names: list[str], config: TableSource, name: str, row: int, still: Still | Remote
 ) -> Iterator[Batch]:
     """The rows of a row group; from the first that cannot be decoded on they are left, as one line."""
     text = columns_of(config, table.schema_arrow.names).get("text", "")
@@ -88,14 +99,14 @@ def _read_group(
     too_large: list[tuple[str, str, str]] = []
     try:
         for batch in table.iter_batches(batch_size=_ROWS, row_groups=[group], columns=names):
-            for start, frame in _frames(batch, text, config.max_document_bytes):
+            for start, rows in _pieces(batch.select(names), text, config.max_document_bytes):
                 if still.changed:
                     return
-                if isinstance(frame, int):
-                    detail = f"{frame} bytes, allowed {config.max_document_bytes}"
+                if isinstance(rows, int):
+                    detail = f"{rows} bytes, allowed {config.max_document_bytes}"
                     too_large.append((f"{name}:{row + done + start}", "too_large", detail))
                 else:
-                    yield documents_of(frame, config, name=name, first_row=row + done + start)
+                    yield documents_of(rows, config, name=name, first_row=row + done + start)
             done += batch.num_rows
             if too_large:
                 yield Batch(left=left_rows(too_large))
@@ -105,10 +116,14 @@ def _read_group(
         yield Batch(left=left_rows([(f"{name}#{group}", "corrupt_row_group", detail)]))
 
 
-def _frames(batch: pa.RecordBatch, text: str, longest: int) -> Iterator[tuple[int, pl.DataFrame | int]]:
+def _pieces(batch: pa.RecordBatch, text: str, longest: int) -> Iterator[tuple[int, pa.RecordBatch | int]]:
     """(first row, rows) of a batch in pieces of a few megabytes; (row, its bytes) for a text longer than `longest`."""
     columns = {field.name: _checked(column) for field, column in zip(batch.schema, batch.columns, strict=True)}
-    lengths = {name: _lengths(column) for name, column in columns.items() if isinstance(column, pa.DictionaryArray)}
+    lengths = {
+        name: _lengths(column)
+        for name, column in columns.items()
+        if isinstance(column, pa.DictionaryArray) and is_text(column.type)
+    }
     too_long = lengths[text] > longest if text in lengths else np.zeros(batch.num_rows, dtype=bool)
     sizes = np.sum([*lengths.values(), np.zeros(batch.num_rows, dtype=np.int64)], axis=0) * ~too_long
     for piece in cut(pl.Series(sizes), BATCH_BYTES):
@@ -116,15 +131,10 @@ def _frames(batch: pa.RecordBatch, text: str, longest: int) -> Iterator[tuple[in
         for row in [*(np.flatnonzero(too_long[piece]) + piece.start).tolist(), piece.stop]:
             if row > start:
                 rows = {name: _written_out(column.slice(start, row - start)) for name, column in columns.items()}
-                yield start, pl.DataFrame(pl.from_arrow(pa.table(rows)))
+                yield start, pa.record_batch(rows)
             if row < piece.stop:
                 yield row, int(lengths[text][row])
             start = row + 1
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    return any(check(kind) for check in checks)
 
 
 def _lengths(column: pa.DictionaryArray) -> NDArray[np.int64]:
@@ -139,28 +149,33 @@ def _written_out(column: pa.Array) -> pa.Array:
     return column.dictionary.take(column.indices) if isinstance(column, pa.DictionaryArray) else column
 
 
-def _checked(column: pa.Array) -> pa.Array:
-    """A column that is what its type says, its strings as bytes that are yet to be decoded: Arrow does not check them.
+def checked(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch that is what its types say, its strings as bytes that are yet to be decoded: Arrow does not check them.
 
     Raises ArrowInvalid when it is not.
     """
+    return pa.record_batch([_checked(column) for column in batch.columns], names=batch.schema.names)
+
+
+def _checked(column: pa.Array) -> pa.Array:
     if isinstance(column, pa.DictionaryArray):
         column = pa.DictionaryArray.from_arrays(column.indices, _checked(column.dictionary))
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary())
+    else:
+        column = column.cast(_undecoded(column.type))
     column.validate(full=True)
     return column
 
 
-def checked_frame(batch: pa.RecordBatch) -> pl.DataFrame:
-    """An Arrow batch as columns, its strings as bytes that are yet to be decoded: Arrow does not check them.
-
-    Raises ArrowInvalid when anything else is not what its type says.
-    """
-    columns = {field.name: _checked(column) for field, column in zip(batch.schema, batch.columns, strict=True)}
-    return pl.DataFrame(pl.from_arrow(pa.table(columns)))
-
-
-def one_line(error: Exception) -> str:
-    """An error's text as one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
+def _undecoded(kind: pa.DataType) -> pa.DataType:
+    """A type with bytes in the place of strings, at any depth."""
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.large_binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_undecoded(field.type)) for field in kind])
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_undecoded(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(_undecoded(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(_undecoded(kind.key_type), _undecoded(kind.item_type))
+    return kind

@@ -13,12 +13,14 @@ import os
 import re
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from components.data.licences import declare, decoded, from_text, is_text
-from components.data.sources.batch import Batch
+from components.core.text import readable
+from components.data.licences import declare, from_text, is_text
+from components.data.sources.batch import Batch, one_line
 from components.data.sources.config import PythonEnvironmentSource
-from components.data.sources.files import SourceFile, read_files
+from components.data.sources.files import Left, SourceFile, read_files
 
 STANDARD_LIBRARY = "python"
 _STANDARD_LICENCE = "PSF-2.0"
@@ -35,8 +37,8 @@ def read(config: PythonEnvironmentSource) -> Iterator[Batch]:
     return read_files(find(), max_document_bytes=config.max_document_bytes, follow_links=True)
 
 
-def find() -> Iterator[SourceFile]:
-    """The files, each with its owner and what that owner declares of its licence."""
+def find() -> Iterator[SourceFile | Left]:
+    """The files, each with its owner and what that owner declares of its licence, and owners that cannot be read."""
     yield from _standard_library()
     yield from _distributions()
 
@@ -59,30 +61,66 @@ def _standard_library() -> Iterator[SourceFile]:
                 )
 
 
-def _distributions() -> Iterator[SourceFile]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Distribution:
+    """What an installed distribution says of itself; `recorded` are its files, relative to `root`."""
+
+    name: str
+    version: str
+    licence: str | None
+    root: str
+    recorded: list[str]
+
+
+def _distributions() -> Iterator[SourceFile | Left]:
     places = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
-    named: dict[str, tuple[importlib.metadata.Distribution, importlib.metadata.PackageMetadata]] = {}
-    for distribution in importlib.metadata.distributions(path=places):
-        metadata = distribution.metadata  # parsed anew at each access, and long with a whole README in it
-        named.setdefault(metadata["Name"].lower().replace("_", "-"), (distribution, metadata))
+    named: dict[str, _Distribution] = {}
+    for each in importlib.metadata.distributions(path=places):
+        try:
+            distribution = _read(each)
+        except (OSError, ValueError, csv.Error) as error:
+            yield _folder(each), "unreadable_metadata", one_line(error)
+        else:
+            if distribution is None:
+                yield _folder(each), "unreadable_metadata", "it lacks a name or a version"
+            else:
+                named.setdefault(distribution.name, distribution)
     named.pop(_OWN_DISTRIBUTION, None)
     owned: dict[str, SourceFile] = {}
-    for name, (distribution, metadata) in sorted(named.items()):
-        recorded = _recorded(distribution)
-        licence = _licence(distribution, metadata, recorded)
-        root = str(distribution.locate_file(""))
-        for path in recorded:
+    for _, distribution in sorted(named.items()):
+        for path in distribution.recorded:
             if _is_source(path):
                 first = owned.get(path)
                 owned[path] = SourceFile(
-                    location=first.location if first else f"{root}/{path}",
+                    location=first.location if first else f"{distribution.root}/{path}",
                     path=path,
-                    package=first.package if first else name,
-                    version=first.version if first else metadata["Version"],
-                    licence=_together(first.licence, licence) if first else licence,
+                    package=first.package if first else distribution.name,
+                    version=first.version if first else distribution.version,
+                    licence=_together(first.licence, distribution.licence) if first else distribution.licence,
                     language="python",
                 )
     yield from owned.values()
+
+
+def _read(distribution: importlib.metadata.Distribution) -> _Distribution | None:
+    """What a distribution says; None without a name or a version. Raises OSError, ValueError or csv.Error."""
+    metadata = distribution.metadata  # parsed anew at each access, and long with a whole README in it
+    name, version = metadata.get("Name"), metadata.get("Version")  # type: ignore[attr-defined]
+    if not name or not version:
+        return None
+    recorded = _recorded(distribution)
+    return _Distribution(
+        name=name.lower().replace("_", "-"),
+        version=version,
+        licence=_licence(distribution, metadata, recorded),
+        root=str(distribution.locate_file("")),
+        recorded=recorded,
+    )
+
+
+def _folder(distribution: importlib.metadata.Distribution) -> str:
+    """The folder that an installer left of a distribution."""
+    return Path(getattr(distribution, "_path", "a distribution")).name
 
 
 def _recorded(distribution: importlib.metadata.Distribution) -> list[str]:
@@ -129,8 +167,8 @@ def _licence_texts(
     """Reads the licence files that a distribution ships beside its metadata, when asked."""
 
     def read_texts() -> list[str]:
-        paths = sorted(path for path in recorded if _LICENCE_FILE.match(path))
+        paths = sorted(path for path in recorded if _LICENCE_FILE.match(path) and ".." not in path.split("/"))
         locations = [Path(str(distribution.locate_file(path))) for path in paths]
-        return [decoded(location.read_bytes()) for location in locations if location.is_file()]
+        return [readable(location.read_bytes()) for location in locations if location.is_file()]
 
     return read_texts

@@ -17,6 +17,7 @@ from components.core.config import read_settings
 from components.core.errors import DataError
 from components.core.store import s3_client
 from components.data.languages import language_of
+from components.data.path_patterns import slashed
 from components.data.sources.batch import Batch
 from components.data.sources.config import JsonlSource, S3Source
 from components.data.sources.files import Gathering, SourceFile, read_content
@@ -88,7 +89,7 @@ def _path(each: Object, config: S3Source) -> str:
 
 def _refusal(path: str, size: int, wanted: Wanted, config: S3Source) -> tuple[str, str] | None:
     """(reason, detail) of an object that is not read at all."""
-    if ".." in path.split("/"):
+    if ".." in slashed(path).split("/"):
         return "unsafe_path", ""
     refusal = wanted.refusal(path)
     if path.endswith((_PARQUET, *_JSONL)):

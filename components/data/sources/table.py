@@ -5,13 +5,16 @@ names; licences as a list of names; nested columns; texts as bytes.
 Not covered: The Stack v2's contents, which are not in its table.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.data.languages import language_of
 from components.data.sources.batch import BATCH_SCHEMA, Batch, left_rows
+from components.data.sources.cells import CONTENT, ColumnError, content_of, label_of, question_and_answers
 from components.data.sources.config import TableSource
 
 # For each shape and field the names that its versions use; the first that a table has is meant.
@@ -38,19 +41,13 @@ _SHAPES: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
 }
 QUESTION, ANSWERS = "question", "answers"
-ANSWERS_TYPE = pl.List(
-    pl.Struct({"answer_id": pl.Int64, "pm_score": pl.Int64, "selected": pl.Boolean, "text": pl.String})
-)
+_PLACE = "place"
+# Of a row that cannot become a document, by its number: reason and detail.
+Refusals = dict[int, tuple[str, str]]
+# What becomes text by the column, and what value by value.
+_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+_RARE_STRINGS = (pa.types.is_string_view, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 _LANGUAGE_NAMES = {"c++": "cpp", "c#": "csharp", "bash": "shell", "jupyter notebook": "jupyter"}
-
-
-class ColumnError(Exception):
-    """Why a table has no texts that can be read: (reason, detail)."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 def columns_of(config: TableSource, available: Collection[str]) -> dict[str, str]:
@@ -79,111 +76,145 @@ def composes(config: TableSource, available: Collection[str]) -> bool:
     return config.shape == "stackexchange" and {QUESTION, ANSWERS} <= set(available) and "text" not in available
 
 
-def needed(config: TableSource, available: Collection[str]) -> list[str]:
-    """The top-level columns to read of a table. Raises ColumnError as columns_of does."""
-    names = {name if name in available else name.split(".")[0] for name in columns_of(config, available).values()}
-    return sorted(names | ({QUESTION, ANSWERS} if composes(config, available) else set()))
+def needed(config: TableSource, schema: pa.Schema) -> list[str]:
+    """The top-level columns to read of a table.
 
-
-def documents_of(frame: pl.DataFrame, config: TableSource, *, name: str, first_row: int = 0) -> Batch:
-    """Rows as documents. `name` is what the table is called, and with the row's number the path of rows without one.
-
-    Raises ColumnError (no_column, wrong_type) when the text cannot be text.
+    Raises ColumnError as columns_of does, for a column that is there twice, and for a text that can be none.
     """
-    columns = columns_of(config, frame.columns)
+    columns = columns_of(config, schema.names)
+    names = {name if name in schema.names else name.split(".")[0] for name in columns.values()}
+    names |= {QUESTION, ANSWERS} if composes(config, schema.names) else set()
+    for name in names:
+        if (count := schema.names.count(name)) > 1:
+            raise ColumnError("repeated_column", f"{count} columns are called {name}, needed one")
+    if (column := columns.get("text")) and (kind := _type(schema, column)) is not None:
+        _check_text(column, kind)
+    return sorted(names)
+
+
+def documents_of(batch: pa.RecordBatch, config: TableSource, *, name: str, first_row: int = 0) -> Batch:
+    """Rows as documents; those with a value that is not what its field needs are left as `name:row`.
+
+    Raises ColumnError (no_column, wrong_type) when the text cannot be text in any row.
+    """
+    columns = columns_of(config, batch.schema.names)
+    refusals: Refusals = {}
+    values: dict[str, pl.Series] = {}
+    for field, column in columns.items():
+        if (array := _array(batch, column)) is not None:
+            if field == "text":
+                _check_text(column, array.type)
+            values[field] = texts_of(array, field, refusals)
     if "text" not in columns:
-        frame = frame.with_columns(question_and_answers(frame))
-        columns["text"] = "composed_text"
-    row_path = pl.format("{}:{}", pl.lit(name), pl.int_range(pl.len()) + first_row)
-    defaults = {
-        "path": row_path,
+        pair = (batch.column(QUESTION), batch.column(ANSWERS))
+        values["text"] = read_each(pair, question_and_answers, refusals)
+    places = [f"{name}:{first_row + row}" for row in range(batch.num_rows)]
+    absent = pl.Series([None] * batch.num_rows, dtype=pl.String)
+    rows = pl.DataFrame({field: values.get(field, absent) for field in BATCH_SCHEMA} | {_PLACE: places})
+    kept = rows.filter(~pl.int_range(pl.len()).is_in(list(refusals)))
+    left = left_rows([(places[row], *refusals[row]) for row in sorted(refusals)])
+    return Batch(described(kept.drop(_PLACE), config, name, kept[_PLACE]), left)
+
+
+def described(rows: pl.DataFrame, config: TableSource, name: str, places: pl.Series) -> pl.DataFrame:
+    """Rows of BATCH_SCHEMA with what they do not say of themselves: `places` for paths, the rest by the config.
+
+    `name` is what the table is called.
+    """
+    defaults: dict[str, pl.Expr | pl.Series] = {
+        "path": places,
         "package": pl.lit(config.package or name.rsplit("/", 1)[-1].split(".")[0]),
         "version": pl.lit(config.version),
         "licence": pl.lit(config.licence, dtype=pl.String),
         "language": pl.lit(config.language, dtype=pl.String),
-        "author": pl.lit(None, dtype=pl.String),
     }
-    frame, undecodable = _decoded(frame, columns["text"])
-    values = {field: _text_of(frame, column, field) for field, column in columns.items()}
-    selected = frame.select(
-        values["text"].alias("text"),
-        *(
-            (pl.coalesce(values[field], default) if field in values else default).alias(field)
-            for field, default in defaults.items()
-        ),
+    rows = rows.with_columns(path=pl.col("path").str.strip_chars_start("/").replace("", None))
+    rows = rows.with_columns(pl.coalesce(field, default).alias(field) for field, default in defaults.items())
+    return rows.with_columns(language=_languages(rows, config)).select(BATCH_SCHEMA.names())
+
+
+def is_plain_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type becomes text as a whole."""
+    return any(check(kind) for check in _STRINGS)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text, or bytes that may be."""
+    return any(
+        check(kind.value_type if pa.types.is_dictionary(kind) else kind) for check in (*_STRINGS, *_RARE_STRINGS)
     )
-    left = [(path, "not_utf8", "") for path in selected.filter(undecodable)["path"]]
-    kept = selected.filter(~undecodable)
-    kept = kept.with_columns(path=pl.col("path").str.strip_chars_start("/"), language=_languages(kept, config))
-    return Batch(kept.select(BATCH_SCHEMA.names()), left_rows(left))
 
 
-def _decoded(frame: pl.DataFrame, text: str) -> tuple[pl.DataFrame, pl.Series]:
-    """Columns of bytes as text, null where they are no UTF-8; and True where the text is not, shape (rows,)."""
-    undecodable = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
-    for name, kind in frame.schema.items():
-        if kind == pl.Binary:
-            try:
-                column = frame[name].cast(pl.String)
-            except pl.exceptions.PolarsError:
-                column = pl.Series(name, [_decoded_or_none(each) for each in frame[name]], dtype=pl.String)
-            if name == text:
-                undecodable = column.is_null() & frame[name].is_not_null()
-            frame = frame.with_columns(column)
-    return frame, undecodable
+def _check_text(column: str, kind: pa.DataType) -> None:
+    """Raise ColumnError for a column in which no value can be text."""
+    if not is_text(kind):
+        raise ColumnError("wrong_type", f"column {column} is {str(kind)[:100]}, needed text")
 
 
-def _decoded_or_none(content: bytes | None) -> str | None:
-    try:
-        return None if content is None else content.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-
-
-def _text_of(frame: pl.DataFrame, column: str, field: str) -> pl.Expr:
-    """A column as text: a list of names is all of them."""
-    expression, kind = _column(frame, column)
-    if isinstance(kind, pl.List | pl.Array):
-        names = expression.cast(pl.List(pl.String), strict=False)
-        names = names.list.drop_nulls().list.unique().list.sort()
-        return pl.when(names.list.len() > 0).then(names.list.join(" AND "))
-    is_text = kind == pl.String or isinstance(kind, pl.Categorical | pl.Enum)
-    if field == "text" and not is_text:
-        raise ColumnError("wrong_type", f"column {column} is {kind}, needed text")
-    return expression.cast(pl.String, strict=False)
-
-
-def _column(frame: pl.DataFrame, column: str) -> tuple[pl.Expr, Any]:
-    """The expression of a column, which may lie in structs, and its type."""
-    if column in frame.columns:
-        return pl.col(column), frame.schema[column]
+def _array(batch: pa.RecordBatch, column: str) -> pa.Array | None:
+    """A column, which may lie in structs; None where there is none."""
+    if column in batch.schema.names:
+        return batch.column(column)
     top, *below = column.split(".")
-    expression = pl.col(top)
-    kind: Any = frame.schema[top]
+    array = batch.column(top)
     for part in below:
-        fields = dict(kind.to_schema()) if isinstance(kind, pl.Struct) else {}
-        if part not in fields:
-            return pl.lit(None, dtype=pl.String), pl.String()
-        expression, kind = expression.struct.field(part), fields[part]
-    return expression, kind
+        if (place := _place(array.type, part)) < 0:
+            return None
+        array = pc.struct_field(array, [place])
+    return array
 
 
-def question_and_answers(frame: pl.DataFrame) -> pl.Series:
-    """One text a row: the question, then its answers, the accepted one first, then by score."""
-    questions = frame.select(pl.col(QUESTION).cast(pl.String, strict=False), pl.col(ANSWERS)).with_row_index("row")
-    answers = (
-        questions.select("row", pl.col(ANSWERS).cast(ANSWERS_TYPE, strict=False))
-        .explode(ANSWERS)
-        .select("row", pl.col(ANSWERS).struct.unnest())
-        .drop_nulls("text")
-        .sort("row", "selected", "pm_score", "answer_id", descending=[False, True, True, False], nulls_last=True)
-        .group_by("row", maintain_order=True)
-        .agg(pl.col("text").str.join("\n\n"))
-    )
-    joined = questions.join(answers, on="row", how="left").sort("row")
-    return joined.select(
-        pl.concat_str(QUESTION, "text", separator="\n\n", ignore_nulls=True).alias("composed_text")
-    ).to_series()
+def _type(schema: pa.Schema, column: str) -> pa.DataType | None:
+    """The type of a column, which may lie in structs; None where there is none."""
+    if column in schema.names:
+        return schema.field(column).type
+    top, *below = column.split(".")
+    kind = schema.field(top).type
+    for part in below:
+        if (place := _place(kind, part)) < 0:
+            return None
+        kind = kind.field(place).type
+    return kind
+
+
+def _place(kind: pa.DataType, part: str) -> int:
+    """Where a struct has a field, -1 for none and for other types."""
+    return int(kind.get_field_index(part)) if pa.types.is_struct(kind) else -1
+
+
+def texts_of(array: pa.Array, field: str, refusals: Refusals) -> pl.Series:
+    """A column as text, at once where it is text; the rows that cannot be go to `refusals`."""
+    if is_plain_text(array.type):
+        try:
+            texts = pl.Series(pl.from_arrow(array.cast(pa.large_binary()))).cast(pl.String)
+        except pl.exceptions.PolarsError:
+            pass  # some bytes are no text; one by one it is seen which
+        else:
+            return texts if field in CONTENT else texts.replace("", None)
+    read = content_of if field in CONTENT else label_of
+    return read_each((array,), lambda value: read(value, field), refusals)
+
+
+def read_each(
+    columns: Sequence[pa.Array], read: Callable[..., Any], refusals: Refusals, dtype: Any = pl.String
+) -> pl.Series:
+    """What is read of the values of each row, null for rows that are refused."""
+    found = []
+    for row, scalars in enumerate(zip(*columns, strict=True)):
+        try:
+            found.append(read(*map(_value, scalars)))
+        except ColumnError as error:
+            found.append(None)
+            refusals.setdefault(row, (error.reason, error.detail))
+    return pl.Series(found, dtype=dtype)
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """A value as Python has it. Raises ColumnError for one that it has not, such as a date in the year 300,000."""
+    try:
+        return scalar.as_py()
+    except (ValueError, ArithmeticError, TypeError, RecursionError, pa.ArrowException) as error:
+        raise ColumnError("wrong_type", f"a value of {str(scalar.type)[:100]} that has no meaning here") from error
 
 
 def _languages(frame: pl.DataFrame, config: TableSource) -> pl.Series:

@@ -1,13 +1,11 @@
 """A tree of files, in a directory or a Git revision: which of them may become documents, and under which licence."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from pathspec import GitIgnoreSpec
-
-from components.core.errors import ConfigError
 from components.data.languages import language_of
 from components.data.licences import from_text
+from components.data.path_patterns import Patterns, slashed
 from components.data.sources.config import FilesSource
 
 # LICENSE, COPYING.txt, LICENSE-MIT, MIT-LICENSE (Rails), BSD_LICENSE.txt, mit.LICENSE, LICENCES
@@ -28,29 +26,21 @@ class Wanted:
     """Which files of a tree a config wants, by their paths alone."""
 
     def __init__(self, config: FilesSource) -> None:
-        self._include = _patterns(config.include, "include") if config.include else None
-        self._exclude = _patterns(config.exclude, "exclude") if config.exclude else None
+        self._include = Patterns.of_config(config.include) if config.include else None
+        self._exclude = Patterns.of_config(config.exclude) if config.exclude else None
 
     def refusal(self, path: str) -> tuple[str, str] | None:
         """(reason, detail) of a file that is not wanted, by its path below the tree's root; None when it is."""
-        if any(part.startswith(".") for part in path.split("/")):
+        path = slashed(path)
+        if path.startswith(".") or "/." in path:
             return "hidden", ""
-        if self._exclude and self._exclude.match_file(path):
+        if self._exclude and self._exclude.cover(path):
             return "excluded", ""
-        if self._include and not self._include.match_file(path):
+        if self._include and not self._include.cover(path):
             return "not_included", ""
         if language_of(path) is None:
             return "unknown_language", ""
         return None
-
-
-def _patterns(lines: Sequence[str], key: str) -> GitIgnoreSpec:
-    try:
-        return GitIgnoreSpec.from_lines(lines)
-    except ValueError as error:
-        raise ConfigError(
-            f"ingest.sources: {key}: {' '.join(str(error).split())}; write it as in .gitignore"
-        ) from error
 
 
 def is_licence_file(name: str) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from components.core.config import environment
-from components.core.errors import DataError
+from components.core.config import environment, validate
+from components.core.errors import ConfigError, DataError
+from components.data.config import IngestConfig
 from components.data.licence_text import TEXTS
 from components.data.licences import PERMISSIVE, judge
 from components.data.sources import git
@@ -177,9 +178,6 @@ def test_no_history_is_fetched_and_nothing_is_run(repository: Path, monkeypatch:
         ("{root}", "absent", "couldn't find remote ref absent"),
         ("{root}", "0" * 40, "at 0000"),
         ("{root}/nothing", "HEAD", "does not appear to be a git repository"),
-        ("ext::sh -c 'touch {root}/ran'", "HEAD", "transport 'ext' not allowed"),
-        ("http://127.0.0.1:9/x.git", "HEAD", "transport 'http' not allowed"),
-        ("--upload-pack=touch {root}/ran", "HEAD", "--upload-pack"),
     ],
 )
 def test_what_cannot_be_fetched_is_one_line(repository: Path, url: str, revision: str, message: str) -> None:
@@ -190,10 +188,95 @@ def test_what_cannot_be_fetched_is_one_line(repository: Path, url: str, revision
     assert not (repository / "ran").exists()
 
 
-def test_a_password_in_an_address_is_not_shown(repository: Path) -> None:
-    with pytest.raises(DataError) as error:
-        read("https://ann:hunter2@127.0.0.1:9/x.git")
+TRAP = "--upload-pack=touch {trap};git-upload-pack"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (TRAP, "it can be taken for an option"),
+        ("-u", "it can be taken for an option"),
+        ("ssh://-oProxyCommand=touch {trap}/x", "it can be taken for an option"),
+        ("git@-oProxyCommand=x:y", "it can be taken for an option"),
+        ("ext::sh -c 'touch {trap}'", "its transport is not allowed"),
+        ("http://127.0.0.1:9/x.git", "its transport is not allowed"),
+        ("git://127.0.0.1/x.git", "its transport is not allowed"),
+    ],
+)
+def test_an_address_that_git_could_obey_is_refused_by_the_config(url: str, message: str, tmp_path: Path) -> None:
+    value = {"sources": [{"kind": "git", "url": url.format(trap=tmp_path / "ran")}]}
+    with pytest.raises(
+        ConfigError, match=f"{message}.*; needed https, ssh or file URL, user@host:path, or a path"
+    ) as error:
+        validate(value, IngestConfig, "params.yaml", "ingest")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("revision", ["--upload-pack=x", "-x", "a:b", "+x", "^x", "a b", "v*"])
+def test_a_revision_is_a_name(revision: str) -> None:
+    with pytest.raises(ValueError, match="revision"):
+        GitSource(url="/srv/x", revision=revision)
+
+
+def test_even_an_address_that_nobody_checked_is_no_option(repository: Path, tmp_path: Path) -> None:
+    """What a cycle asks at its start, and what ingest asks, both name where the options end."""
+    commit(repository, {"a.py": b"a\n"})
+    trap = tmp_path / "ran"
+    source = GitSource(url=str(repository)).model_copy(update={"url": TRAP.format(trap=trap)})
+    for ask in (git.standing, lambda each: list(git.read(each))):
+        with pytest.raises(DataError):
+            ask(source)
+    assert not trap.exists() and git.standing(GitSource(url=str(repository))).endswith("HEAD")
+
+
+def test_a_hostile_repository_of_this_machine_runs_nothing(repository: Path, tmp_path: Path) -> None:
+    """Neither by what its config names for its own commands, nor by a promise that others have its objects."""
+    commit(repository, {"a.py": b"a\n", "b.py": b"b\n"})
+    trap = tmp_path / "ran"
+    hooks = repository / ".git" / "hooks"
+    for name in ("post-upload-pack", "reference-transaction", "post-index-change", "fsmonitor-watchman"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch {trap}\n")
+        (hooks / name).chmod(0o755)
+    command = f"touch {trap}; false"
+    config = {
+        "core.fsmonitor": command,
+        "core.sshCommand": command,
+        "core.alternateRefsCommand": command,
+        "uploadpack.packObjectsHook": command,
+        "credential.helper": f"!{command}",
+        "extensions.partialClone": "origin",
+        "remote.origin.url": repository.as_uri(),
+        "remote.origin.promisor": "true",
+        "remote.origin.uploadpack": f"touch {trap};git-upload-pack",
+        "protocol.ext.allow": "always",
+    }
+    run(repository, "config", "core.repositoryFormatVersion", "1")
+    for name, value in config.items():
+        run(repository, "config", name, value)
+    assert set(read(repository)[0]) == {"a.py", "b.py"}
+    trap.unlink(missing_ok=True)  # our own commands above may have run it
+    assert set(read(repository)[0]) == {"a.py", "b.py"} and not trap.exists()
+    digest = run(repository, "rev-parse", "HEAD:b.py")
+    trap.unlink(missing_ok=True)
+    (repository / ".git" / "objects" / digest[:2] / digest[2:]).unlink()
+    with pytest.raises(DataError):
+        read(repository)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "url", ["https://ann:hunter2@127.0.0.1:9/x.git", "https://hunter2@h/x", "ssh://ann:hunter2@h/x", "ann:hunter2@h:x"]
+)
+def test_a_password_in_an_address_is_refused_and_not_shown(url: str) -> None:
+    value = {"sources": [{"kind": "directory", "path": "x"}, {"kind": "git", "url": url}]}
+    with pytest.raises(
+        ConfigError, match=r"sources\.1\.git\.url is .*a password or a token.*credential\.helper"
+    ) as error:
+        validate(value, IngestConfig, "params.yaml", "ingest")
     assert "hunter2" not in str(error.value)
+    with pytest.raises(ValueError) as plain:
+        GitSource(url=url)
+    assert "hunter2" not in str(plain.value)
 
 
 def test_leftovers_of_a_killed_run_go(repository: Path) -> None:

@@ -3,11 +3,13 @@
 import sysconfig
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from components.data.config import IngestConfig
 from components.data.ingest import run
 from components.data.sources import python_environment
+from components.data.sources.files import SourceFile
 from tests.data.conftest import read_parts
 
 
@@ -74,8 +76,28 @@ def test_equal_environments_give_equal_digests_and_no_path_of_theirs(
     assert digests[0] == digests[1]
 
 
+def test_a_distribution_that_cannot_be_read_is_left_and_the_others_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(tmp_path, monkeypatch, backwards=False)
+    names = ("latin", "nameless", "empty", "record")
+    for name in names:
+        distribution(tmp_path / "site-packages", name, {f"{name}.py": "x = 1\n"}, "License: MIT", "")
+    info = {
+        name: tmp_path / "site-packages" / f"{name}-1.0.dist-info" for name in ("latin", "nameless", "empty", "record")
+    }
+    (info["latin"] / "METADATA").write_bytes("Name: latin\nVersion: 1\nAuthor: Jörg\n".encode("latin-1"))
+    (info["nameless"] / "METADATA").write_text("Version: 1.0\nLicense: MIT\n")
+    (info["empty"] / "METADATA").unlink()
+    (info["record"] / "RECORD").write_text("x" * 200_000 + ",,\n")
+    run(IngestConfig(), out=tmp_path / "raw")
+    assert "good/deep/a.py" in read_parts(tmp_path / "raw")["path"].to_list()
+    left = pl.read_parquet(tmp_path / "raw" / "left.parquet").filter(pl.col("reason") == "unreadable_metadata")
+    assert set(left["path"]) == {each.name for each in info.values()}
+
+
 def test_the_running_environment_has_a_library_and_distributions() -> None:
-    found = list(python_environment.find())
+    found = [file for file in python_environment.find() if isinstance(file, SourceFile)]
     packages = {file.package for file in found}
     assert {"python", "polars"} <= packages and "overnight" not in packages
     assert all(file.location.endswith(".py") and not file.path.startswith(("/", "..")) for file in found)

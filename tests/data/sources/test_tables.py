@@ -115,7 +115,7 @@ def test_a_bad_file_or_row_group_is_left_and_the_rest_goes_on(tmp_path: Path) ->
         "groups.parquet#1": "corrupt_row_group",
     }
     assert left["groups.parquet#1"][1].startswith("rows 10 to 19: ")
-    assert left["number.parquet"][1] == "column text is Int64, needed text"
+    assert left["number.parquet"][1] == "column text is int64, needed text"
     assert left["other.parquet"][1] == "column text is absent, needed text; columns found: body"
     assert all("\n" not in detail for _, detail in left.values())
 
