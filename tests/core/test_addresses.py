@@ -46,7 +46,7 @@ def test_an_address_without_one_is_taken(address: str) -> None:
     assert without_password(address, "") == address == git_address(address)
 
 
-@pytest.mark.parametrize("name", ["mlflow_url", "prefect_url", "environments_url", "judge_url"])
+@pytest.mark.parametrize("name", ["mlflow_url", "prefect_url", "judge_url"])
 def test_a_setting_with_a_password_is_one_line_that_says_where_it_belongs(name: str) -> None:
     variable = f"OVERNIGHT_{name.upper()}"
     with pytest.raises(
@@ -54,14 +54,6 @@ def test_a_setting_with_a_password_is_one_line_that_says_where_it_belongs(name: 
     ) as error:
         read_settings({variable: f"https://ann:{SECRET}@host"})
     assert SECRET not in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("value", ["--upload-pack=x", "ext::sh -c x", "ssh://-oProxyCommand=x/y"])
-def test_the_environment_repository_runs_no_command(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"OVERNIGHT_ENVIRONMENTS_URL is .*needed https, http, ssh or file URL"):
-        read_settings({"OVERNIGHT_ENVIRONMENTS_URL": value})
-    with pytest.raises(ConfigError, match="OVERNIGHT_HOST"):
-        read_settings({"OVERNIGHT_HOST": value})
 
 
 @pytest.mark.parametrize(

@@ -201,8 +201,7 @@ def test_unknown_environment_says_what_there_is(settings: Settings) -> None:
 
 
 def test_unreachable_remote_is_one_line_without_secrets(tmp_path: Path) -> None:
-    address = "http://user:secret@127.0.0.1:9/environments.git"  # past the settings, which would refuse it
-    settings = Settings(state=tmp_path).model_copy(update={"environments_url": address})
+    settings = Settings(state=tmp_path, environments_url="http://user:secret@127.0.0.1:9/environments.git")
     with pytest.raises(OvernightError, match="git ls-remote failed") as caught:
         environment.read(settings, "production", CONFIG)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
