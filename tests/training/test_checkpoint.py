@@ -30,6 +30,7 @@ def drill(*arguments: str, before: list[str] | None = None) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.drill
 def test_a_writer_killed_at_any_file_operation_leaves_the_last_checkpoint(tmp_path: Path) -> None:
     """F2. SIGKILL in the place of each open, write (half written), fsync, mkdir, rename, unlink and rmdir in turn, of
     one worker and of two, of a new step and of one that is there."""
@@ -59,7 +60,7 @@ def room_of(megabytes: int, folder: Path) -> list[str] | None:
     return command
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.parametrize("how", ["disk", "limit"])
 def test_a_full_disk_ends_the_run_clearly_and_the_same_again_passes(tmp_path: Path, how: str) -> None:
     """F7. A file system of 8 MB filled up at step 5, or a limit of 100 kB a file from then on."""
