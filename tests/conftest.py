@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,22 @@ settings.load_profile("overnight")
 LONGEST = ("tests/test_cycle.py", "tests/test_up.py")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first; all else keeps its order."""
+    """Put the longest files first; a file that tells one story keeps its order, whatever was shuffled."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    places: dict[Path, list[int]] = {}
+    for place, item in enumerate(items):
+        if item.get_closest_marker("in_order"):
+            places.setdefault(item.path, []).append(place)
+    for story in places.values():
+        told = sorted((items[place] for place in story), key=_line_of)
+        for place, item in zip(story, told, strict=True):
+            items[place] = item
+
+
+def _line_of(item: pytest.Item) -> int:
+    return item.location[1] or 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

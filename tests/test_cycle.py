@@ -23,7 +23,7 @@ from flows.tracking import EXPERIMENT
 from tests.test_graph import STAGES
 from tests.workspace import HOST, TINY, Workspace, make, overrides
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_order]
 # What pretraining says of itself while it runs, beside its loss.
 WATCHED = (
     *("tokens_per_second", "flops_utilisation", "goodput", "memory_bytes"),

@@ -18,7 +18,7 @@ from tests import visitors
 from tests.test_cycle import processes_of
 from tests.workspace import HOST, TINY, Workspace, make
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.in_order]
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 

@@ -31,6 +31,7 @@ from tests.serving.random_model import write_random_model
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.in_order,
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),  # MLflow's own
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray's sockets and logs
     pytest.mark.filterwarnings("ignore::FutureWarning"),
