@@ -16,7 +16,13 @@ _LISTS = {"licence": " AND ", "author": ", "}
 CONTENT = frozenset({"text", "prompt", "completion"})
 _NUMBERS = (int, float, Decimal)
 _DATES = (datetime.date, datetime.time, datetime.timedelta)
-_KINDS = ((bool, "true or false"), (_NUMBERS, "a number"), (str, "text"), (Mapping, "an object"), (list, "a list"))
+_KINDS = (
+    (bool, "true or false"),
+    (_NUMBERS, "a number"),
+    ((str, bytes), "text"),
+    (Mapping, "an object"),
+    (list, "a list"),
+)
 
 
 class ColumnError(Exception):
