@@ -118,9 +118,8 @@ def test_a_loop_that_is_killed_is_started_again(settings: Settings, folder: Path
 
     def child() -> psutil.Process | None:
         with contextlib.suppress(psutil.Error):  # one that has just ended
-            return next(
-                (each for each in psutil.Process(parent.pid).children() if "flows.reconcile" in each.cmdline()), None
-            )
+            loops = [each for each in psutil.Process(parent.pid).children() if "flows.reconcile" in each.cmdline()]
+            return loops[0] if loops else None
         return None
 
     try:
