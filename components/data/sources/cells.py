@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-# Fields that may list several names, and what stands between them: all licences hold, every author may opt out.
-_LISTS = {"licence": " AND ", "author": ", "}
+# What stands between several names: all licences hold, and every author of a list may opt out.
+_BETWEEN = {"licence": " AND "}
 # Fields that a model reads: nothing but text will do.
 CONTENT = frozenset({"text", "prompt", "completion"})
 _NUMBERS = (int, float, Decimal)
@@ -46,12 +46,13 @@ def content_of(value: Any, field: str = "text") -> str | None:
 
 
 def label_of(value: Any, field: str) -> str | None:
-    """A value that says something of a text: a name, a number or a date; for some fields a list of names, sorted.
+    """A value that says something of a text: a name, a number or a date, or a list of these, which is sorted.
 
     Empty text says nothing. Raises ColumnError (wrong_type, not_utf8) for anything else.
     """
-    if isinstance(value, list) and field in _LISTS:
-        return _LISTS[field].join(sorted({name for each in value if (name := _name(each, field))})) or None
+    if isinstance(value, list):
+        names = {name for each in value if (name := _name(each, field))}
+        return _BETWEEN.get(field, ", ").join(sorted(names)) or None
     return _name(value, field)
 
 
@@ -125,8 +126,7 @@ def _name(value: Any, field: str) -> str | None:
         return str(value).lower()
     if isinstance(value, _NUMBERS + _DATES):
         return str(value)
-    wanted = "a name or a list of names" if field in _LISTS else "a name"
-    raise ColumnError("wrong_type", f"the {field} is {_kind(value)}, needed {wanted}")
+    raise ColumnError("wrong_type", f"the {field} is {_kind(value)}, needed a name or a list of names")
 
 
 def _is_nothing(value: Any) -> bool:

@@ -93,7 +93,7 @@ def needed(config: TableSource, schema: pa.Schema) -> list[str]:
 
 
 def documents_of(batch: pa.RecordBatch, config: TableSource, *, name: str, first_row: int = 0) -> Batch:
-    """Rows as documents; those with a value that is not what its field needs are left as `name:row`.
+    """Rows as documents; those with a value that is not what its field needs are left, by their path or `name:row`.
 
     Raises ColumnError (no_column, wrong_type) when the text cannot be text in any row.
     """
@@ -112,7 +112,8 @@ def documents_of(batch: pa.RecordBatch, config: TableSource, *, name: str, first
     absent = pl.Series([None] * batch.num_rows, dtype=pl.String)
     rows = pl.DataFrame({field: values.get(field, absent) for field in BATCH_SCHEMA} | {_PLACE: places})
     kept = rows.filter(~pl.int_range(pl.len()).is_in(list(refusals)))
-    left = left_rows([(places[row], *refusals[row]) for row in sorted(refusals)])
+    named = [path or place for path, place in zip(rows["path"], places, strict=True)]
+    left = left_rows([(named[row], *refusals[row]) for row in sorted(refusals)])
     return Batch(described(kept.drop(_PLACE), config, name, kept[_PLACE]), left)
 
 
