@@ -189,48 +189,6 @@ def test_one_parameter_changed_runs_what_depends_on_it_and_a_killed_stage_is_tri
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "variables", "code", "said"),
-    [
-        (
-            ["cycle", "--set", "clean.filters.max_mean_line=60"],
-            {},
-            2,
-            "clean.filters.max_mean_line is not a key; did you mean clean.filters.max",
-        ),
-        (["cycle", "--set", "plan.hours=soon"], {}, 2, "plan.hours is 'soon'"),
-        (["cycle", "--profile", "smok"], {}, 2, "profile 'smok' does not exist; there are: cpu-hour"),
-        (["cycle", "--profile", "smoke", "--hours", "0.01"], {}, 2, "plan.hours is 0.01 (36 s); with every check"),
-        (["cycle", "--replay", "nope"], {}, 2, "--replay nope: reports/cycles/nope.json does not exist"),
-        (["cycle", "--replay", "nope", "--hours", "1"], {}, 2, "--replay takes every parameter from the record"),
-        (["cycle", "--until", "deploy"], {}, 2, "--until deploy: not a stage; there are: ingest"),
-        (["cycle"], {"RAY_ADDRESS": f"{HOST}:9"}, 2, "RAY_ADDRESS is 127.0.0.1:9 and nothing answers there"),
-        (["cycle"], {"OVERNIGHT_GATEWAY_PORT": "many"}, 2, "OVERNIGHT_GATEWAY_PORT is 'many'"),
-        (["cycle", "--nonsense"], {}, 2, "No such option"),
-    ],
-)
-def test_bad_input_is_one_line(
-    workspace: Workspace, arguments: list[str], variables: dict[str, str], code: int, said: str
-) -> None:
-    before = (workspace.root / "params.yaml").read_text()
-    done = workspace.overnight(*arguments, **variables)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert said in done.stderr and "Traceback" not in done.stdout + done.stderr
-    assert (workspace.root / "params.yaml").read_text() == before
-
-
-def test_unknown_key_in_the_file_is_one_line(workspace: Workspace) -> None:
-    path = workspace.root / "params.yaml"
-    before = path.read_text()
-    path.write_text(before.replace("  vocabulary_size:", "  vocab:"))
-    try:
-        done = workspace.overnight("cycle")
-    finally:
-        path.write_text(before)
-    assert done.returncode == 2
-    assert "params.yaml: vocabulary.vocab is not a key; did you mean vocabulary.vocabulary_size?" in done.stderr
-
-
 def test_a_taken_port_is_told_before_any_work(workspace: Workspace, first: dict[str, Any]) -> None:
     with socket.socket() as holder:
         holder.bind((HOST, 0))

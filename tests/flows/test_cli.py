@@ -1,5 +1,7 @@
 """Names at the door: every command answers a wrong argument in one line, exit code 2, before anything starts."""
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +15,12 @@ NO_NAME = "is no name; needed small letters, digits and hyphens"
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    """A checkout without a history: what a command reads before it starts anything."""
+    for name in ("params.yaml", "dvc.yaml", "opt-out.yaml", ".dvc/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     return tmp_path
@@ -59,6 +66,13 @@ def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
         (("cycle", "--set", "release.author_name='a <b>'"), "release.author_name is 'a <b>'"),
         (("cycle", "--replay", "a\n\x1b[31mb"), "--replay a \\x1b[31mb: "),
         (("cycle", "--hours", "nan"), "plan.hours is 'nan'"),
+        (("cycle", "--set", "clean.filters.max_mean_line=60"), "is not a key; did you mean clean.filters.max"),
+        (("cycle", "--set", "plan.hours=soon"), "plan.hours is 'soon'"),
+        (("cycle", "--profile", "smok"), "profile 'smok' does not exist; there are: cpu-hour"),
+        (("cycle", "--profile", "smoke", "--hours", "0.01"), "plan.hours is 0.01 (36 s); with every check"),
+        (("cycle", "--replay", "nope"), "--replay nope: reports/cycles/nope.json does not exist"),
+        (("cycle", "--replay", "nope", "--hours", "1"), "--replay takes every parameter from the record"),
+        (("cycle", "--until", "deploy"), "--until deploy: not a stage; there are: ingest"),
         (("nosuch",), "No such command 'nosuch'"),
         (("--nosuch",), "No such option"),
     ],
@@ -70,9 +84,41 @@ def test_a_wrong_argument_is_answered_in_one_line(
     arguments: tuple[str, ...],
     said: str,
 ) -> None:
+    before = Path("params.yaml").read_bytes()
     code, errors = answer(monkeypatch, capsys, *arguments)
     assert code == 2 and said in errors
     assert errors.startswith("overnight: ") and errors.count("\n") == 1
+    assert Path("params.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("RAY_ADDRESS", "127.0.0.1:9", "RAY_ADDRESS is 127.0.0.1:9 and nothing answers there"),
+        ("OVERNIGHT_GATEWAY_PORT", "many", "OVERNIGHT_GATEWAY_PORT is 'many'"),
+    ],
+)
+def test_a_wrong_setting_is_told_before_a_cycle_begins(
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    said: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    code, errors = answer(monkeypatch, capsys, "cycle")
+    assert code == 2 and said in errors and errors.count("\n") == 1
+
+
+def test_an_unknown_key_of_the_file_is_told(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = workspace / "params.yaml"
+    path.write_text(path.read_text().replace("  vocabulary_size:", "  vocab:"))
+    code, errors = answer(monkeypatch, capsys, "cycle")
+    assert code == 2 and errors.count("\n") == 1
+    assert "params.yaml: vocabulary.vocab is not a key; did you mean vocabulary.vocabulary_size?" in errors
 
 
 def test_alone_it_shows_the_help(
