@@ -67,7 +67,7 @@ DESCRIPTORS = 256
 NOBODY = 65534
 TICKS = os.sysconf("SC_CLK_TCK")
 STARVED_FACTOR = 10  # a program that others keep from running may take this many times its limit
-LEFT_SECONDS = 0.5  # processes that end by themselves after the program, as multiprocessing's tracker, have this long
+LEFT_SECONDS = 2.0  # processes that end by themselves after the program, as multiprocessing's tracker, have this long
 ANY_OOM_SCORE = "500"  # where memory is short, the kernel ends candidates before whoever judges them
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -347,10 +347,11 @@ def _times() -> tuple[float, float]:
 
 
 def _leaves_children() -> bool:
-    """Whether processes of the candidate go on after it."""
-    deadline = time.monotonic() + LEFT_SECONDS
+    """Whether processes of the candidate go on after it, although they could run and so end."""
+    started = time.monotonic()
     while _has_children():
-        if time.monotonic() > deadline:
+        elapsed, (_, waited) = time.monotonic() - started, _times()
+        if elapsed - waited > LEFT_SECONDS or elapsed > LEFT_SECONDS * STARVED_FACTOR:
             return True
         time.sleep(0.005)
     return False
