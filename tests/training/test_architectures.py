@@ -252,7 +252,7 @@ def test_an_architecture_learns_and_is_read_again(
 def test_a_decoder_begins_as_a_bigram_model_that_copies(tokens: Path, tmp_path: Path, margins: Margins) -> None:
     """Which says most of what there is to know here before it has learned anything."""
     begun = train("qwen3", tokens, tmp_path, start=True)
-    margins.effect("below chance at once", math.log(VOCABULARY_SIZE) - begun.losses[0], least=3.0)
+    margins.effect("below chance at once", math.log(VOCABULARY_SIZE) - begun.losses[0], least=2.8)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

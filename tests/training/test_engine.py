@@ -136,7 +136,7 @@ def test_orthogonalise_brings_singular_values_near_one(margins: Margins) -> None
     for rows, columns in ((64, 64), (160, 64), (64, 160)):
         values = torch.linalg.svdvals(orthogonalise(torch.randn(3, rows, columns, generator=generator)).float())
         margins.error("beyond one", float(values.max()) - 1, most=0.3)
-        margins.effect("share above a half", float((values > 0.5).float().mean()), least=0.65)
+        margins.effect("share above a half", float((values > 0.5).float().mean()), least=0.6)
 
 
 def test_every_window_of_validation_scores_each_token_once() -> None:

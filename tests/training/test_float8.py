@@ -55,7 +55,7 @@ def test_the_three_products_are_those_of_rounded_operands_and_near_the_plain_one
         ("output", "inputs", "weight") * 2,
         found * 2,
         [eight] * 3 + [plain] * 3,
-        [0.006] * 3 + [0.05, 0.08, 0.08],
+        [0.008] * 3 + [0.065, 0.1, 0.1],
         strict=True,
     ):
         wanted = {"output": left @ right.mT, "inputs": slope @ right, "weight": slope.mT @ left}[name]

@@ -44,7 +44,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("limit_rows", [WHOLE, 7, 1])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 6e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 7e-3)])
 def test_fused_loss_and_gradients_equal_the_plain_ones(
     dtype: torch.dtype, tolerance: float, limit_rows: int, z_loss: float, margins: Margins
 ) -> None:

@@ -43,7 +43,7 @@ def test_a_model_learns_to_end_a_middle(tmp_path: Path, margins: Margins) -> Non
         text = letters[start : start + 12]
         prompt = fim_prompt(codec, text[:first], text[first + size :])
         right += middle_of(trainer.model.eval(), prompt) == codec.encode(text[first : first + size])
-    margins.effect("middles of 40", right, least=26)
+    margins.effect("middles of 40", right, least=25)
 
 
 @torch.no_grad()
