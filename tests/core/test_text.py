@@ -17,6 +17,7 @@ from components.core.text import readable, text_of
 from components.data import opt_out
 from components.data.config import IngestConfig
 from components.data.ingest import run
+from components.data.licence_text import TEXTS
 from components.data.sources.config import DirectorySource, JsonlSource
 from components.data.suite_formats import json_lines
 from components.evaluation.execute import execute
@@ -25,7 +26,6 @@ from components.evaluation.safety_prompts import read_prompts
 from flows import params
 from tests.data.conftest import read_parts
 
-MIT = "MIT License\nPermission is hereby granted, free of charge, to any person obtaining a copy of this software"
 TASK = {
     "task_id": "t/0",
     "prompt": "def one():\n",
@@ -110,7 +110,7 @@ def test_no_row_is_lost_to_a_byte_order_mark(tmp_path: Path, codec: str) -> None
 def test_a_licence_counts_in_either_encoding(tmp_path: Path, codec: str) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.py").write_text("x = 1\n")
-    (tmp_path / "src" / "LICENSE").write_bytes(MIT.replace("\n", "\r\n").encode(codec))
+    (tmp_path / "src" / "LICENSE").write_bytes((TEXTS / "MIT.txt").read_text().replace("\n", "\r\n").encode(codec))
     source = DirectorySource(path=str(tmp_path / "src"), licence="detect")
     run(IngestConfig(sources=(source,)), out=tmp_path / "raw")
     assert read_parts(tmp_path / "raw")["licence"].to_list() == ["MIT"]
@@ -130,6 +130,7 @@ def test_text_and_what_is_only_searched() -> None:
 
 # Modules that read what only this project writes, with the files.
 OWN = {
+    "components/data/licence_text.py": "texts of licences",
     "components/data/check.py": "summary.json",
     "components/data/pieces.py": "records of pieces",
     "components/data/rules.py": "our suites of expectations",

@@ -81,7 +81,7 @@ def test_the_loop_says_what_is_wrong_and_takes_the_next_good_commit(
     for bad, said in (
         (b"environment: production\nversions: &all\n  - also: *all\n", "has the anchor &all"),
         (b"[" * 3000, "nested more than 40 deep"),
-        (b"environment: \xe9", "cannot be read as UTF-8"),
+        (b"environment: \xe9", "needed UTF-8; save it as UTF-8"),
     ):
         commit = push(settings, folder, bad)
 

@@ -121,7 +121,9 @@ def test_predictions_are_those_of_a_forward_pass(opened: tuple[Engine, Path], ma
         assert found.log_probs.dtype == found.top_log_probs.dtype == np.float32
         true = wanted[np.arange(len(tokens) - 1), tokens[1:]]
         margins.error("of the true token", float(np.abs(found.log_probs - true).max(initial=0.0)), most=1e-3)
-        margins.error("of the best token", float(np.abs(found.top_log_probs - wanted.max(-1)).max(initial=0.0)), most=1e-3)
+        margins.error(
+            "of the best token", float(np.abs(found.top_log_probs - wanted.max(-1)).max(initial=0.0)), most=1e-3
+        )
         assert found.is_top.tolist() == (wanted.argmax(-1) == tokens[1:]).tolist()
     assert found.is_top[-len(greedy[0].tokens) :].all()
 

@@ -43,7 +43,7 @@ CONFIG = ReleaseConfig()
     ],
 )
 def test_an_address_that_git_must_not_get_is_refused_without_repeating_it(tmp_path: Path, text: str) -> None:
-    settings = Settings(state=tmp_path / "state", environments_url=text)
+    settings = Settings(state=tmp_path / "state").model_copy(update={"environments_url": text})
     with pytest.raises(ConfigError, match="OVERNIGHT_ENVIRONMENTS_URL") as caught:
         environment.read(settings, "production", CONFIG)
     assert str(caught.value).isprintable() and not {"hunter2", "ter2"} & set(str(caught.value).split())
