@@ -46,6 +46,7 @@ $(STAMP): $(LOCKS) pyproject.toml
 	# Not `pip sync`: where torch is the CUDA build it brings packages that the CPU build does not have.
 	$(UV) pip install --quiet --exact --python $(BIN)/python $(LOCKED) -r requirements.lock
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
+	mkdir -p -m 700 .overnight  # the state is for its user alone
 	PREFECT_HOME=.overnight/prefect $(BIN)/python -W ignore scripts/compile_imports.py
 	echo "$$want" > $(STAMP)
 
