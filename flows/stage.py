@@ -17,6 +17,7 @@ from components.core import cluster, services
 from components.core.config import Settings, environment
 from components.core.errors import OvernightError
 from components.core.events import Events, read_events
+from components.core.private import folder
 from components.training import cores, hardware
 from flows.graph import Stage, output_manifest
 
@@ -65,7 +66,8 @@ def run(stage: Stage, settings: Settings, *, timeout_seconds: float, watch: Call
     events = Events(stage.name, settings)
     _, offset = read_events(events.path)
     log = settings.state / "logs" / (settings.cycle or "manual") / f"{stage.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    folder(log.parent.parent)
+    folder(log.parent)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.repro", stage.name],

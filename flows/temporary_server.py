@@ -36,7 +36,7 @@ def starting(settings: Settings) -> Iterator["Starting"]:
     port = free_port(settings.host)
     log = log_path(settings, "prefect-temporary")
     folder(settings.state)
-    log.parent.mkdir(exist_ok=True)
+    folder(log.parent)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server", settings.host, str(port)],

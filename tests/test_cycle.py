@@ -43,6 +43,7 @@ def first(workspace: Workspace) -> dict[str, Any]:
     done = workspace.overnight("cycle", *overrides(*TINY))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "report: reports/cycle.html" in done.stdout and "answers in" in done.stdout
+    assert "was open to other users" not in done.stderr, "what a new workspace makes is private from its start"
     return record(workspace)
 
 
