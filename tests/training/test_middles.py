@@ -22,7 +22,7 @@ from tests.training.runs import SHAPE, recipe
 pytestmark = pytest.mark.numeric
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_model_learns_to_end_a_middle(tmp_path: Path, margins: Margins) -> None:
     """Where the suffix goes on, in prompts of half the length of the windows that it saw."""
     letters = 3 * "abcdefghijklmnop"
