@@ -21,7 +21,7 @@ from tests.training.runs import SHAPE
 pytestmark = pytest.mark.numeric
 
 LENGTHS = (7, 1, 17, 3)  # of the pieces of a row
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4  # T5, whose attention is not scaled, differs by 1.2e-4 on two threads; a leak by 0.3 and more
 CONFIG = build(SHAPE, 0, 0).config
 
 
