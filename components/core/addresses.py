@@ -9,6 +9,7 @@ import re
 
 # What only asks for a repository. Others run a command (ext::), or speak without any proof of who answers (git://).
 _GIT_SCHEMES = ("https", "ssh", "file")
+_WANTED = "needed https, ssh or file URL, user@host:path, or a path"
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"^[A-Za-z0-9+.-]*::")
 _HOST = re.compile(r"^(?:[A-Za-z0-9+.-]+://)?(?:[^/@]*@)?-")
@@ -34,17 +35,16 @@ def without_password(address: str, advice: str) -> str:
     return address
 
 
-def git_address(address: str, schemes: tuple[str, ...] = _GIT_SCHEMES) -> str:
-    """The address of a repository as it may be given to Git: a URL of one of the schemes, user@host:path, or a path.
+def git_address(address: str) -> str:
+    """The address of a repository as it may be given to Git: a URL of _GIT_SCHEMES, user@host:path, or a path.
 
     Raises ValueError for one that Git could take for an option or a command, and for one with a password.
     """
-    wanted = f"needed {', '.join(schemes[:-1])} or {schemes[-1]} URL, user@host:path, or a path"
     scheme = _SCHEME.match(address)
     if _HOST.match(address) or not address.isprintable():
-        raise ValueError(f"it can be taken for an option of a command; {wanted}")
-    if _HELPER.match(address) or (scheme and scheme[1].lower() not in schemes):
-        raise ValueError(f"its transport is not allowed; {wanted}")
+        raise ValueError(f"it can be taken for an option of a command; {_WANTED}")
+    if _HELPER.match(address) or (scheme and scheme[1].lower() not in _GIT_SCHEMES):
+        raise ValueError(f"its transport is not allowed; {_WANTED}")
     return without_password(address, GIT_ADVICE)
 
 

@@ -116,9 +116,8 @@ def test_dpo_starts_at_log_two_and_moves_the_preferred_way(
     history = pl.read_csv(world / "aligned" / "history.csv")
     # Policy and reference are equal at the first step.
     margins.error("begins at log two", abs(history["loss"][0] - math.log(2)), most=2e-3)
-    margins.effect("fall of the loss", history["loss"][0] - history["loss"][-1], least=0.0)
-    assert figures["heldout_pairs"] > 0
-    margins.effect("reward margin", figures["heldout_reward_margin_after"], least=0.0)
+    assert history["loss"][-1] < history["loss"][0]
+    assert figures["heldout_pairs"] > 0 and figures["heldout_reward_margin_after"] > 0
 
 
 def test_too_few_pairs_pass_the_model_on_and_say_so(
