@@ -2,13 +2,12 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.execution import cgroup
-from components.execution.runner import BACKENDS, Backend, Runner, WallError, open_runner
+from components.execution.runner import Runner
 from components.execution.sandbox import Program, run_in, run_program, run_programs
 
 # Parts of a text, each a program under its name.
@@ -25,19 +24,6 @@ OF_WALLS = [
 ]
 SECONDS = 20.0
 MEMORY_BYTES = 2**29
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """A jail behind one kind of wall."""
-    backend: Backend = request.param
-    if backend == "namespaces" and os.getuid() != 0:
-        pytest.skip("needs root")
-    try:
-        with open_runner(backend) as opened:
-            yield opened
-    except WallError as error:
-        pytest.skip(f"not possible here: {error}")
 
 
 def test_ordinary_programs_pass() -> None:

@@ -17,9 +17,7 @@ from components.execution.probes import ESCAPES, filled
 from components.execution.runner import (
     BACKENDS,
     OUTPUT_BYTES,
-    Backend,
     Runner,
-    WallError,
     environment,
     open_runner,
 )
@@ -88,19 +86,6 @@ SKIPPING = {
 
 def run(runner: Runner, source: str, seconds: float = 5.0, memory_bytes: int = MEMORY_BYTES) -> Outcome:
     return run_in(runner, Program(source=source), seconds, memory_bytes)
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def runner(request: pytest.FixtureRequest) -> Iterator[Runner]:
-    """A jail behind one kind of wall."""
-    backend: Backend = request.param
-    if backend == "namespaces" and os.getuid() != 0:
-        pytest.skip("needs root")
-    try:
-        with open_runner(backend) as opened:
-            yield opened
-    except WallError as error:
-        pytest.skip(f"not possible here: {error}")
 
 
 @pytest.mark.parametrize("name", HOSTILE)
