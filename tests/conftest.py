@@ -18,8 +18,8 @@ from tests.margins import Margins
 settings.register_profile("overnight", deadline=None)  # a busy machine is no fault of the code
 settings.load_profile("overnight")
 
-# The two files that run whole cycles in a checkout of their own take longest: they start first, a worker each.
-LONGEST = ("tests/test_cycle.py", "tests/test_up.py")
+# The file that runs the whole stack in a checkout of its own takes longest: it starts first.
+LONGEST = "tests/test_cycle.py"
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,5 +1,6 @@
 """The running stack as strangers see it: a user of the machine without the key, and a page in a browser."""
 
+import json
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -17,6 +18,28 @@ RAY_METHODS = (
     "/ray.rpc.ObjectManagerService/Push",
     "/ray.rpc.RayletDriver/Init",
     "/ray.rpc.events.EventAggregatorService/AddEvents",
+)
+PAGE = "Origin: http://evil.example"
+REBOUND = "Host: evil.example"
+TEXT = "Content-Type: text/plain"  # a page may send it anywhere without asking first
+DEPLOYMENT = json.dumps({"name": "x", "flow_id": "0" * 32, "job_variables": {"command": "touch /tmp/x"}}).encode()
+
+# What changes or tells something of each service: service, method, path, body.
+REQUESTS = (
+    ("prefect", "POST", "/api/deployments/", DEPLOYMENT),
+    ("prefect", "POST", "/api/flows/", b'{"name": "x"}'),
+    ("prefect", "PATCH", "/api/work_pools/overnight", b'{"is_paused": true}'),
+    ("prefect", "DELETE", "/api/work_pools/overnight", b""),
+    ("prefect", "POST", "/api/admin/database/clear", b'{"confirm": true}'),
+    ("prefect", "GET", "/api/admin/settings", b""),
+    ("prefect", "POST", "/api/logs/filter", b"{}"),
+    ("prefect", "GET", "/openapi.json", b""),
+    ("mlflow", "POST", "/api/2.0/mlflow/registered-models/create", b'{"name": "overnight"}'),
+    ("mlflow", "POST", "/ajax-api/2.0/mlflow/registered-models/create", b'{"name": "overnight"}'),
+    ("mlflow", "POST", "/api/2.0/mlflow/experiments/delete", b'{"experiment_id": "0"}'),
+    ("mlflow", "POST", "/graphql", b'{"query": "{__typename}"}'),
+    ("mlflow", "GET", "/api/2.0/mlflow/experiments/search?max_results=1", b""),
+    ("mlflow", "GET", "/get-artifact?path=x&run_uuid=0", b""),
 )
 HTTP2_SETTINGS = b"\x00\x00"
 SILENT, HTTP, GRPC = "silent", "http", "grpc"
