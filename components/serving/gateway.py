@@ -15,6 +15,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from components.core.guard import Guard
+from components.serving import replica_ports
 from components.serving.api import build
 from components.serving.config import ServingConfig
 from components.serving.protocol import Answer, ApiError, Job, Refusal
@@ -28,6 +29,7 @@ class Gateway:
     """Routes requests by weight. One table at a time, replaced as a whole."""
 
     def __init__(self, config: dict[str, Any], responses: str, host: str, port: int) -> None:
+        replica_ports.open_none()
         self._listens = host, port
         self.config = ServingConfig.model_validate(config)
         self.telemetry = Telemetry(Path(responses))

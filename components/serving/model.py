@@ -22,6 +22,7 @@ from components.inference.prompts import (
     completion_stop_ids,
     fim_prompt,
 )
+from components.serving import replica_ports
 from components.serving.batches import Batches
 from components.serving.protocol import Answer, Choice, Job, Refusal
 from components.tokens.text import TextCodec
@@ -49,6 +50,7 @@ class ModelServer:
     """
 
     def __init__(self, model_dir: str, cache: str, num_threads: int | None, max_batch_size: int) -> None:
+        replica_ports.open_none()
         artifact.read(Path(model_dir))  # a copy that is started again long after its model was fetched reads it again
         self._codec = TextCodec(Path(model_dir))
         self._engine = open_engine(Path(model_dir), cache=Path(cache), num_threads=num_threads)

@@ -83,8 +83,9 @@ def joined(world: World, share: Callable[[Any], Any], hang_seconds: float) -> It
         return
     address, patience = ray.util.get_node_ip_address(), timedelta(seconds=EXCHANGE_SHARE * hang_seconds)
     use_interface_of(address)
-    host, port = share((address, free_port(address)) if world.rank == 0 else None)
-    store = TCPStore(host, port, world.size, is_master=world.rank == 0, timeout=max(patience, JOINING))
+    listener = listen(address) if world.rank == 0 else None
+    host, port = share(listener.getsockname()[:2] if listener else None)
+    store = open_store(host, port, world.size, listener, max(patience, JOINING))
     backend = "gloo" if world.device == "cpu" else "nccl"
     torch.distributed.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=patience)
     group = Group(store, world)
@@ -135,8 +136,13 @@ def use_interface_of(address: str) -> None:
             os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
 
 
-def free_port(address: str) -> int:
-    """A port of this node that nobody held a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
+def listen(address: str) -> socket.socket:
+    """A socket that listens on one address of this node, on a port that was free."""
+    return socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
+
+
+def open_store(host: str, port: int, size: int, listener: socket.socket | None, timeout: timedelta) -> TCPStore:
+    """What workers tell each other through. The worker with the listener holds it, and listens nowhere else: by itself
+    torch listens on all interfaces."""
+    descriptor = None if listener is None else listener.detach()
+    return TCPStore(host, port, size, is_master=listener is not None, timeout=timeout, master_listen_fd=descriptor)

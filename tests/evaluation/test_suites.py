@@ -80,7 +80,7 @@ def test_humaneval_is_read_and_its_solutions_pass() -> None:
     assert execute(suite, "none").passed == 0
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_humaneval_x_passes_where_its_own_solutions_are_right() -> None:
     path = ROOT / read_settings().benchmarks / "humaneval_x_js.jsonl.gz"
     if not path.exists():

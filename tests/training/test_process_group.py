@@ -8,20 +8,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, not in __all__
 
 from components.training.parallel import World
-from components.training.process_group import Group, check_shared, free_port, use_interface_of
+from components.training.process_group import Group, check_shared, listen, open_store, use_interface_of
 from components.training.work import EndOfRunError
 
 
 def both(act: Callable[[Group], Any]) -> list[Any]:
     """What an act gives on worker 0 and on worker 1, at the same time; an EndOfRunError is given as it is."""
-    port = free_port("127.0.0.1")
+    listener = listen("127.0.0.1")
+    host, port = listener.getsockname()
 
     def one(rank: int) -> Any:
-        store = TCPStore("127.0.0.1", port, 2, is_master=rank == 0, timeout=timedelta(seconds=60))
+        store = open_store(host, port, 2, None if rank else listener, timedelta(seconds=60))
         try:
             return act(Group(store, World(rank=rank, size=2)))
         except EndOfRunError as error:
@@ -34,6 +36,15 @@ def both(act: Callable[[Group], Any]) -> list[Any]:
 def test_workers_that_see_each_others_files_go_on(tmp_path: Path) -> None:
     assert both(lambda group: check_shared(tmp_path, group)) == [None, None]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_store_listens_on_the_nodes_address_alone() -> None:
+    """torch would listen on all interfaces, for anybody."""
+
+    def addresses(group: Group) -> set[str]:
+        return {each.laddr.ip for each in psutil.Process().net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+
+    assert both(addresses)[0] <= {"127.0.0.1", "::ffff:127.0.0.1"}
 
 
 class SlowStore:
