@@ -1,4 +1,4 @@
-"""A replica that cannot keep its port closed does not start. That none is open: tests/test_cycle.py, on a real stack."""
+"""A replica that cannot keep its port closed does not start. That none is open: tests/test_cycle.py, on a real one."""
 
 import sys
 from types import ModuleType
