@@ -21,6 +21,7 @@ from flows.stage import StageResult
 
 # A plan is off by so much before anybody hears of it.
 NOTED_SECONDS, NOTED_SHARE = 5.0, 0.05
+Note = Callable[[str], None]
 
 
 def parameters_of(params: Params, stage: str) -> str:
@@ -41,20 +42,12 @@ class Deadline:
     `by_clock`. `note` takes a line for who watches."""
 
     def __init__(
-        self,
-        settings: Settings,
-        params: Params,
-        names: Sequence[str],
-        by_clock: Collection[str],
-        note: Callable[[str], None],
+        self, settings: Settings, params: Params, names: Sequence[str], by_clock: Collection[str], note: Note
     ) -> None:
         assert settings.cycle and settings.cycle_started_at is not None, "a deadline belongs to a cycle"
-        self._settings = settings
         self._cycle, self._started_at = settings.cycle, settings.cycle_started_at
-        self._params = params
-        self._names = list(names)
-        self._by_clock = by_clock
-        self._note = note
+        self._settings, self._params, self._note = settings, params, note
+        self._names, self._by_clock = list(names), by_clock
         self._durations = comparable(params, settings.state)
         if not settings.prefect_url and services.running(settings, "prefect") is None:
             self._append(START, time.time() - self._started_at, 0.0, None)  # with a server of its own, as measured
@@ -64,13 +57,12 @@ class Deadline:
         """What a stage that starts now gets, start-up included; None where no clock ends it. Notes a corrected plan."""
         if stage not in self._by_clock or plan is None or plan.mode != "deadline":
             return None
-        config = self._params.plan
-        needs = Needs(config, self._durations, self._cycle)
+        needs = Needs(self._params.plan, self._durations, self._cycle)
         following = self._names[self._names.index(stage) :]
         elapsed = now - self._started_at
         seconds, planned = divide(needs, elapsed, following)[stage], plan.stage_seconds[stage]
         if abs(seconds - planned) > max(NOTED_SECONDS, NOTED_SHARE * planned):
-            left = deadline_seconds(config) - elapsed
+            left = deadline_seconds(needs.config) - elapsed
             lack = sum(needs.of(name).minimum for name in following) - left
             late = sum(plan.stage_seconds[name] for name in following) - left
             why = _why(seconds < planned, late, left, lack)

@@ -135,8 +135,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
             return
         self.rows.append({"step": state.global_step, **row})
         self.events.metrics({name: value for name, value in row.items() if math.isfinite(value)}, state.global_step)
-        done = self.steps.schedule.progress(state.global_step)
-        self.events.progress(round(done * self.steps.num_steps), self.steps.num_steps, "steps")
+        self.events.progress(state.global_step, self.steps.last, "steps")
 
     @property
     def last_step(self) -> int:

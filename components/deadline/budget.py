@@ -12,7 +12,7 @@ from typing import Self
 import psutil
 from pydantic import ValidationError
 
-from components.core.config import Settings, read_settings
+from components.core.config import read_settings
 from components.core.errors import ArtifactError
 from components.deadline.config import TimePlan
 
@@ -41,23 +41,18 @@ class Budget:
     @classmethod
     def read(cls, plan: Path, stage: str) -> Self:
         """That of a stage whose process has just begun, by the artifact of the plan. Raises ArtifactError."""
-        path = plan / "plan.json"
+        path, settings = plan / "plan.json", read_settings()
         try:
-            time_plan = TimePlan.model_validate_json(path.read_bytes())
+            times = TimePlan.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ArtifactError(f"{path}: cannot be read as a plan: {reason}; run plan again") from error
-        return cls.of(time_plan, stage, read_settings())
-
-    @classmethod
-    def of(cls, plan: TimePlan, stage: str, settings: Settings) -> Self:
-        """The same by a plan. Raises ArtifactError when it does not know the stage."""
         startup, seconds = process_seconds(), None
-        if plan.mode == "deadline":
-            if stage not in plan.stage_seconds:
+        if times.mode == "deadline":
+            if stage not in times.stage_seconds:
                 raise ArtifactError(f"plan: stage_seconds has no {stage}; run plan again")
             ends_at = settings.stage_ends_at
-            seconds = plan.stage_seconds[stage] if ends_at is None else ends_at - time.time() + startup
+            seconds = times.stage_seconds[stage] if ends_at is None else ends_at - time.time() + startup
         return cls(seconds=seconds, started=time.monotonic() - startup, startup_seconds=startup)
 
     def keep(self, reserve_seconds: float) -> Self:
@@ -81,5 +76,4 @@ class Budget:
     @property
     def ends_at(self) -> float | None:
         """When only the reserve is left, seconds since the epoch."""
-        left = self.seconds_left
-        return None if left is None else time.time() + left
+        return None if (left := self.seconds_left) is None else time.time() + left

@@ -66,17 +66,11 @@ class StageReserves(StepConfig):
         description="registration, gate, deployment, the first answer, and the report",
     )
 
-    @property
-    def before_pretrain(self) -> list[str]:
-        """The stages that come before it."""
-        names = list(type(self).model_fields)
-        return names[names.index(START) + 1 : names.index(PLAN) + 1]
-
-    @property
-    def from_pretrain(self) -> list[str]:
-        """Pretrain and what follows it."""
-        names = list(type(self).model_fields)
-        return [PRETRAIN, *names[names.index(PLAN) + 1 :]]
+    def around_pretrain(self) -> tuple[list[str], list[str]]:
+        """The stages before pretrain, and pretrain with those that follow it, in their order."""
+        names = [name for name in type(self).model_fields if name != START]
+        cut = names.index(PLAN) + 1
+        return names[:cut], [PRETRAIN, *names[cut:]]
 
     def ends_by_clock(self, stage: str) -> bool:
         """Whether what a stage gets is decided anew when it starts."""
@@ -91,8 +85,7 @@ class DeadlineConfig(StepConfig):
     )
     hours: float = Field(0.18, gt=0, le=24 * 30, description="deadline of the whole cycle, from its start")
     reserves: StageReserves = Field(
-        default_factory=StageReserves,
-        description="seconds of every other stage on two quiet cores",
+        default_factory=StageReserves, description="seconds of every other stage on two quiet cores"
     )
     startup_seconds: float = Field(22, ge=0, description="pretrain before its first step: Ray Train, imports")
     compile_seconds: float = Field(40, ge=0, description="compilation before the first step, when it is used")

@@ -151,21 +151,21 @@ def stage_seconds(needs: Needs, elapsed_seconds: float) -> dict[str, float]:
 
     Raises ConfigError, with the shortest possible deadline, when pretrain would get too little.
     """
-    hours, reserves = needs.config.hours, needs.config.reserves
-    pretrain, *later = reserves.from_pretrain
-    shortest = shortest_hours(needs, elapsed_seconds, reserves.from_pretrain)
+    hours, (before, following) = needs.config.hours, needs.config.reserves.around_pretrain()
+    shortest = shortest_hours(needs, elapsed_seconds, following)
     if hours < shortest:
+        pretrain, *later = following
         raise ConfigError(
             f"plan.hours is {hours:g}; {elapsed_seconds:.0f} s go to what comes before {pretrain}, later stages need "
             f"{sum(needs.of(each).minimum for each in later):.0f} s and {pretrain} at least "
             f"{needs.of(pretrain).minimum:.0f} s: the shortest possible is {shortest:.3f}"
         )
-    before = {name: needs.of(name).wanted for name in reserves.before_pretrain}
-    return {**before, **divide(needs, elapsed_seconds, reserves.from_pretrain)}
+    return {name: needs.of(name).wanted for name in before} | divide(needs, elapsed_seconds, following)
 
 
 def elapsed_seconds(needs: Needs, settings: Settings, now: float) -> float:
     """Seconds of the deadline that are gone: since the cycle began, else what earlier stages and this one reserve."""
     if settings.cycle_started_at is not None:
         return now - settings.cycle_started_at
-    return sum(needs.of(name).wanted for name in needs.config.reserves.before_pretrain)
+    before, _ = needs.config.reserves.around_pretrain()
+    return sum(needs.of(name).wanted for name in before)

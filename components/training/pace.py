@@ -20,14 +20,13 @@ class Pace:
     """A budget of training seconds spent in full: stable until its last `decay_share`, then decaying to its end.
 
     A run that was broken off has `left_seconds` until its stage must end: what it lost is not made up for.
-    A run of at most `max_steps` ends there, however much time is left.
-    The end is foreseen from the speed since the last look, and comes at once when the time is up.
+    The end is foreseen from the speed since the last look, at most at `max_steps`; it is now when the time is up.
     """
 
     training_seconds: float
     decay_share: float
     left_seconds: float = math.inf
-    max_steps: int | None = None
+    max_steps: float = math.inf
     _marks: list[tuple[int, float]] = field(default_factory=list)
 
     def restart(self) -> None:
@@ -57,8 +56,6 @@ class Pace:
         speed_from = self._marks[-2] if starts and len(self._marks) > 1 else (mark_step, mark_seconds)
         per_step = (seconds - speed_from[1]) / (step - speed_from[0])
         self._marks.append((step, seconds))
-        end = step + int(left / per_step)
-        if self.max_steps is not None:
-            end = min(end, self.max_steps)
+        end = int(min(step + int(left / per_step), self.max_steps))
         if starts or (planned is not None and abs(end - planned) > max(1.0, TOLERANCE * (planned - step))):
             schedule.decide(step, end)

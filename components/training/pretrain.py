@@ -66,7 +66,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
         tokens=tokens.resolve(),
         tokenizer=tokenizer.resolve(),
         run=run_path,
-        training_ends_at=Budget.of(planned, "pretrain", settings).keep(planned.finish_seconds).ends_at,
+        training_ends_at=Budget.read(plan, "pretrain").keep(planned.finish_seconds).ends_at,
     )
     with ThreadPoolExecutor(max_workers=2) as pool:
         driver = pool.submit(_run_workers)

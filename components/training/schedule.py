@@ -61,12 +61,8 @@ class Schedule:
             height = (1 - math.cos(math.pi * height)) / 2
         return warmup * (self.final_share + (1 - self.final_share) * height)
 
-    def progress(self, step: int) -> float:
-        """How much of the way to the end is done at a step, from 0 to 1."""
-        return self._way(step)[0]
-
     def _way(self, step: int) -> tuple[float, float]:
-        """What of it is done and what is left; each decision spreads what is left evenly over the steps ahead of it."""
+        """What of the way down is done and what is left: each decision spreads what is left over the steps ahead."""
         left, gone = 1.0, 0.0  # when the last decision was taken, and the share of that since then
         for position, (start, end) in enumerate(self.decisions):
             if step < start:
@@ -76,6 +72,11 @@ class Schedule:
             left -= left * gone
             gone = min(1.0, (until - start) / max(1, end - start))
         return 1 - left + left * gone, left - left * gone
+
+
+def decay_start(steps: int, decay_share: float) -> int:
+    """The step at which a run of fixed length starts to decay."""
+    return steps - max(1, round(steps * decay_share))
 
 
 def fixed(

@@ -23,7 +23,7 @@ from components.deadline.division import (
 )
 from components.deadline.durations import Duration
 
-BEFORE, ORDER = StageReserves().before_pretrain, StageReserves().from_pretrain
+BEFORE, ORDER = StageReserves().around_pretrain()
 TIMED = [name for name in ORDER if StageReserves().ends_by_clock(name)]
 
 

@@ -16,8 +16,8 @@ from flows.graph import Stage
 from flows.params import Params
 from flows.stage import StageResult
 
-*BEFORE_PLAN, PLAN = StageReserves().before_pretrain
-NAMES = [*BEFORE_PLAN, PLAN, *StageReserves().from_pretrain]
+(*BEFORE_PLAN, PLAN), FOLLOWING = StageReserves().around_pretrain()
+NAMES = [*BEFORE_PLAN, PLAN, *FOLLOWING]
 BY_CLOCK = ("pretrain", "sft", "preferences", "align")
 HOURS = 0.25
 STARTED = 1000.0

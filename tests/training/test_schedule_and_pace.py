@@ -52,7 +52,7 @@ def test_a_share_of_the_way_rises_and_the_rest_falls() -> None:
     assert shares[0] == pytest.approx(0.1) and shares[:10] == sorted(shares[:10])
     assert shares[10:] == pytest.approx([(100 - step) / 90 for step in range(10, 101)])
     schedule.decide(5, 20)
-    assert schedule.progress(5) == pytest.approx(0.05) and schedule.progress(20) == 1.0
+    assert schedule.share(5) == pytest.approx(shares[5]), "a decision bends the way where it is taken"
     assert schedule.share(6) > shares[6], "by the time that is left, not by the steps that were foreseen"
     assert schedule.share(20) == 0.0
 

@@ -1,10 +1,10 @@
 """A cycle a thousand times, with what goes wrong drawn at random: how often is the deadline met?
 
-The decisions are those of the real thing, by its own functions: `divide` gives the stages their seconds,
-anew whenever one by the clock starts, and `Pace` starts and ends the decay from the speed so far. Drawn are the time of
-every stage, the speed of the run, slow moments of single GPUs, and failures that cost the work since the last
-checkpoint and a restart. A failed run ends when it would have, with fewer tokens, as pretrain does; what was lost later
-than that is taken from the stages after it.
+The decisions are those of the real thing, by its own functions: `divide` gives the stages their seconds, anew whenever
+one by the clock starts, and `Pace` starts and ends the decay from the speed so far. Drawn are the time of every stage,
+the speed of the run, slow moments of single GPUs, and failures that cost the work since the last checkpoint and a
+restart. A failed run ends when it would have, with fewer tokens, as pretrain does; what was lost later than that is
+taken from the stages after it.
 Not covered: a machine that is slower in every stage (deadline.division measures that; here draws are independent),
 failures of storage, queues for a new machine. Without any chance every cycle ends when `deadline_seconds` says.
 """
@@ -99,8 +99,8 @@ def summary(run: Run, ended: list[Ended]) -> dict[str, object]:
 
 
 def _cycle(run: Run, generator: np.random.Generator) -> Ended:
-    chances, needs, reserves = run.chances, Needs(run.config), run.config.reserves
-    pretrain, *later = reserves.from_pretrain
+    chances, needs = run.chances, Needs(run.config)
+    before, (pretrain, *later) = run.config.reserves.around_pretrain()
     # What is late before pretraining comes out of it: only these can make a cycle late.
     clock, excess = 0.0, {"lost to failures": 0.0, "stages after pretraining": 0.0}
 
@@ -116,18 +116,17 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
             excess["lost to failures"] += again
         return seconds + again
 
-    for stage in reserves.before_pretrain:
+    for stage in before:
         clock += taken(stage)
     try:
-        stage_seconds(needs, clock)
+        budget = stage_seconds(needs, clock)[pretrain]
     except ConfigError:
         return Ended(seconds=np.inf, tokens=0.0, failures=0, lost_seconds=0.0, cause="too late for the plan")
-    budget = divide(needs, clock, reserves.from_pretrain)[pretrain]
     spent, tokens, failures, lost = _pretrain(run, needs, budget, generator)
     clock += spent
     excess["lost to failures"] += lost
     for number, stage in enumerate(later):
-        by_clock = reserves.ends_by_clock(stage)
+        by_clock = run.config.reserves.ends_by_clock(stage)
         clock += divide(needs, clock, later[number:])[stage] if by_clock else taken(stage)
     missed = clock > run.config.hours * SECONDS_PER_HOUR
     if failures > run.pretrain.faults.max_failures:
