@@ -56,7 +56,7 @@ class StageReserves(StepConfig):
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: ProbeReserve = Field(default=ProbeReserve(work=25))
     sft: TimedReserve = Field(default=TimedReserve(startup=13, work=24, share=0.11, maximum=120))
-    preferences: TimedReserve = Field(default=TimedReserve(startup=13, work=22, share=0.07, maximum=75))
+    preferences: TimedReserve = Field(default=TimedReserve(startup=3, work=22, share=0.07, maximum=75))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(
         default=StageReserve(startup=6, work=44), description="three models of 4 x 128; of 6 x 192 half as much again"

@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.core.closure import ROOT, closure
 from components.core.errors import ArtifactError
 from components.deadline import budget
 from components.deadline.budget import Budget, process_seconds
@@ -91,3 +92,13 @@ def test_only_what_a_plan_says_of_time_is_read_and_errors_name_it(plan: Path) ->
     with pytest.raises(ArtifactError, match=r"plan\.json: cannot be read as a plan: .*; run plan again") as caught:
         Budget.read(plan, "sft")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sft", "preferences", "align"])
+def test_a_stage_that_reads_its_budget_depends_on_no_parameters_of_training(name: str) -> None:
+    code = {path.relative_to("components").as_posix() for path in closure(ROOT / "components/alignment" / f"{name}.py")}
+    training = {path for path in code if path.startswith("training/")}
+    steps = {"training/cores.py", "training/pace.py", "training/schedule.py"}
+    assert training == (set() if name == "preferences" else steps)
+    assert {path for path in code if path.startswith("deadline/")} == {"deadline/budget.py", "deadline/config.py"}
+    assert ("alignment/tuning.py" in code) == (name != "preferences"), "which imports torch: 8 s of its start-up"
