@@ -142,10 +142,10 @@ def test_a_run_that_was_broken_off_ends_in_time_all_the_same() -> None:
 def test_a_run_ends_when_its_time_is_up_or_its_steps_are_done() -> None:
     schedule = Schedule(warmup_share=0.1, final_share=0.0, decisions=[(0, 100)])
     pace = Pace(training_seconds=10.0, decay_share=1.0, max_steps=100)
-    for step in range(1, 5):
-        pace.decide(schedule, step, 0.01 * step)
+    for step in range(1, 99):
+        pace.decide(schedule, step, 0.05 * step)
     assert schedule.total_steps == 100, "time for more, and no more to do"
-    pace.decide(schedule, 5, 10.5)
-    assert schedule.decisions == [(0, 100), (5, 5)], "one step took all of it"
-    pace.decide(schedule, 5, 11.0)
-    assert schedule.total_steps == 5
+    pace.decide(schedule, 99, 10.05)
+    assert schedule.decisions == [(0, 100), (99, 99)], "not one step more"
+    pace.decide(schedule, 99, 11.0)
+    assert schedule.total_steps == 99
