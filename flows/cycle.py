@@ -24,6 +24,7 @@ from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
 from components.core.events import Events
 from components.data.sources import fingerprint
+from components.deadline.budget import process_seconds
 from components.release.status import read_status
 from components.tokens import adoption
 from components.training import hardware
@@ -32,7 +33,7 @@ from components.training.planning import fitted, predictions
 from components.training.shape import kind_of
 from flows import contracts, graph, params, replay, report, stage
 from flows.accepted import Accepted, judge
-from flows.deadline import Deadline, Given, began, require_possible
+from flows.deadline import Deadline, require_possible
 from flows.page import render
 from flows.ports import require_gateway_port
 from flows.prefect_pages import StageProgress, summarise
@@ -66,7 +67,7 @@ class Cycle:
     """One run of the graph in this workspace: what was asked, what came of it so far."""
 
     def __init__(self, settings: Settings, profile: str | None, names: Sequence[str]) -> None:
-        started_at = began()
+        started_at = time.time() - process_seconds()  # a person's deadline counts from the command
         self.settings = settings.model_copy(
             update={"cycle": settings.cycle or new_cycle_id(started_at), "cycle_started_at": started_at}
         )
@@ -74,8 +75,9 @@ class Cycle:
         self.profile = profile
         self.started_at = started_at
         self.params = params.read_params()
-        self.deadline = Deadline(self.settings, self.params, names)
-        self.given: dict[str, Given] = {}
+        by_clock = [name for name in names if self.params.plan.reserves.ends_by_clock(name)]
+        self.deadline = Deadline(self.settings, self.params, names, by_clock, self.note)
+        self.budgets: dict[str, float] = {}
         self.recorded: report.CycleRecord | None = None
         self.results: list[tuple[stage.StageResult, float]] = []
         self.notes: list[str] = []
@@ -96,7 +98,7 @@ class Cycle:
         started_at = time.time()
         plan = report.read_plan()
         planned = plan.stage_seconds.get(each.name) if plan else None
-        self.given.pop(each.name, None)
+        self.budgets.pop(each.name, None)
         if planned is not None:
             self.events.metric(f"planned_seconds/{each.name}", planned)
         self.progress.started(each.name, planned)
@@ -126,7 +128,7 @@ class Cycle:
             self._keep(failed, started_at)
             raise
         self._keep(result, started_at)
-        self.deadline.took(result, self.given.get(each.name))
+        self.deadline.keep(result, self.budgets.get(each.name))
         self.progress.finished(each.name, result)
         if each.output == BASE and result.status == "ran" and plan is not None:
             self._compare_prediction(plan)
@@ -143,14 +145,13 @@ class Cycle:
 
     def _with_end(self, name: str, plan: Plan | None) -> Settings:
         """Settings for a stage that starts now: with the time at which it should end, where the clock ends it."""
-        given = self.deadline.give(name, plan, time.time())
-        if given is None:
+        now = time.time()
+        seconds = self.deadline.seconds_of(name, plan, now)
+        if seconds is None:
             return self.settings
-        self.given[name] = given
-        self.events.metric(f"given_seconds/{name}", given.seconds)
-        if given.told:
-            self.note(given.told)
-        return self.settings.model_copy(update={"stage_ends_at": given.ends_at})
+        self.budgets[name] = seconds
+        self.events.metric(f"given_seconds/{name}", seconds)
+        return self.settings.model_copy(update={"stage_ends_at": now + seconds})
 
     def judge_drift(self, each: graph.Stage) -> None:
         """Hold the corpus that a stage left, also one from the cache, against the one in production.
@@ -194,7 +195,7 @@ class Cycle:
             peak_memory_bytes=0,
         )
         self._keep(result, started_at)
-        self.deadline.took(result, None)
+        self.deadline.keep(result, None)
         self.progress.finished("release", result)
 
     def record(self, run_ids: dict[str, str], error: str | None) -> report.CycleRecord:
@@ -219,9 +220,7 @@ class Cycle:
             work_seconds=round(work_seconds, 3),
             goodput=round(work_seconds / seconds, 4),
             peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
-            stages=report.stage_records(
-                self.results, report.read_plan(), run_ids, {name: each.seconds for name, each in self.given.items()}
-            ),
+            stages=report.stage_records(self.results, report.read_plan(), run_ids, self.budgets),
             metrics=report.read_metrics() if complete else {},
             model=report.model_record(MODEL, BASE) if complete else None,
             release=self.released,

@@ -5,38 +5,27 @@ was late shrinks what follows, never checks or evaluation, and one that was earl
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-
-import psutil
 
 from components.core import services
 from components.core.config import Settings, digest_of
 from components.core.errors import ConfigError
-from components.training import durations
-from components.training.budget import Needs, deadline_seconds, share_out, shortest_hours
-from components.training.config import Plan
-from components.training.durations import Duration
-from components.training.groups.reserves import START, TIMED
+from components.deadline import durations
+from components.deadline.config import PLAN, START, TimePlan
+from components.deadline.division import SECONDS_PER_HOUR, Needs, deadline_seconds, divide, shortest_hours
+from components.deadline.durations import Duration
 from flows import graph
 from flows.params import Params
 from flows.stage import StageResult
 
-# The command line's process starts Prefect's server before the cycle; one that is older was not started for a cycle.
-MAX_STARTUP_SECONDS = 120.0
-# A plan is off by so much before anybody is told.
-TOLD_SECONDS, TOLD_SHARE = 5.0, 0.05
-
-
-def began() -> float:
-    """When the command was given, seconds since the epoch: a person's deadline counts from there."""
-    now, created = time.time(), psutil.Process().create_time()
-    return created if now - created < MAX_STARTUP_SECONDS else now
+# A plan is off by so much before anybody hears of it.
+NOTED_SECONDS, NOTED_SHARE = 5.0, 0.05
+Note = Callable[[str], None]
 
 
 def parameters_of(params: Params, stage: str) -> str:
-    """Digest of what a stage is told to do; other parameters are another amount of work."""
+    """Digest of what a stage has to do; other parameters are another amount of work."""
     if stage == START:
         return ""
     parts = [params.release, params.serving] if stage == "release" else [getattr(params, stage)]
@@ -48,53 +37,47 @@ def comparable(params: Params, state: Path) -> list[Duration]:
     return [each for each in durations.read(state) if each.parameters == parameters_of(params, each.stage)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """The seconds of one stage that ends by the clock, start-up included; `told` when they are not as planned."""
-
-    seconds: float
-    ends_at: float
-    told: str | None
-
-
 class Deadline:
-    """One cycle's. `names` are its stages in their order, `release` among them when it is asked for."""
+    """One cycle's. `names` are its stages in their order, `release` among them when it is asked for; a clock ends those
+    `by_clock`. `note` takes a line for who watches."""
 
-    def __init__(self, settings: Settings, params: Params, names: Sequence[str]) -> None:
+    def __init__(
+        self, settings: Settings, params: Params, names: Sequence[str], by_clock: Collection[str], note: Note
+    ) -> None:
         assert settings.cycle and settings.cycle_started_at is not None, "a deadline belongs to a cycle"
-        self._settings = settings
         self._cycle, self._started_at = settings.cycle, settings.cycle_started_at
-        self._params = params
-        self._names = list(names)
+        self._settings, self._params, self._note = settings, params, note
+        self._names, self._by_clock = list(names), by_clock
         self._durations = comparable(params, settings.state)
         if not settings.prefect_url and services.running(settings, "prefect") is None:
-            self._keep(START, time.time() - self._started_at, 0.0, None)  # with a server of its own, as measured
+            self._append(START, time.time() - self._started_at, 0.0, None)  # with a server of its own, as measured
         durations.write(settings.state, self._durations)  # `plan` reads them too
 
-    def give(self, stage: str, plan: Plan | None, now: float) -> Given | None:
-        """What a stage that starts now gets; None where no clock ends it."""
-        if stage not in TIMED or plan is None or plan.mode != "deadline":
+    def seconds_of(self, stage: str, plan: TimePlan | None, now: float) -> float | None:
+        """What a stage that starts now gets, start-up included; None where no clock ends it. Notes a corrected plan."""
+        if stage not in self._by_clock or plan is None or plan.mode != "deadline":
             return None
-        config = self._params.plan
-        needs = Needs(config, self._durations, self._cycle)
-        following = {name: needs.of(name) for name in self._names[self._names.index(stage) :]}
-        left = self._started_at + deadline_seconds(config) - now
-        seconds = share_out(left, following)[stage]
-        lack = sum(each.minimum for each in following.values()) - left
-        planned_left = sum(plan.stage_seconds[name] for name in following)
-        why = _why(seconds < plan.stage_seconds[stage], planned_left - left, left, lack)
-        told = _told(stage, seconds, plan.stage_seconds[stage], why)
-        return Given(seconds=seconds, ends_at=now + seconds, told=told)
+        needs = Needs(self._params.plan, self._durations, self._cycle)
+        following = self._names[self._names.index(stage) :]
+        elapsed = now - self._started_at
+        seconds, planned = divide(needs, elapsed, following)[stage], plan.stage_seconds[stage]
+        if abs(seconds - planned) > max(NOTED_SECONDS, NOTED_SHARE * planned):
+            left = deadline_seconds(needs.config) - elapsed
+            lack = sum(needs.of(name).minimum for name in following) - left
+            late = sum(plan.stage_seconds[name] for name in following) - left
+            why = _why(seconds < planned, late, left, lack)
+            self._note(f"plan corrected: {stage} gets {seconds:.0f} s instead of {planned:.0f}, {why}")
+        return seconds
 
-    def took(self, result: StageResult, given: Given | None) -> None:
-        """Keep how long a stage took that really ran, for what follows and for later cycles."""
+    def keep(self, result: StageResult, seconds: float | None) -> None:
+        """Note how long a stage took that really ran, and what it got, for what follows and for later cycles."""
         if result.status != "ran":
             return
         startup_seconds = max(0.0, result.seconds - result.work_seconds)
-        self._keep(result.name, startup_seconds, result.work_seconds, given.seconds if given else None)
+        self._append(result.name, startup_seconds, result.work_seconds, seconds)
         durations.write(self._settings.state, self._durations)
 
-    def _keep(self, stage: str, startup_seconds: float, work_seconds: float, given_seconds: float | None) -> None:
+    def _append(self, stage: str, startup_seconds: float, work_seconds: float, given_seconds: float | None) -> None:
         """Note one run, at the pace that it leaves the machine with."""
         ran = Duration(
             cycle=self._cycle,
@@ -107,13 +90,6 @@ class Deadline:
         )
         pace = Needs(self._params.plan, [*self._durations, ran], self._cycle).pace
         self._durations.append(ran.model_copy(update={"pace": pace}))
-
-
-def _told(stage: str, given: float, planned: float, why: str) -> str | None:
-    """One line for who watches, when the plan was corrected by more than a little."""
-    if abs(given - planned) <= max(TOLD_SECONDS, TOLD_SHARE * planned):
-        return None
-    return f"plan corrected: {stage} gets {given:.0f} s instead of {planned:.0f}, {why}"
 
 
 def _why(less: bool, late: float, left: float, lack: float) -> str:
@@ -131,20 +107,20 @@ def require_possible(params: Params, settings: Settings, stages: Sequence[graph.
     `before` are the parameters on disk: a stage whose section is another than there will run, whatever DVC says now.
     """
     names = [each.name for each in stages]
-    if params.plan.mode != "deadline" or "plan" not in names:
+    if params.plan.mode != "deadline" or PLAN not in names:
         return
     needs = Needs(params.plan, comparable(params, settings.state))
     if params.plan.hours >= shortest_hours(needs, 0.0, [START, *names, "release"]):
         return
     current = graph.current_stages(stages) if before else set()
     unchanged = [each for each in names if each in current and getattr(before, each) == getattr(params, each)]
-    if "plan" in unchanged:
+    if PLAN in unchanged:
         return
     to_come = [START, *(name for name in (*names, "release") if name not in unchanged)]
     shortest = shortest_hours(needs, 0.0, to_come)
     if params.plan.hours < shortest:
         raise ConfigError(
-            f"plan.hours is {params.plan.hours:g} ({params.plan.hours * 3600:.0f} s); with every check, the evaluation "
-            f"and {params.plan.minimum_training_seconds:.0f} s of pretraining the shortest possible here is "
-            f"{shortest:.3f}"
+            f"plan.hours is {params.plan.hours:g} ({params.plan.hours * SECONDS_PER_HOUR:.0f} s); with every check, "
+            f"the evaluation and {params.plan.minimum_training_seconds:.0f} s of pretraining the shortest possible "
+            f"here is {shortest:.3f}"
         )

@@ -19,10 +19,11 @@ from components.core import artifact
 from components.core.artifact import Manifest, write_file
 from components.core.config import Settings, read_settings, read_yaml
 from components.core.errors import ConfigError, DataError
-from components.training import durations, hardware
-from components.training.budget import Needs, elapsed_seconds
+from components.deadline import durations
+from components.deadline.config import START
+from components.deadline.division import Needs, elapsed_seconds
+from components.training import hardware
 from components.training.config import Alternative, PlanConfig
-from components.training.groups.reserves import START
 from components.training.laws import (
     BESIROGLU,
     CEREBRAS_FLOPS,

@@ -9,6 +9,7 @@ LAYERS = (
     "core",
     "data",
     "tokens",
+    "deadline",
     "training",
     "inference",
     "execution",

@@ -22,6 +22,7 @@ def test_every_area_is_known() -> None:
     [
         ("components/data/x.py", "from components.training.plan import run", "data imports training"),
         ("components/core/x.py", "import components.release.gate", "core imports release"),
+        ("components/deadline/x.py", "from components.training.config import Plan", "deadline imports training"),
         ("components/serving/x.py", "def f():\n    from components.release import gate", "serving imports release"),
         ("components/data/x.py", "import prefect.flows", "imports prefect"),
         ("components/training/x.py", "import mlflow", "imports mlflow"),

@@ -23,12 +23,12 @@ from trl import DPOTrainer
 
 from components.alignment import tuning
 from components.alignment.chat import answer_tokens, prompt_tokens
-from components.alignment.clock import Clock, read_plan
 from components.alignment.config import AlignConfig
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
+from components.deadline.budget import Budget
 from components.tokens.text import TextCodec
 
 STAGE = "align"
@@ -93,11 +93,11 @@ def optimize(
     pairs: Sequence[EncodedPair],
     config: AlignConfig,
     sft: Path,
-    schedule: tuning.Schedule,
+    steps: tuning.Steps,
     events: Events,
 ) -> tuning.Reporter:
     """Train the model in place against itself as it was; the figures by step."""
-    reporter = tuning.Reporter(events, schedule, COLUMNS)
+    reporter = tuning.Reporter(events, steps, COLUMNS)
     reference = measure(model, pairs, config.batch_size)
     columns = {
         "prompt_ids": [each.prompt for each in pairs],
@@ -110,7 +110,7 @@ def optimize(
         trainer = _EncodedTrainer(
             model=model,
             args=TrlConfig(
-                **tuning.shared_arguments(config, schedule, directory),
+                **tuning.shared_arguments(config, steps, directory),
                 beta=config.beta,
                 max_length=config.max_tokens,
                 precompute_ref_log_probs=True,  # they are columns of the dataset
@@ -118,9 +118,9 @@ def optimize(
             train_dataset=Dataset.from_dict(columns),
             processing_class=tuning.load_tokenizer(sft),
             callbacks=[reporter],
-            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, schedule),
+            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, steps),
         )
-        tuning.train(trainer, schedule)
+        tuning.train(trainer, steps)
     return reporter
 
 
@@ -178,14 +178,14 @@ def pass_on(sft: Path, out: Path) -> None:
 def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: Path) -> Manifest:
     """Align the fine-tuned model with the pairs; see the module."""
     events = Events(STAGE)
-    clock = Clock.for_stage(read_plan(plan), STAGE)
+    budget = Budget.read(plan, STAGE)
     inputs = [artifact.read(path) for path in (sft, preferences, plan)]
     codec = TextCodec(sft)
     table = pl.read_parquet(preferences / "preferences.parquet")
     learn, held = (encode(part, codec, config.max_tokens) for part in split(table, config.heldout_fraction))
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.statistics = {"pairs": len(learn), "heldout_pairs": len(held)}
-        draft.run = {**clock.record()}
+        draft.run = {**budget.record()}
         if len(learn) < config.min_pairs:
             reason = f"found {len(learn)} pairs to learn from, align.min_pairs needs {config.min_pairs}"
             events.note(f"the model is passed on unchanged: {reason}")
@@ -193,7 +193,7 @@ def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: P
             draft.statistics.update(aligned=False, reason=reason, steps=0)
         else:
             with tuning.own_cores():
-                draft.statistics.update(_align(config, sft, learn, held, clock, events, draft))
+                draft.statistics.update(_align(config, sft, learn, held, budget, events, draft))
     assert draft.manifest is not None
     return draft.manifest
 
@@ -203,7 +203,7 @@ def _align(
     sft: Path,
     learn: Sequence[EncodedPair],
     held: Sequence[EncodedPair],
-    clock: Clock,
+    budget: Budget,
     events: Events,
     draft: artifact.Draft,
 ) -> dict[str, Any]:
@@ -212,23 +212,18 @@ def _align(
     measuring = time.monotonic()
     before = measure(model, held, config.batch_size) if held else None
     measuring = time.monotonic() - measuring
-    schedule = tuning.plan_steps(
-        config,
-        len(learn),
-        clock=clock,
-        reserve_seconds=1.2 * measuring + SAVE_SECONDS,
-    )
+    steps = tuning.plan_steps(config, len(learn), budget.keep(1.2 * measuring + SAVE_SECONDS))
     training = time.monotonic()
-    reporter = optimize(model, learn, config, sft, schedule, events)
+    reporter = optimize(model, learn, config, sft, steps, events)
     draft.run["training_seconds"] = time.monotonic() - training
-    steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
-    figures: dict[str, Any] = {"aligned": steps > 0, "steps": steps, "decided": schedule.decided()}
-    if not steps:
+    last = reporter.last_step
+    figures: dict[str, Any] = {"aligned": last > 0, "steps": last, "decided": steps.decided()}
+    if not last:
         figures["reason"] = "no time was left to train"
         events.note("the model is passed on unchanged: no time was left to train")
     if before is not None:
         compared = compare(before, measure(model, held, config.batch_size), config.beta)
-        events.metrics(compared, steps)
+        events.metrics(compared, last)
         figures.update(compared)
     tuning.save_model(model, sft, draft.path)
     draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")

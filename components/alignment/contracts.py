@@ -5,19 +5,18 @@ the verifier and the judge say.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from components.alignment.instructions import Instruction
-from components.alignment.tuning import Row
 from components.tokens.special import OURS, SpecialTokens
 
 IGNORED = -100
 
 
 def instruction_statistics(
-    instructions: Sequence[Instruction], rows: Sequence[Row], special: SpecialTokens = OURS
+    instructions: Sequence[Instruction], rows: Sequence[Mapping[str, list[int]]], special: SpecialTokens = OURS
 ) -> pl.DataFrame:
     """name, use, prompt_id, has_prompt, has_answer, tokens, answer_tokens, roles, ends, answer_in_prompt by pair.
 

@@ -19,7 +19,6 @@ from pathlib import Path
 import polars as pl
 
 from components.alignment.chat import prompt_tokens, stop_ids
-from components.alignment.clock import Clock, read_plan
 from components.alignment.config import PreferencesConfig
 from components.alignment.contracts import preference_statistics
 from components.alignment.instructions import Instruction, read_instructions
@@ -31,6 +30,7 @@ from components.core.config import read_settings
 from components.core.events import Events
 from components.core.step import main
 from components.data.contract import Contract
+from components.deadline.budget import Budget
 from components.execution.sandbox import walls
 from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
@@ -214,17 +214,17 @@ def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dic
 
 
 def _chunks(
-    prompts: Sequence[Instruction], config: PreferencesConfig, clock: Clock, events: Events
+    prompts: Sequence[Instruction], config: PreferencesConfig, budget: Budget, events: Events
 ) -> Iterator[list[Instruction]]:
     """Prompts in chunks, until the clock leaves no room for another one as slow as the slowest so far."""
-    slowest, last, size = 0.0, clock.elapsed_seconds, config.chunk_prompts
+    slowest, last, size = 0.0, budget.elapsed_seconds, config.chunk_prompts
     for number in range(math.ceil(len(prompts) / size))[: config.max_chunks]:
-        left = clock.seconds_left(FINISH_SECONDS)
+        left = budget.seconds_left
         if number and left is not None and left < slowest:
             events.note(f"time is up after {number * size} of {len(prompts)} prompts")
             return
         yield list(prompts[number * size : (number + 1) * size])
-        slowest, last = max(slowest, clock.elapsed_seconds - last), clock.elapsed_seconds
+        slowest, last = max(slowest, budget.elapsed_seconds - last), budget.elapsed_seconds
         events.progress(min(len(prompts), (number + 1) * size), len(prompts), "prompts")
 
 
@@ -239,7 +239,7 @@ def open_judge(constitution: Constitution, engine: Engine, codec: TextCodec, con
 def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
     """Sample, verify, judge and pair; see the module."""
     events = Events(STAGE)
-    clock = Clock.for_stage(read_plan(plan), STAGE)
+    budget = Budget.read(plan, STAGE).keep(FINISH_SECONDS)
     inputs = [artifact.read(path) for path in (sft, source, tokens, plan)]
     codec = TextCodec(sft)
     contract = Contract("preferences", config.contract, events, {"min_score_gap": config.min_score_gap})
@@ -251,7 +251,7 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
     chunks = 0
     with closing(open_engine(sft)) as engine:
         judge = open_judge(constitution, engine, codec, engine.context_tokens)
-        for number, chunk in enumerate(_chunks(prompts, config, clock, events)):
+        for number, chunk in enumerate(_chunks(prompts, config, budget, events)):
             answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)
             assessed, ended = assess(answers, judge, constitution, config)
             candidates.extend(assessed)
@@ -271,7 +271,7 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
         draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
         draft.statistics["decided"] = {"max_chunks": chunks or None}
         draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
-        draft.run = {"isolation": walls(), **clock.record()}
+        draft.run = {"isolation": walls(), **budget.record()}
     assert draft.manifest is not None
     return draft.manifest
 

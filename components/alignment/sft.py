@@ -20,7 +20,6 @@ from trl import SFTTrainer
 
 from components.alignment import tuning
 from components.alignment.chat import answer_tokens, prompt_tokens
-from components.alignment.clock import Clock, read_plan
 from components.alignment.config import SftConfig
 from components.alignment.contracts import instruction_statistics
 from components.alignment.instructions import Instruction, read_instructions
@@ -30,6 +29,7 @@ from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
 from components.data.contract import Contract
+from components.deadline.budget import Budget
 from components.tokens.text import TextCodec
 
 STAGE = "sft"
@@ -80,16 +80,16 @@ def fine_tune(
     rows: Sequence[tuning.Row],
     config: SftConfig,
     base: Path,
-    schedule: tuning.Schedule,
+    steps: tuning.Steps,
     events: Events,
 ) -> tuning.Reporter:
     """Train the model in place; the figures by step."""
-    reporter = tuning.Reporter(events, schedule, COLUMNS)
+    reporter = tuning.Reporter(events, steps, COLUMNS)
     with tuning.scratch_directory() as directory:
         trainer = SFTTrainer(
             model=model,
             args=TrlConfig(
-                **tuning.shared_arguments(config, schedule, directory),
+                **tuning.shared_arguments(config, steps, directory),
                 max_length=config.max_tokens,
                 dataset_kwargs={"skip_prepare_dataset": True},  # rows are encoded already, labels included
                 train_sampling_strategy="group_by_length",
@@ -97,16 +97,16 @@ def fine_tune(
             train_dataset=Dataset.from_list(list(rows)),
             processing_class=tuning.load_tokenizer(base),
             callbacks=[reporter],
-            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, schedule),
+            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, steps),
         )
-        tuning.train(trainer, schedule)
+        tuning.train(trainer, steps)
     return reporter
 
 
 def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
     """Fine-tune the base model; see the module."""
     events = Events(STAGE)
-    clock = Clock.for_stage(read_plan(plan), STAGE)
+    budget = Budget.read(plan, STAGE)
     inputs = [artifact.read(path) for path in (base, source, tokens, plan)]
     codec = TextCodec(base)
     contract = Contract("instructions", config.contract, events, {"max_tokens": config.max_tokens})
@@ -121,14 +121,12 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
         before = tuning.mean_loss(model, heldout, config.batch_size)
         measuring = time.monotonic() - measuring
         events.metric("heldout_loss", before, 0)
-        reserve_seconds = 1.2 * measuring + SAVE_SECONDS
-        schedule = tuning.plan_steps(config, len(rows), clock=clock, reserve_seconds=reserve_seconds)
+        steps = tuning.plan_steps(config, len(rows), budget.keep(1.2 * measuring + SAVE_SECONDS))
         training = time.monotonic()
-        reporter = fine_tune(model, rows, config, base, schedule, events)
+        reporter = fine_tune(model, rows, config, base, steps, events)
         training = time.monotonic() - training
-        steps = int(reporter.rows[-1]["step"]) if reporter.rows else 0
         after = tuning.mean_loss(model, heldout, config.batch_size)
-    events.metric("heldout_loss", after, steps)
+    events.metric("heldout_loss", after, reporter.last_step)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         tuning.save_model(model, base, draft.path)
         draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
@@ -142,12 +140,12 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
             "pairs": len(rows),
             "heldout_pairs": len(heldout),
             "answer_tokens": sum(label != -100 for row in rows for label in row["labels"]),
-            "steps": steps,
+            "steps": reporter.last_step,
             "heldout_loss_before": before,
             "heldout_loss_after": after,
-            "decided": schedule.decided(),
+            "decided": steps.decided(),
         }
-        draft.run = {**clock.record(), "training_seconds": training}
+        draft.run = {**budget.record(), "training_seconds": training}
     assert draft.manifest is not None
     return draft.manifest
 

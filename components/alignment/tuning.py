@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,17 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from components.alignment.chat import stop_ids
-from components.alignment.clock import Clock
 from components.alignment.config import AlignConfig, SftConfig
 from components.core import artifact
 from components.core.events import Events
+from components.deadline.budget import Budget
 from components.inference.ctranslate2_model import read_model_config
 from components.tokens.special import SpecialTokens
 from components.training.cores import has_machine, pinned
+from components.training.pace import Pace
+from components.training.schedule import Schedule
 
 REPORT_EVERY_STEPS = 5
-# The clock is read after the first few steps, then once in this share of the time, and moves the end by as much.
-FIRST_STEPS = 3
-DECIDE_SHARE = 0.04
 WEIGHTS = "model.safetensors"
 Row = dict[str, list[int]]
 
@@ -70,84 +69,56 @@ def pad_of(special: SpecialTokens) -> int:
 
 
 @dataclass(slots=True, kw_only=True)
-class Schedule:
-    """How far training is, in steps; gives the learning rate and the end.
+class Steps:
+    """The steps of one run: at most `num_steps`, the learning rate of each, and the clock that ends them before.
 
-    decisions   [(step, last_step), ...]: from `step` on progress runs in a straight line and is whole at `last_step`.
-                By the clock they follow the measured speed; the recorded ones replay the very same rates without it.
+    The schedule's decisions begin with these steps; those that the clock takes follow, and replay without it.
     """
 
     num_steps: int
-    warmup_fraction: float
-    clock: Clock
-    reserve_seconds: float
-    decisions: list[tuple[int, int]] = field(default_factory=list)
+    schedule: Schedule
+    budget: Budget
     started: float = 0.0
-    seconds: float | None = None
-    _mark: tuple[int, float] = (0, 0.0)
+    pace: Pace | None = None
 
     @property
-    def last_step(self) -> int:
+    def last(self) -> int:
         """Where training ends, as far as it is decided."""
-        return self.decisions[-1][1] if self.decisions else self.num_steps
+        return self.schedule.total_steps or 0
 
     def begin(self) -> bool:
         """Training starts now. False when the clock leaves no time for it."""
         self.started = time.monotonic()
-        self.seconds = self.clock.seconds_left(self.reserve_seconds)
-        if self.seconds is not None and self.seconds <= 0:
-            self.decisions.append((0, 0))
-        return self.last_step > 0
+        left = self.budget.seconds_left
+        if left is not None:
+            self.pace = Pace(training_seconds=left, decay_share=1.0, max_steps=self.num_steps)
+            if left <= 0:
+                self.schedule.decisions[:] = [(0, 0)]
+        return self.last > 0
 
     def decide(self, step: int) -> None:
-        """Take the decision that is due after `step` steps, if one is: the end, from the speed of the last steps."""
-        if self.seconds is None or step >= self.last_step:
-            return
-        elapsed = time.monotonic() - self.started
-        left = self.seconds - elapsed
-        marked, at = self._mark
-        if not (step in (1, 1 + FIRST_STEPS) or elapsed - at > DECIDE_SHARE * self.seconds or left <= 0):
-            return
-        self._mark = (step, elapsed)
-        end = min(self.num_steps, step + max(0, int(left * (step - marked) / (elapsed - at))))
-        # The first step is slower than all that follow, so it decides only when nothing is left.
-        if left <= 0 or (step > 1 and abs(end - self.last_step) > max(1.0, DECIDE_SHARE * (self.last_step - step))):
-            self.decisions.append((step, end))
-
-    def progress(self, step: int) -> float:
-        """From 0 to 1: a pure function of the step and the decisions."""
-        value, at, end = 0.0, 0, self.num_steps
-        for start, last in self.decisions:
-            if step <= start:
-                break
-            value += (1 - value) * (start - at) / (end - at)
-            at, end = start, last
-        return 1.0 if step >= end else value + (1 - value) * (step - at) / (end - at)
-
-    def factor(self, step: int) -> float:
-        """Share of the peak learning rate at a step: linear warmup, then linear to zero."""
-        at = self.progress(step)
-        if at < self.warmup_fraction:
-            return min(1.0, (at + 1 / self.num_steps) / self.warmup_fraction)
-        return (1.0 - at) / (1.0 - self.warmup_fraction)
+        """Take the decision that is due after `step` steps, if the clock takes any."""
+        if self.pace:
+            self.pace.decide(self.schedule, step, time.monotonic() - self.started)
 
     def decided(self) -> dict[str, Any]:
         """What fixed mode replays, key for key of the stage's parameters."""
-        return {"max_steps": self.num_steps, "decisions": self.decisions}
+        decisions = [each for each in self.schedule.decisions if each != (0, self.num_steps)]
+        return {"max_steps": self.num_steps, "decisions": decisions}
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no stubs
     """Sends the trainer's figures to the events, keeps them for history.csv, and stops when time is up."""
 
-    def __init__(self, events: Events, schedule: Schedule, columns: dict[str, str]) -> None:
+    def __init__(self, events: Events, steps: Steps, columns: dict[str, str]) -> None:
         self.events = events
-        self.schedule = schedule
+        self.steps = steps
         self.columns = columns
         self.rows: list[dict[str, float]] = []
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.schedule.decide(state.global_step)
-        if state.global_step >= self.schedule.last_step:
+        self.steps.decide(state.global_step)
+        if state.global_step >= self.steps.last:
             control.should_training_stop = True
             control.should_log = True
 
@@ -164,8 +135,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
             return
         self.rows.append({"step": state.global_step, **row})
         self.events.metrics({name: value for name, value in row.items() if math.isfinite(value)}, state.global_step)
-        done = self.schedule.progress(state.global_step)
-        self.events.progress(round(done * self.schedule.num_steps), self.schedule.num_steps, "steps")
+        self.events.progress(state.global_step, self.steps.last, "steps")
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last row; 0 without any."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
 
     def write_history(self, path: Path) -> int:
         """Write the rows as CSV; returns their number."""
@@ -176,17 +151,16 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
         return len(self.rows)
 
 
-def plan_steps(config: SftConfig | AlignConfig, num_rows: int, *, clock: Clock, reserve_seconds: float) -> Schedule:
+def plan_steps(config: SftConfig | AlignConfig, num_rows: int, budget: Budget) -> Steps:
     """Steps by `max_steps` in fixed mode and by the clock in deadline mode; by `max_epochs` in both."""
     by_epochs = max(1, math.ceil(config.max_epochs * math.ceil(num_rows / config.batch_size)))
-    by_clock = clock.seconds is not None
-    return Schedule(
-        num_steps=by_epochs if by_clock else min(config.max_steps, by_epochs),
-        warmup_fraction=config.warmup_fraction,
-        clock=clock,
-        reserve_seconds=reserve_seconds,
-        decisions=[] if by_clock else list(config.decisions),
-    )
+    by_clock = budget.seconds is not None
+    num_steps = by_epochs if by_clock else min(config.max_steps, by_epochs)
+    replayed = [] if by_clock else list(config.decisions)
+    # A first decision at step 0 says that there was no time for any.
+    decisions = replayed if replayed and replayed[0][0] == 0 else [(0, num_steps), *replayed]
+    schedule = Schedule(warmup_share=config.warmup_fraction, final_share=0.0, decisions=decisions)
+    return Steps(num_steps=num_steps, schedule=schedule, budget=budget)
 
 
 @contextmanager
@@ -203,11 +177,11 @@ def scratch_directory() -> Iterator[str]:
         yield directory
 
 
-def shared_arguments(config: SftConfig | AlignConfig, schedule: Schedule, directory: str) -> dict[str, Any]:
+def shared_arguments(config: SftConfig | AlignConfig, steps: Steps, directory: str) -> dict[str, Any]:
     """Arguments that both trainers get: no files, no network, no reports but ours."""
     return {
         "output_dir": directory,
-        "max_steps": schedule.num_steps,
+        "max_steps": steps.num_steps,
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": 2 * config.batch_size,
         "learning_rate": config.learning_rate,
@@ -228,17 +202,17 @@ def shared_arguments(config: SftConfig | AlignConfig, schedule: Schedule, direct
 
 
 def optimizer_and_rate(
-    model: PreTrainedModel, learning_rate: float, schedule: Schedule
+    model: PreTrainedModel, learning_rate: float, steps: Steps
 ) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """AdamW without decay (the weights start where they should stay near) and the schedule's learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    return optimizer, LambdaLR(optimizer, schedule.factor)
+    return optimizer, LambdaLR(optimizer, steps.schedule.share)
 
 
-def train(trainer: Trainer, schedule: Schedule) -> None:
-    """Train to the end of the schedule; not at all when no time is left."""
+def train(trainer: Trainer, steps: Steps) -> None:
+    """Train to the last step; not at all when no time is left."""
     trainer.remove_callback(PrinterCallback)
-    if schedule.begin():
+    if steps.begin():
         trainer.train()
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
+from components.deadline.config import DeadlineConfig, TimePlan
 from components.tokens.initial import Initial
 from components.training.groups.accelerators import Accelerator, AcceleratorsConfig
 from components.training.groups.experts import ExpertsConfig
@@ -17,7 +18,6 @@ from components.training.groups.fit import EconomicsConfig, FitConfig
 from components.training.groups.mixture import MixtureConfig
 from components.training.groups.objectives import ObjectivesConfig
 from components.training.groups.rates import RatesConfig
-from components.training.groups.reserves import StageReserves
 from components.training.groups.size import Size
 from components.training.groups.skip import SkipConfig
 from components.training.groups.spikes import SpikesConfig
@@ -57,21 +57,9 @@ class FixedRun(StepConfig):
     )
 
 
-class PlanConfig(StepConfig):
+class PlanConfig(DeadlineConfig):
     """What the deadline is, what may be chosen, and how."""
 
-    mode: Literal["deadline", "fixed"] = Field(
-        "deadline", description="deadline: time decides, every decision is recorded; fixed: `fixed` decides"
-    )
-    hours: float = Field(0.18, gt=0, le=24 * 30, description="deadline of the whole cycle, from its start")
-    reserves: StageReserves = Field(
-        default_factory=StageReserves,
-        description="seconds of every other stage on two quiet cores",
-    )
-    startup_seconds: float = Field(22, ge=0, description="pretrain before its first step: Ray Train, imports")
-    compile_seconds: float = Field(40, ge=0, description="compilation before the first step, when it is used")
-    finish_seconds: float = Field(18, ge=0, description="pretrain after its last step: validation, export")
-    minimum_training_seconds: float = Field(60, gt=0, description="a deadline that leaves less is refused")
     probe_seconds: float = Field(15, gt=0, description="limit of the timed steps")
     architecture: Architecture = Field(
         "qwen3",
@@ -209,14 +197,11 @@ class Alternative(BaseModel):
     serve_cost: float = Field(description="of plan.economics.inference_tokens, likewise")
 
 
-class Plan(BaseModel):
-    """plan.json. `stage_seconds` holds every stage of the graph and `release`."""
+class Plan(TimePlan):
+    """plan.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Literal["deadline", "fixed"]
-    deadline_hours: float = Field(description="of the whole cycle; in fixed mode it only shapes stage_seconds")
-    stage_seconds: dict[str, float] = Field(description="budget of a stage in deadline mode, start-up included")
     shape: Shape
     initial: Initial | None = Field(default=None, description="the checkpoint that is gone on from")
     rope_scaling: RopeScaling | None = Field(default=None, description="None: within the checkpoint's own context")

@@ -20,9 +20,10 @@ from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
+from components.deadline import durations
+from components.deadline.config import PRETRAIN
+from components.deadline.division import Needs, deadline_seconds, elapsed_seconds, stage_seconds
 from components.tokens.initial import INITIAL, Initial
-from components.training import durations
-from components.training.budget import Needs, deadline_seconds, divide, elapsed_seconds
 from components.training.config import Plan, PlanConfig
 from components.training.groups.size import Size
 from components.training.planning import fitted
@@ -100,7 +101,7 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None
     return Plan(
         mode="fixed",
         **_as_configured(config, config.fixed.size, vocabulary_size, initial),
-        stage_seconds={**reserves, "pretrain": max(1.0, deadline_seconds(config) - sum(reserves.values()))},
+        stage_seconds={**reserves, PRETRAIN: max(1.0, deadline_seconds(config) - sum(reserves.values()))},
         micro_batch_samples=config.fixed.micro_batch_samples or config.micro_batch_samples,
         precision=config.fixed.precision,
         compiled=config.fixed.compiled,
@@ -122,7 +123,7 @@ def plan_deadline(
     """Measure, then choose. Raises ConfigError when the deadline cannot be met."""
     needs = Needs(config, durations.read(settings.state), settings.cycle)
     found = _outlook(config, tokens, machine, needs, elapsed_seconds(needs, settings, time.time()), initial, law)
-    seconds = divide(needs, elapsed_seconds(needs, settings, time.time()))
+    seconds = stage_seconds(needs, elapsed_seconds(needs, settings, time.time()))
     chosen = found.rows[found.chosen]
     return Plan(
         mode="deadline",
@@ -132,7 +133,7 @@ def plan_deadline(
         precision=found.precision,
         compiled=found.compiled,
         accelerators=found.accelerators,
-        training_seconds=seconds["pretrain"] - found.around_seconds,
+        training_seconds=seconds[PRETRAIN] - found.around_seconds,
         finish_seconds=needs.finish,
         expected_tokens=chosen.tokens,
         alternatives=tuple(found.rows.values()),

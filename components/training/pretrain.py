@@ -28,6 +28,7 @@ from components.core.config import Settings, digest_of, read_settings
 from components.core.errors import ArtifactError, ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
+from components.deadline.budget import Budget
 from components.tokens.adoption import digest_of_checkpoint
 from components.tokens.initial import INITIAL
 from components.training.config import Plan, PretrainConfig, objection
@@ -65,7 +66,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
         tokens=tokens.resolve(),
         tokenizer=tokenizer.resolve(),
         run=run_path,
-        training_ends_at=ends_at(planned, settings, started),
+        training_ends_at=Budget.read(plan, "pretrain").keep(planned.finish_seconds).ends_at,
     )
     with ThreadPoolExecutor(max_workers=2) as pool:
         driver = pool.submit(_run_workers)
@@ -82,8 +83,8 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     with artifact.create(out, stage="pretrain", config=config, inputs=inputs, code=Path(__file__)) as draft:
         _fill(draft, [run_path / "export", tokenizer], figures)
         draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
-    told = ("validation_bits_per_byte", "validation_nats_per_label", "xz_bits_per_byte")
-    events.metrics({name: draft.statistics[name] for name in told if draft.statistics.get(name) is not None})
+    measured = (*HELD_OUT, "xz_bits_per_byte")
+    events.metrics({name: draft.statistics[name] for name in measured if draft.statistics.get(name) is not None})
     shutil.rmtree(run_path)
     assert draft.manifest is not None
     return draft.manifest
@@ -192,13 +193,6 @@ def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any
         shutil.copyfile(source, draft.path / source.name)
     draft.rows["history.csv"] = figures.pop("history_rows")
     draft.rows["spikes.jsonl"] = figures.pop("spikes")
-
-
-def ends_at(plan: Plan, settings: Settings, started: float) -> float | None:
-    """When the last step is to be taken, seconds since the epoch; None in fixed mode."""
-    if plan.mode == "fixed":
-        return None
-    return (settings.stage_ends_at or started + plan.stage_seconds["pretrain"]) - plan.finish_seconds
 
 
 def _run_workers() -> Callable[[Work, Settings], dict[str, Any]]:

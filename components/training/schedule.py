@@ -17,13 +17,17 @@ Decay = Literal["wsd", "cosine"]
 class Schedule:
     """The share of the peak learning rate at each step, given what has been decided so far.
 
-    decisions   [(step, last_step), ...]: from `step` on the rate falls so as to reach `final_share` at `last_step`.
-                The first one starts the decay, each later one moves its end. Steps rise strictly.
-    decay       the fall: a straight line (wsd) or half a cosine, which wants its first decision at the very beginning
+    decisions       [(step, last_step), ...]: from `step` on the way down is such that it ends at `last_step`.
+                    The first one starts it, each later one moves its end. Steps rise strictly.
+    decay           down to `final_share`: a straight line (wsd) or half a cosine, which wants its first decision at the
+                    very beginning
+    warmup_steps    the rise, in steps
+    warmup_share    the rise, as the first share of that way: of a run whose steps nobody knows when it begins
     """
 
-    warmup_steps: int
     final_share: float
+    warmup_steps: int = 0
+    warmup_share: float = 0.0
     decay: Decay = "wsd"
     decisions: list[tuple[int, int]] = field(default_factory=list)
 
@@ -46,20 +50,33 @@ class Schedule:
         self.decisions.append((step, last_step))
 
     def share(self, step: int) -> float:
-        """Share of the peak rate for the update made at `step` (0-based), in (0, 1]."""
+        """Share of the peak rate for the update made at `step` (0-based), from 0 to 1."""
+        done, left = self._way(step)
+        if done < self.warmup_share:
+            start, end = self.decisions[0]
+            return min(1.0, (done + 1 / max(1, end - start)) / self.warmup_share)
         warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        return warmup * self._decay(step)
+        height = left / (1 - self.warmup_share)
+        if self.decay == "cosine":
+            height = (1 - math.cos(math.pi * height)) / 2
+        return warmup * (self.final_share + (1 - self.final_share) * height)
 
-    def _decay(self, step: int) -> float:
-        left = 1.0  # of the way down; each decision spreads what is left evenly over the steps that it sees ahead
+    def _way(self, step: int) -> tuple[float, float]:
+        """What of the way down is done and what is left: each decision spreads what is left over the steps ahead."""
+        left, gone = 1.0, 0.0  # when the last decision was taken, and the share of that since then
         for position, (start, end) in enumerate(self.decisions):
             if step < start:
                 break
             following = self.decisions[position + 1][0] if position + 1 < len(self.decisions) else None
             until = step if following is None else min(step, following)
-            left -= left * min(1.0, (until - start) / max(1, end - start))
-        height = left if self.decay == "wsd" else (1 - math.cos(math.pi * left)) / 2
-        return self.final_share + (1 - self.final_share) * height
+            left -= left * gone
+            gone = min(1.0, (until - start) / max(1, end - start))
+        return 1 - left + left * gone, left - left * gone
+
+
+def decay_start(steps: int, decay_share: float) -> int:
+    """The step at which a run of fixed length starts to decay."""
+    return steps - max(1, round(steps * decay_share))
 
 
 def fixed(

@@ -38,7 +38,7 @@ from components.training.pace import Pace
 from components.training.prefetch import Prefetched
 from components.training.reading import reads_by_source
 from components.training.samples import Samples
-from components.training.schedule import Schedule, fixed
+from components.training.schedule import Schedule, decay_start, fixed
 from components.training.spikes import RECORDS, Rules, SpikeError, Watch
 from components.training.trainer import DTYPES, NonFiniteLossError, OutOfMemoryError, Recipe, Trainer, World
 from components.training.work import EndOfRunError, Work
@@ -141,7 +141,7 @@ def schedule_of(work: Work) -> Schedule:
     config, plan = work.config, work.plan
     decisions = list(plan.decisions)
     if plan.steps is not None and not decisions:
-        decisions = [(plan.steps - max(1, round(plan.steps * decay_share_of(work))), plan.steps)]
+        decisions = [(decay_start(plan.steps, decay_share_of(work)), plan.steps)]
     return fixed(config.warmup_steps, config.final_share, decisions, config.update.schedule)
 
 
@@ -178,10 +178,10 @@ def train_worker(
     if work.plan.mode == "fixed" or world.device == "cpu":
         # Also by the clock, or its replay has other bits: two threads adding to one embedding race (compiled, bf16).
         torch.use_deterministic_algorithms(True)
-    schedule, told = schedule_of(work), Told(report)
+    schedule, reporter = schedule_of(work), Reporter(report)
     samples = Samples(work, world.rank, world.size, schedule)
-    trainer, warm_up_seconds = warmed_up(work, world, samples(0), told)
-    told.pace = pace = pace_of(work, world, agree)
+    trainer, warm_up_seconds = warmed_up(work, world, samples(0), reporter)
+    reporter.pace = pace = pace_of(work, world, agree)
     is_decoder = work.plan.shape.kind == "decoder"  # others have no bits per byte, and are measured at the end
     validate = Validation(work, work.config.validation_bytes, world.device) if is_decoder else None
     watch = Watch(Rules(**work.config.spikes.model_dump()), samples, work.run)
@@ -192,11 +192,11 @@ def train_worker(
     ):
         outcome = train(
             trainer,
-            batches=Announced(batches, told.say),
+            batches=Announced(batches, reporter.say),
             schedule=schedule,
             pace=pace,
             run=work.run,
-            report=told.row,
+            report=reporter.row,
             validate=validate,
             began_at=work.began_at,
             watch=watch,
@@ -209,19 +209,19 @@ def train_worker(
     return {**figures, "warm_up_seconds": warm_up_seconds, "compiled": compiled}
 
 
-def warmed_up(work: Work, world: World, batch: Batch, told: "Told") -> tuple[Trainer, float]:
+def warmed_up(work: Work, world: World, batch: Batch, reporter: "Reporter") -> tuple[Trainer, float]:
     """The trainer, ready for its first step on batches like this one, and the seconds that this took."""
     model = model_of(work, SpecialTokens.read(work.tokenizer))
-    started_from_bigrams(work, world, model, told.notes.append)
-    trainer = Trainer(model, recipe_of(work), world, told.notes.append)
+    started_from_bigrams(work, world, model, reporter.notes.append)
+    trainer = Trainer(model, recipe_of(work), world, reporter.notes.append)
     started = time.monotonic()
     trainer.warm_up(batch)
     seconds = time.monotonic() - started
-    told.say(f"{'compiled' if work.plan.compiled else 'warmed up'} in {seconds:.1f} s")
+    reporter.say(f"{'compiled' if work.plan.compiled else 'warmed up'} in {seconds:.1f} s")
     return trainer, seconds
 
 
-class Told:
+class Reporter:
     """What a worker reports: rows, and with each report the notes since the last one."""
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
@@ -269,8 +269,8 @@ def end_of(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if (isinstance(cause, OSError) and cause.errno in NO_ROOM) or "No space left" in str(cause):
-            told = isinstance(error, UnwrittenCheckpointError)
-            return str(error) if told else f"nothing more can be written: {cause}; free the cause and run again"
+            says_so = isinstance(error, UnwrittenCheckpointError)
+            return str(error) if says_so else f"nothing more can be written: {cause}; free the cause and run again"
         cause = cause.__cause__ or cause.__context__
     return None
 

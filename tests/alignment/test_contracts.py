@@ -10,7 +10,6 @@ from components.alignment.chat import answer_tokens, prompt_tokens
 from components.alignment.config import InstructionsContract, PreferencesContract
 from components.alignment.contracts import instruction_statistics, preference_statistics
 from components.alignment.instructions import Instruction
-from components.alignment.tuning import Row
 from components.core.config import StepConfig
 from components.core.events import Events
 from components.data.contract import Contract, Verdict
@@ -33,7 +32,7 @@ def instruction(name: str, prompt: str = "def {}(a):", answer: str = "    return
     )
 
 
-def encoded(prompt: list[int], answer: list[int]) -> Row:
+def encoded(prompt: list[int], answer: list[int]) -> dict[str, list[int]]:
     return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
 
 

@@ -14,13 +14,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-from components.alignment import align, clock, preferences, sft, tuning
+from components.alignment import align, preferences, sft, tuning
 from components.alignment.chat import stop_ids
-from components.alignment.clock import Clock
 from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError
 from components.core.events import Events
+from components.deadline import budget
+from components.deadline.budget import Budget
 from components.tokens.special import END_ID, USER_ID
 from components.tokens.text import TextCodec
 from components.training import cores
@@ -146,9 +147,9 @@ def test_threads_that_train_have_cores_of_their_own(
 ) -> None:
     train, seen = tuning.train, []
 
-    def watched(trainer: Trainer, schedule: tuning.Schedule) -> None:
+    def watched(trainer: Trainer, steps: tuning.Steps) -> None:
         seen.append(os.sched_getaffinity(0))
-        train(trainer, schedule)
+        train(trainer, steps)
 
     monkeypatch.setattr(tuning, "train", watched)
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path))
@@ -182,7 +183,7 @@ class Ticking:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages of alignment read a clock of their own, five seconds after their process began."""
-    for module in (tuning, clock):
+    for module in (tuning, budget):
         monkeypatch.setattr(module, "time", Ticking())
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() - 5.0)
 
@@ -205,31 +206,20 @@ def test_a_deadline_ends_training_early(world: Path, plan_maker: Callable[..., P
 def test_what_the_clock_decided_replays_to_the_same_weights(world: Path) -> None:
     rows = sft.read_pairs(SFT, world / "source", world / "tokens", TextCodec(world / "base"))[1]["sft"]
 
-    def tune(config: SftConfig, seconds: float | None) -> tuple[tuning.Schedule, dict[str, torch.Tensor]]:
+    def tune(config: SftConfig, seconds: float | None) -> tuple[tuning.Steps, dict[str, torch.Tensor]]:
         model = tuning.load_model(world / "base")
-        given = Clock(started=0.0, startup_seconds=0.0, seconds=seconds)
-        schedule = tuning.plan_steps(config, len(rows), clock=given, reserve_seconds=0.0)
-        sft.fine_tune(model, rows, config, world / "base", schedule, Events("sft"))
-        return schedule, model.state_dict()
+        steps = tuning.plan_steps(config, len(rows), Budget(seconds=seconds, started=0.0))
+        sft.fine_tune(model, rows, config, world / "base", steps, Events("sft"))
+        return steps, model.state_dict()
 
     config = SFT.model_copy(update={"max_epochs": 1000.0})
     by_clock, weights = tune(config, 3.0)
     decided = by_clock.decided()
-    assert decided["decisions"] and 0 < by_clock.last_step < decided["max_steps"]
+    assert decided["decisions"] and 0 < by_clock.last < decided["max_steps"]
     replay = SftConfig.model_validate_json(json.dumps(config.model_dump(mode="json") | decided))
     fixed, again = tune(replay, None)
     assert fixed.decided() == decided
     assert weights.keys() == again.keys() and all(torch.equal(weights[name], again[name]) for name in weights)
-
-
-def test_decisions_bend_the_progress_where_they_were_taken() -> None:
-    clock = Clock(started=0.0, startup_seconds=0.0, seconds=None)
-    schedule = tuning.Schedule(
-        num_steps=100, warmup_fraction=0.0, clock=clock, reserve_seconds=0.0, decisions=[(10, 30), (20, 40)]
-    )
-    assert (schedule.progress(10), schedule.last_step) == (pytest.approx(0.1), 40)
-    assert schedule.progress(20) == pytest.approx(0.55) and schedule.progress(30) == pytest.approx(0.775)
-    assert schedule.progress(40) == 1.0 and schedule.factor(40) == 0.0
 
 
 def test_a_plan_without_the_stage_is_named(world: Path, plan_maker: Callable[..., Path], tmp_path: Path) -> None:
@@ -258,14 +248,3 @@ def test_likelihoods_do_not_depend_on_the_batch(
     together = tuning.log_likelihoods(model, rows, 8)
     alone = [tuning.log_likelihoods(model, [row], 1)[0] for row in rows]
     margins.close("log-likelihoods", torch.tensor(together), torch.tensor(alone), rtol=1e-4, atol=0.0)
-
-
-def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
-    clock = Clock(started=0.0, startup_seconds=0.0, seconds=None)
-    schedule = tuning.plan_steps(SftConfig(max_steps=100, warmup_fraction=0.1), 10_000, clock=clock, reserve_seconds=0)
-    schedule.begin()
-    factors = [schedule.factor(step) for step in range(101)]
-    assert factors.index(max(factors)) in (9, 10)
-    assert max(factors) == pytest.approx(1.0)
-    assert factors[100] == 0.0
-    assert factors[:9] == sorted(factors[:9])

@@ -8,6 +8,53 @@ from hypothesis import strategies as st
 
 from components.training.pace import Pace
 from components.training.schedule import Schedule, fixed
+from tests.rates import recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("fixed steps", fixed(5, 0.02, [(16, 40)])),
+        ("a cosine", fixed(3, 0.1, [(0, 30)], "cosine")),
+        ("a replay", fixed(5, 0.02, [(20, 50), (30, 44), (33, 47)])),
+    ],
+)
+def test_steps_decided_in_advance_have_the_recorded_rates_bit_for_bit(name: str, schedule: Schedule) -> None:
+    rates = recorded("pretraining", name).rates
+    assert [schedule.share(step) for step in range(len(rates))] == rates
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule", "seconds", "decay_share"),
+    [
+        ("by the clock", Schedule(warmup_steps=5, final_share=0.02), 15.1, 0.6),
+        ("by a clock that slows", Schedule(warmup_steps=5, final_share=0.02), 19.3, 0.6),
+        ("a cosine by the clock", Schedule(warmup_steps=5, final_share=0.1, decay="cosine"), 15.1, 1.0),
+    ],
+)
+def test_a_clock_that_ticks_alike_takes_the_recorded_decisions(
+    name: str, schedule: Schedule, seconds: float, decay_share: float
+) -> None:
+    """A step takes a quarter of a second; from step 48 on half a second, where the clock slows."""
+    pace, expected = Pace(training_seconds=seconds, decay_share=decay_share), recorded("pretraining", name)
+    rates: list[float] = []
+    spent = 0.0
+    while schedule.total_steps is None or len(rates) < schedule.total_steps:
+        spent += 0.5 if "slows" in name and len(rates) >= 48 else 0.25
+        rates.append(schedule.share(len(rates)))
+        pace.decide(schedule, len(rates), spent)
+    assert (schedule.decisions, rates) == (expected.decisions, expected.rates)
+
+
+def test_a_share_of_the_way_rises_and_the_rest_falls() -> None:
+    schedule = Schedule(warmup_share=0.1, final_share=0.0, decisions=[(0, 100)])
+    shares = [schedule.share(step) for step in range(101)]
+    assert shares[0] == pytest.approx(0.1) and shares[:10] == sorted(shares[:10])
+    assert shares[10:] == pytest.approx([(100 - step) / 90 for step in range(10, 101)])
+    schedule.decide(5, 20)
+    assert schedule.share(5) == pytest.approx(shares[5]), "a decision bends the way where it is taken"
+    assert schedule.share(6) > shares[6], "by the time that is left, not by the steps that were foreseen"
+    assert schedule.share(20) == 0.0
 
 
 def test_rises_stays_and_falls_to_the_final_share() -> None:
@@ -90,3 +137,15 @@ def test_a_run_that_was_broken_off_ends_in_time_all_the_same() -> None:
     first = Pace(training_seconds=100.0, decay_share=0.5, left_seconds=500.0)
     first.resumed(0.0)
     assert first.training_seconds == 100.0
+
+
+def test_a_run_ends_when_its_time_is_up_or_its_steps_are_done() -> None:
+    schedule = Schedule(warmup_share=0.1, final_share=0.0, decisions=[(0, 100)])
+    pace = Pace(training_seconds=10.0, decay_share=1.0, max_steps=100)
+    for step in range(1, 99):
+        pace.decide(schedule, step, 0.05 * step)
+    assert schedule.total_steps == 100, "time for more, and no more to do"
+    pace.decide(schedule, 99, 10.05)
+    assert schedule.decisions == [(0, 100), (99, 99)], "not one step more"
+    pace.decide(schedule, 99, 11.0)
+    assert schedule.total_steps == 99

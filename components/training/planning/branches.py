@@ -17,15 +17,10 @@ from components.training.held_out import Validation
 from components.training.model import build
 from components.training.parallel import World
 from components.training.samples import Samples
-from components.training.schedule import Schedule, fixed
+from components.training.schedule import Schedule, decay_start, fixed
 from components.training.trainer import Trainer
 from components.training.work import Work
 from components.training.worker import recipe_of, started_from_bigrams
-
-
-def decay_start(steps: int, decay_share: float) -> int:
-    """The step at which a run of fixed length starts to decay, as pretrain has it."""
-    return steps - max(1, round(steps * decay_share))
 
 
 def train_lengths(

@@ -6,7 +6,8 @@ The plan stage and `overnight plan` both look through this module: one planner, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from components.training.budget import Needs, divide
+from components.deadline.config import PRETRAIN
+from components.deadline.division import Needs, stage_seconds
 from components.training.config import Alternative, PlanConfig, Precision
 from components.training.groups.accelerators import Accelerator
 from components.training.groups.size import Size
@@ -58,10 +59,10 @@ def look(
     corpus_tokens: int | None = None,
 ) -> Outlook:
     """Measure or compute each size, then choose. Raises ConfigError for a deadline or a memory that is too small."""
-    seconds = divide(needs, elapsed_seconds)
-    how = _conditions(config, machine, seconds["pretrain"] - needs.around_training, shape_of(sizes[0]))
+    seconds = stage_seconds(needs, elapsed_seconds)
+    how = _conditions(config, machine, seconds[PRETRAIN] - needs.around_training, shape_of(sizes[0]))
     around = needs.around_training + (config.compile_seconds if how.compiled else 0.0)
-    training_seconds = max(1.0, seconds["pretrain"] - around)
+    training_seconds = max(1.0, seconds[PRETRAIN] - around)
 
     rows = rows_until_too_large(
         config, sizes, lambda size: _row(config, machine, how, shape_of(size), training_seconds, law), law

@@ -1,12 +1,12 @@
 """A cycle a thousand times, with what goes wrong drawn at random: how often is the deadline met?
 
-The decisions are those of the real thing, by its own functions: `divide` and `share_out` give the stages their seconds,
-anew whenever one by the clock starts, and `Pace` starts and ends the decay from the speed so far. Drawn are the time of
-every stage, the speed of the run, slow moments of single GPUs, and failures that cost the work since the last
-checkpoint and a restart. A failed run ends when it would have, with fewer tokens, as pretrain does; what was lost later
-than that is taken from the stages after it.
-Not covered: a machine that is slower in every stage (budget.Needs measures that; here draws are independent), failures
-of storage, queues for a new machine. Without any chance every cycle ends when `deadline_seconds` says.
+The decisions are those of the real thing, by its own functions: `divide` gives the stages their seconds, anew whenever
+one by the clock starts, and `Pace` starts and ends the decay from the speed so far. Drawn are the time of every stage,
+the speed of the run, slow moments of single GPUs, and failures that cost the work since the last checkpoint and a
+restart. A failed run ends when it would have, with fewer tokens, as pretrain does; what was lost later than that is
+taken from the stages after it.
+Not covered: a machine that is slower in every stage (deadline.division measures that; here draws are independent),
+failures of storage, queues for a new machine. Without any chance every cycle ends when `deadline_seconds` says.
 """
 
 from collections import Counter
@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.errors import ConfigError
-from components.training.budget import SECONDS_PER_HOUR, Needs, deadline_seconds, divide, share_out
+from components.deadline.division import SECONDS_PER_HOUR, Needs, divide, stage_seconds
 from components.training.config import PlanConfig, PretrainConfig
-from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, TIMED
 from components.training.pace import Pace
 from components.training.schedule import Schedule
 
@@ -101,6 +100,7 @@ def summary(run: Run, ended: list[Ended]) -> dict[str, object]:
 
 def _cycle(run: Run, generator: np.random.Generator) -> Ended:
     chances, needs = run.chances, Needs(run.config)
+    before, (pretrain, *later) = run.config.reserves.around_pretrain()
     # What is late before pretraining comes out of it: only these can make a cycle late.
     clock, excess = 0.0, {"lost to failures": 0.0, "stages after pretraining": 0.0}
 
@@ -111,23 +111,23 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
         again = 0.0
         if rate and (at := float(generator.exponential(1 / rate))) < seconds:  # a retry begins anew
             again = at + _restart(chances, generator)
-        if stage in AFTER_PRETRAIN:
+        if stage in later:
             excess["stages after pretraining"] += seconds - expected
             excess["lost to failures"] += again
         return seconds + again
 
-    for stage in (*BEFORE_PLAN, "plan"):
+    for stage in before:
         clock += taken(stage)
     try:
-        divide(needs, clock)
+        budget = stage_seconds(needs, clock)[pretrain]
     except ConfigError:
         return Ended(seconds=np.inf, tokens=0.0, failures=0, lost_seconds=0.0, cause="too late for the plan")
-    given = _given(needs, "pretrain", clock)
-    spent, tokens, failures, lost = _pretrain(run, needs, given, generator)
+    spent, tokens, failures, lost = _pretrain(run, needs, budget, generator)
     clock += spent
     excess["lost to failures"] += lost
-    for stage in AFTER_PRETRAIN:
-        clock += _given(needs, stage, clock) if stage in TIMED else taken(stage)
+    for number, stage in enumerate(later):
+        by_clock = run.config.reserves.ends_by_clock(stage)
+        clock += divide(needs, clock, later[number:])[stage] if by_clock else taken(stage)
     missed = clock > run.config.hours * SECONDS_PER_HOUR
     if failures > run.pretrain.faults.max_failures:
         return Ended(seconds=np.inf, tokens=tokens, failures=failures, lost_seconds=lost, cause="too many failures")
@@ -135,27 +135,20 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
     return Ended(seconds=clock, tokens=tokens, failures=failures, lost_seconds=lost, cause=cause)
 
 
-def _given(needs: Needs, stage: str, clock: float) -> float:
-    """Seconds of a stage by the clock that starts now, as the flow gives them."""
-    order = ("pretrain", *AFTER_PRETRAIN)
-    following = {name: needs.of(name) for name in order[order.index(stage) :]}
-    return share_out(deadline_seconds(needs.config) - clock, following)[stage]
-
-
 def _restart(chances: Chances, generator: np.random.Generator) -> float:
     return chances.restart_seconds * float(np.exp(chances.restart_spread * generator.normal()))
 
 
-def _pretrain(run: Run, needs: Needs, given: float, generator: np.random.Generator) -> tuple[float, float, int, float]:
-    """(seconds, tokens, failures, seconds lost to them) of the stage that was given so many seconds."""
+def _pretrain(run: Run, needs: Needs, budget: float, generator: np.random.Generator) -> tuple[float, float, int, float]:
+    """(seconds, tokens, failures, seconds lost to them) of the stage with a budget of so many seconds."""
     chances = run.chances
     startup = (needs.startup + run.compile_seconds) * float(np.exp(chances.stage_spread * generator.normal()))
     finish = needs.finish * float(np.exp(chances.stage_spread * generator.normal()))
-    budget = max(1.0, given - startup - needs.finish)
-    pace = Pace(training_seconds=budget, decay_share=run.pretrain.decay_share)
+    training = max(1.0, budget - startup - needs.finish)
+    pace = Pace(training_seconds=training, decay_share=run.pretrain.decay_share)
     schedule = Schedule(warmup_steps=run.pretrain.warmup_steps, final_share=run.pretrain.final_share)
     step_seconds = run.step_seconds * float(np.exp(chances.speed_spread * generator.normal()))
-    steps_per_window = max(1, int(budget / WINDOWS / step_seconds))
+    steps_per_window = max(1, int(training / WINDOWS / step_seconds))
     slow = 1 - (1 - chances.slow_share) ** run.num_gpus  # all wait for the slowest
     rate = chances.failures_per_gpu_hour * run.num_gpus / SECONDS_PER_HOUR
     step, seconds, failures, lost = 0, 0.0, 0, 0.0
@@ -173,7 +166,7 @@ def _pretrain(run: Run, needs: Needs, given: float, generator: np.random.Generat
             if failures > run.pretrain.faults.max_failures:
                 break
             pace.restart()
-            pace.left_seconds = max(0.0, budget - seconds - lost)  # the stage's end does not move
+            pace.left_seconds = max(0.0, training - seconds - lost)  # the stage's end does not move
             pace.resumed(seconds)
             continue
         step, seconds, worked = step + steps, seconds + spent, worked + spent

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.core.errors import ConfigError
-from components.training.budget import Needs
+from components.deadline.division import Needs
 from components.training.config import PlanConfig
 from components.training.groups.fit import EconomicsConfig
 from components.training.groups.size import Size

@@ -12,9 +12,10 @@ from components.training.groups.fit import FitConfig
 from components.training.groups.size import Size
 from components.training.plan import plan_fixed
 from components.training.planning import ladder
-from components.training.planning.branches import decay_start, train_lengths
+from components.training.planning.branches import train_lengths
 from components.training.planning.fitted import Domain
 from components.training.planning.ladder import design, shares_of, steps_of
+from components.training.schedule import decay_start
 from components.training.work import Work
 from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.training.budget import MARGIN_SHARE
+from components.deadline.division import MARGIN_SHARE
 from components.training.config import PlanConfig, PretrainConfig
 from components.training.planning.simulate import LLAMA3_FAILURES_PER_GPU_HOUR, Chances, Run, simulate, summary
 

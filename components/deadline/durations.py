@@ -28,7 +28,7 @@ class Duration(BaseModel):
     startup_seconds: float
     work_seconds: float
     given_seconds: float | None = Field(description="what a stage that ends by the clock was given; None for others")
-    pace: float = Field(gt=0, description="of the machine at that time, see components.training.budget")
+    pace: float = Field(gt=0, description="of the machine at that time, see components.deadline.division")
 
     @property
     def seconds(self) -> float:

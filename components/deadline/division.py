@@ -13,9 +13,8 @@ from statistics import median
 
 from components.core.config import Settings
 from components.core.errors import ConfigError
-from components.training.config import PlanConfig
-from components.training.durations import Duration
-from components.training.groups.reserves import AFTER_PRETRAIN, BEFORE_PLAN, START, TIMED, StageReserve, TimedReserve
+from components.deadline.config import PRETRAIN, START, DeadlineConfig, StageReserve, TimedReserve
+from components.deadline.durations import Duration
 
 SECONDS_PER_HOUR = 3600
 # To be early by this share costs little; to be late is to miss the deadline.
@@ -41,7 +40,7 @@ class Need:
 class Needs:
     """What every stage needs on this machine now, as far as this cycle and earlier ones tell."""
 
-    def __init__(self, config: PlanConfig, durations: Sequence[Duration] = (), cycle: str | None = None) -> None:
+    def __init__(self, config: DeadlineConfig, durations: Sequence[Duration] = (), cycle: str | None = None) -> None:
         self.config = config
         self.reserves: dict[str, StageReserve] = dict(config.reserves)
         self._earlier = [each for each in durations if each.cycle != cycle]
@@ -50,7 +49,7 @@ class Needs:
     def of(self, stage: str) -> Need:
         """The need of one stage of the graph, or of `release`."""
         config = self.config
-        if stage == "pretrain":
+        if stage == PRETRAIN:
             least = self.around_training + config.minimum_training_seconds
             return Need(minimum=least, wanted=least, maximum=math.inf)
         reserve = self.reserves[stage]
@@ -104,7 +103,7 @@ class Needs:
             return 1.0
         startup = sum(each.startup_seconds for each in recent)
         paces = [startup / sum(self.reserves[each.stage].startup for each in recent)]
-        whole = [each for each in recent if each.stage != "plan" and each.stage not in TIMED]
+        whole = [each for each in recent if type(self.reserves[each.stage]) is StageReserve]
         if whole:
             paces.append(sum(each.seconds for each in whole) / sum(self._usual(each.stage) for each in whole))
         low, high = PACE_LIMITS
@@ -131,9 +130,14 @@ def share_out(seconds: float, needs: Mapping[str, Need]) -> dict[str, float]:
     return {name: each.wanted + share * (each.maximum - each.wanted) for name, each in needs.items()}
 
 
-def deadline_seconds(config: PlanConfig) -> float:
+def deadline_seconds(config: DeadlineConfig) -> float:
     """What the cycle aims at: the deadline less a small margin."""
     return (1 - MARGIN_SHARE) * config.hours * SECONDS_PER_HOUR
+
+
+def divide(needs: Needs, elapsed_seconds: float, stages: Iterable[str]) -> dict[str, float]:
+    """Seconds for each of the stages that are left when `elapsed_seconds` of the deadline are gone."""
+    return share_out(deadline_seconds(needs.config) - elapsed_seconds, {name: needs.of(name) for name in stages})
 
 
 def shortest_hours(needs: Needs, elapsed_seconds: float, stages: Iterable[str]) -> float:
@@ -142,28 +146,26 @@ def shortest_hours(needs: Needs, elapsed_seconds: float, stages: Iterable[str]) 
     return math.ceil(1000 * least / SECONDS_PER_HOUR / (1 - MARGIN_SHARE)) / 1000
 
 
-def divide(needs: Needs, elapsed_seconds: float) -> dict[str, float]:
+def stage_seconds(needs: Needs, elapsed_seconds: float) -> dict[str, float]:
     """Seconds for every stage when `elapsed_seconds` of the deadline are gone and pretrain is next.
 
     Raises ConfigError, with the shortest possible deadline, when pretrain would get too little.
     """
-    config = needs.config
-    following = {name: needs.of(name) for name in ("pretrain", *AFTER_PRETRAIN)}
-    left = deadline_seconds(config) - elapsed_seconds
+    hours, (before, following) = needs.config.hours, needs.config.reserves.around_pretrain()
     shortest = shortest_hours(needs, elapsed_seconds, following)
-    if config.hours < shortest:
-        later = sum(following[name].minimum for name in AFTER_PRETRAIN)
+    if hours < shortest:
+        pretrain, *later = following
         raise ConfigError(
-            f"plan.hours is {config.hours:g}; {elapsed_seconds:.0f} s go to what comes before pretrain, later stages "
-            f"need {later:.0f} s and pretrain at least {following['pretrain'].minimum:.0f} s: the shortest possible is "
-            f"{shortest:.3f}"
+            f"plan.hours is {hours:g}; {elapsed_seconds:.0f} s go to what comes before {pretrain}, later stages need "
+            f"{sum(needs.of(each).minimum for each in later):.0f} s and {pretrain} at least "
+            f"{needs.of(pretrain).minimum:.0f} s: the shortest possible is {shortest:.3f}"
         )
-    before = {name: needs.of(name).wanted for name in (*BEFORE_PLAN, "plan")}
-    return {**before, **share_out(left, following)}
+    return {name: needs.of(name).wanted for name in before} | divide(needs, elapsed_seconds, following)
 
 
 def elapsed_seconds(needs: Needs, settings: Settings, now: float) -> float:
     """Seconds of the deadline that are gone: since the cycle began, else what earlier stages and this one reserve."""
     if settings.cycle_started_at is not None:
         return now - settings.cycle_started_at
-    return sum(needs.of(name).wanted for name in (*BEFORE_PLAN, "plan"))
+    before, _ = needs.config.reserves.around_pretrain()
+    return sum(needs.of(name).wanted for name in before)
