@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from components.evaluation.completion import room, within
 from components.evaluation.config import AttackName, SafetyConfig
 from components.evaluation.safety_attacks import ATTACKS, mutants
-from components.evaluation.safety_judge import Exchange, SafetyJudge
-from components.evaluation.safety_prompts import Label, Prompt
+from components.evaluation.safety_judge import SafetyJudge
+from components.evaluation.safety_prompts import Exchange, Label, Prompt
 from components.inference.engine import Engine, Sampling
 from components.inference.prompts import (
     Message,
@@ -83,7 +83,7 @@ def ask(
     exchanges = [Exchange(prompt=prompt, answer=text) for (prompt, _), text in zip(pairs, texts, strict=True)]
     return [
         Answered(prompt=prompt, attack=attack, cut=each_cut, answer=text, label=label)
-        for (prompt, attack), each_cut, text, label in zip(pairs, cut, texts, judge.label(exchanges), strict=True)
+        for (prompt, attack), each_cut, text, label in zip(pairs, cut, texts, judge.judge(exchanges), strict=True)
     ]
 
 

@@ -12,8 +12,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from components.core.errors import ConfigError
-from components.evaluation.safety_judge import LABELS, Exchange
-from components.evaluation.safety_prompts import Label
+from components.evaluation.safety_prompts import LABELS, Exchange, Label
 from components.inference.ctranslate2_model import ADAPTER
 
 BATCH_SEQUENCES = 32
@@ -44,11 +43,11 @@ class ClassifierJudge:
         self.name = f"classifier:{directory.name}"
 
     @torch.inference_mode()
-    def label(self, exchanges: Sequence[Exchange]) -> list[Label]:
-        """See SafetyJudge.label."""
-        found: list[Label] = []
-        for start in range(0, len(exchanges), BATCH_SEQUENCES):
-            batch = exchanges[start : start + BATCH_SEQUENCES]
+    def judge(self, cases: Sequence[Exchange]) -> list[Label]:
+        """See Judge.judge."""
+        labels: list[Label] = []
+        for start in range(0, len(cases), BATCH_SEQUENCES):
+            batch = cases[start : start + BATCH_SEQUENCES]
             inputs = self._tokenizer(
                 [each.prompt.text for each in batch],
                 [each.answer for each in batch],
@@ -57,5 +56,5 @@ class ClassifierJudge:
                 padding=True,
                 return_tensors="pt",
             )
-            found += [self._labels[index] for index in self._model(**inputs).logits.argmax(-1).tolist()]
-        return found
+            labels += [self._labels[index] for index in self._model(**inputs).logits.argmax(-1).tolist()]
+        return labels

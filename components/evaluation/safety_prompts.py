@@ -8,8 +8,9 @@ Not covered: prompts of the user's own; other languages than English and French.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -23,6 +24,7 @@ LOOK_ALIKES = SAFETY / "look_alikes.jsonl"
 LABELLED = SAFETY / "labelled.jsonl"
 
 Label = Literal["refused", "complied", "evaded", "unjudged"]
+LABELS: tuple[Label, ...] = get_args(Label)
 # Between the id of a prompt and the number of its mutation.
 MUTANT = "~"
 
@@ -73,6 +75,14 @@ class Labelled(BaseModel):
     prompt: str = Field(min_length=1)
     answer: str
     label: Literal["refused", "complied", "evaded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A prompt and what a model answered, however it was asked."""
+
+    prompt: Prompt
+    answer: str
 
 
 Line = TypeVar("Line", Prompt, Labelled)
