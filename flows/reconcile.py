@@ -22,9 +22,9 @@ from prefect.states import Completed, Failed
 
 from components.core import cluster, services
 from components.core.config import Settings, read_settings
-from components.core.errors import OvernightError
+from components.core.errors import OvernightError, one_line
 from components.release import reconcile as release_reconcile
-from components.release.status import PERIOD_SECONDS, Status, reason_of, say
+from components.release.status import PERIOD_SECONDS, REASON_CHARACTERS, Status, say
 from flows.params import read_params
 
 
@@ -48,7 +48,7 @@ def follow(settings: Settings) -> None:
             status = release_reconcile.reconcile(settings, params.release, params.serving)
             reason = ""
         except Exception as error:
-            reason = reason_of(error)
+            reason = one_line(error, REASON_CHARACTERS)
             say(settings, reason, serves=True, aloud=reason != said)
             if reason != said and not isinstance(error, OvernightError):
                 traceback.print_exc()

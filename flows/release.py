@@ -10,7 +10,7 @@ from pydantic import Field
 
 from components.core import cluster
 from components.core.config import Settings, read_settings
-from components.core.errors import GateRefused, OvernightError
+from components.core.errors import GateRefused, OvernightError, one_line
 from components.core.events import Events
 from components.release import environment as environments
 from components.release import release as releases
@@ -18,7 +18,7 @@ from components.release.config import ENVIRONMENT_NAME
 from components.release.evidence import read_evidence
 from components.release.lineage import LINEAGE_TAG
 from components.release.reconcile import reconcile
-from components.release.status import reason_of
+from components.release.status import REASON_CHARACTERS
 from flows import accepted, graph
 from flows.params import Params, read_params
 from flows.report import ReleaseRecord, ServingRecord
@@ -145,6 +145,6 @@ def _serve_if_ray_runs(settings: Settings, params: Params, commit: str) -> str |
         return reconcile(settings, params.release, params.serving).gateway_url
     except Exception as error:
         raise OvernightError(
-            f"committed {commit[:12]}, but serving does not follow yet: {reason_of(error)}; `overnight status` says "
-            "when it does"
+            f"committed {commit[:12]}, but serving does not follow yet: {one_line(error, REASON_CHARACTERS)}; "
+            "`overnight status` says when it does"
         ) from error

@@ -49,6 +49,7 @@ PLAIN_TORCH = (
     "position",
     "prefetch",
     "probe",
+    "reason",
     "roles",
     "schedule",
     "shape",

@@ -11,9 +11,9 @@ from typing import cast
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, one_line
 from components.evaluation.safety_prompts import LABELS, Exchange, Label
-from components.inference.ctranslate2_model import ADAPTER
+from components.tokens.foreign.weights import why_adapter
 
 BATCH_SEQUENCES = 32
 MAX_TOKENS = 512
@@ -24,16 +24,15 @@ class ClassifierJudge:
 
     def __init__(self, directory: Path) -> None:
         """Load it. Raises ConfigError for a directory that is no such classifier."""
-        if (directory / ADAPTER).exists():
-            raise ConfigError(f"{directory}: holds an adapter ({ADAPTER}); merge it into its model and save that")
+        if adapter := why_adapter(directory):
+            raise ConfigError(adapter)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             self._model = AutoModelForSequenceClassification.from_pretrained(
                 directory, local_files_only=True, use_safetensors=True, dtype=torch.float32
             ).eval()
         except (OSError, ValueError) as error:
-            problem = str(error).splitlines()[0]
-            raise ConfigError(f"{directory}: cannot be read as a sequence classifier: {problem}") from error
+            raise ConfigError(f"{directory}: cannot be read as a sequence classifier: {one_line(error)}") from error
         names = [str(self._model.config.id2label[index]).lower() for index in range(self._model.config.num_labels)]
         if unknown := sorted(set(names) - set(LABELS)):
             raise ConfigError(f"{directory}: labels {', '.join(unknown)}; needed some of {', '.join(LABELS)}")

@@ -14,13 +14,13 @@ import ray
 
 from components.core import cluster
 from components.core.config import Settings
-from components.core.errors import ConfigError, OvernightError
+from components.core.errors import ConfigError, OvernightError, one_line
 from components.core.private import folder
 from components.core.services import port_open
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.environment import Desired
-from components.release.status import EnvironmentStatus, Status, reason_of, write_status
+from components.release.status import REASON_CHARACTERS, EnvironmentStatus, Status, write_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
 from components.serving.router import Table, Target
@@ -67,7 +67,7 @@ def _converge(settings: Settings, release: ReleaseConfig, serving: ServingConfig
             deploy.apply(settings, serving, wanted, files)
             live = deploy.live()
     except Exception as error:
-        _write(settings, release, desired, _still_live(), reason_of(error))
+        _write(settings, release, desired, _still_live(), one_line(error, REASON_CHARACTERS))
         raise
     return _write(settings, release, desired, live, None)
 
@@ -144,9 +144,9 @@ def _require_ray(settings: Settings) -> None:
 
 def _write_without_ray(settings: Settings, release: ReleaseConfig, error: Exception) -> None:
     """Say what Git asks for, or why it cannot be read, beside why nothing can serve it."""
-    desired, reasons = None, [reason_of(error)]
+    desired, reasons = None, [one_line(error, REASON_CHARACTERS)]
     try:
         desired = environment.read(settings, release.environment, release)
     except Exception as cause:
-        reasons.insert(0, reason_of(cause))
+        reasons.insert(0, one_line(cause, REASON_CHARACTERS))
     _write(settings, release, desired, None, "; ".join(reasons))

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from components.core.artifact import Manifest, read
 from components.core.config import Settings
-from components.core.errors import ArtifactError, ConfigError, OvernightError
+from components.core.errors import ArtifactError, ConfigError, OvernightError, one_line
 from components.core.private import folder
 
 MODEL = "overnight"
@@ -218,7 +218,7 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
             client.get_experiment_by_name(EXPERIMENT)
         yield client
     except (MlflowException, httpx.HTTPError, OSError) as error:
-        raise OvernightError(f"MLflow at {url}: {' '.join(str(error).split())[:200]}; {mend}") from error
+        raise OvernightError(f"MLflow at {url}: {one_line(error)}; {mend}") from error
 
 
 def tracking_uri(settings: Settings) -> str:

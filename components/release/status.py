@@ -18,6 +18,7 @@ from components.serving.router import Target
 
 PERIOD_SECONDS = 15.0
 PERIODS_UNTIL_STALE = 3
+REASON_CHARACTERS = 1000
 
 
 class EnvironmentStatus(BaseModel):
@@ -110,8 +111,3 @@ def say(settings: Settings, reason: str, *, serves: bool, aloud: bool = True) ->
     if aloud:
         with contextlib.suppress(OSError):
             print(reason, flush=True)
-
-
-def reason_of(error: Exception) -> str:
-    """One line about any exception."""
-    return " ".join(str(error).split())[:1000] or type(error).__name__

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from components.core import artifact
+from components.core.errors import one_line
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import open_engine
 from components.inference.prompts import (
@@ -79,8 +80,9 @@ class ModelServer:
             )
             samples = await self._generate(Work(prompts=prompts, sampling=sampling, stop_ids=stop_ids))
         except (ValueError, TypeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            return Refusal(message=f"the engine refuses this request: {reason}", code="invalid_value", param=None)
+            return Refusal(
+                message=f"the engine refuses this request: {one_line(error)}", code="invalid_value", param=None
+            )
         return Answer(
             choices=tuple(cut(self._codec, sample, job.stop) for group in samples for sample in group),
             prompt_tokens=sum(map(len, prompts)),

@@ -312,7 +312,7 @@ def test_a_classifier_says_what_its_forward_pass_says(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="labels toxic; needed some of refused, complied, evaded"):
         ClassifierJudge(wrong)
     (directory / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(wrong)}))
-    with pytest.raises(ConfigError, match="holds an adapter"):
+    with pytest.raises(ConfigError, match="found a LoRA adapter"):
         ClassifierJudge(directory)
 
 

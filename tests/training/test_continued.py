@@ -264,11 +264,19 @@ def with_layer(path: Path) -> None:
     save_file(weights | again, path / "model.safetensors", metadata={"format": "pt"})
 
 
+def adapter(path: Path) -> None:
+    """As PEFT saves one: no model, but the name of one."""
+    (path / "config.json").unlink()
+    (path / "model.safetensors").rename(path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "other"}))
+
+
 BROKEN: list[tuple[Callable[[Path], None], str]] = [
     (without("config.json"), r"config\.json: cannot be read as JSON: .*needs a directory of Hugging Face's form"),
     (without("tokenizer.json"), r"tokenizer\.json: cannot be read as a tokenizer: .* save it beside the weights"),
     (without_end, r"no token ends a text: found eos_token '<\|gone\|>', needed one among the added_tokens"),
     (pickled, r"found pytorch_model\.bin, a pickle, which is never loaded; needed model\.safetensors"),
+    (adapter, r"broken: found a LoRA adapter \(adapter_config\.json\), needed a whole model: merge it first"),
     (truncated, r"model\.safetensors: not safetensors: .*; copy the checkpoint again"),
     (with_config(model_type="llamoid"), r"transformers has no model_type llamoid"),
     (with_config(architectures=["BertForMaskedLM"]), r"found BertForMaskedLM, needed a decoder"),

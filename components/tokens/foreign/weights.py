@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from components.core.errors import DataError
+from components.core.text import read_json_object
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BESIDE = ("config.json", "generation_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# The largest models have some 100,000 tensors, each a line of the index.
-INDEX_BYTES = 64_000_000
+ADAPTER = "adapter_config.json"
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 
 
 class Tensor(NamedTuple):
@@ -30,6 +31,13 @@ class Tensor(NamedTuple):
     file: Path
     dtype: str
     shape: tuple[int, ...]
+
+
+def why_adapter(directory: Path) -> str | None:
+    """Why a folder with an adapter is refused: with its file there transformers loads another model, which it names."""
+    if not (directory / ADAPTER).exists():
+        return None
+    return f"{directory}: found a LoRA adapter ({ADAPTER}), needed a whole model: merge it first and save that"
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -98,13 +106,10 @@ def linked(directory: Path) -> Iterator[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     """Name of a tensor -> name of its file, each a file beside the index."""
     try:
-        if index.stat().st_size > INDEX_BYTES:
-            raise ValueError(f"has {index.stat().st_size} bytes, at most {INDEX_BYTES} are read")
-        content: Any = json.loads(index.read_bytes())
-        named: Any = content.get("weight_map") if isinstance(content, dict) else None
+        named: Any = read_json_object(index).get("weight_map")
         if not isinstance(named, dict) or not named:
             raise ValueError("has no weight_map of names and files")
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{index}: cannot be read: {error}; copy the checkpoint again") from error
     for file in {*map(str, named.values())}:
         if PurePath(file).name != file or not file.endswith(".safetensors"):
