@@ -94,7 +94,7 @@ class Cycle:
     def bring_up_to_date(self, each: graph.Stage, tell_ui: Callable[[str, float], None]) -> stage.StageResult:
         """Run one stage if DVC finds it out of date. Raises StageFailed after telling the progress."""
         started_at = time.time()
-        plan = report.read_plan()
+        plan = report.current_plan()
         planned = plan.stage_seconds.get(each.name) if plan else None
         self.given.pop(each.name, None)
         if planned is not None:
@@ -178,7 +178,7 @@ class Cycle:
     def release(self) -> None:
         """Register, gate, commit, serve: the last row of the cycle, and no stage of the graph."""
         started_at = time.time()
-        plan = report.read_plan()
+        plan = report.current_plan()
         self.progress.started("release", plan.stage_seconds.get("release") if plan else None)
         events = Events("release", self.settings)
         watch = StageWatch("release", self.settings, self.progress)
@@ -220,7 +220,7 @@ class Cycle:
             goodput=round(work_seconds / seconds, 4),
             peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
             stages=report.stage_records(
-                self.results, report.read_plan(), run_ids, {name: each.seconds for name, each in self.given.items()}
+                self.results, report.current_plan(), run_ids, {name: each.seconds for name, each in self.given.items()}
             ),
             metrics=report.read_metrics() if complete else {},
             model=report.model_record(MODEL, BASE) if complete else None,

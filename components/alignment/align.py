@@ -23,13 +23,14 @@ from trl import DPOTrainer
 
 from components.alignment import tuning
 from components.alignment.chat import answer_tokens, prompt_tokens
-from components.alignment.clock import Clock, read_plan
+from components.alignment.clock import Clock
 from components.alignment.config import AlignConfig
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
 from components.tokens.text import TextCodec
+from components.training.config import read_plan
 
 STAGE = "align"
 SAVE_SECONDS = 3.0

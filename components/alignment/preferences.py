@@ -19,7 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from components.alignment.chat import prompt_tokens, stop_ids
-from components.alignment.clock import Clock, read_plan
+from components.alignment.clock import Clock
 from components.alignment.config import PreferencesConfig
 from components.alignment.contracts import preference_statistics
 from components.alignment.endpoint import Judge
@@ -35,6 +35,7 @@ from components.execution.sandbox import walls
 from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
 from components.tokens.text import TextCodec
+from components.training.config import read_plan
 
 STAGE = "preferences"
 FINISH_SECONDS = 2.0

@@ -20,7 +20,7 @@ from trl import SFTTrainer
 
 from components.alignment import tuning
 from components.alignment.chat import answer_tokens, prompt_tokens
-from components.alignment.clock import Clock, read_plan
+from components.alignment.clock import Clock
 from components.alignment.config import SftConfig
 from components.alignment.contracts import instruction_statistics
 from components.alignment.instructions import Instruction, read_instructions
@@ -31,6 +31,7 @@ from components.core.events import Events
 from components.core.step import main
 from components.data.contract import Contract
 from components.tokens.text import TextCodec
+from components.training.config import read_plan
 
 STAGE = "sft"
 SAVE_SECONDS = 3.0

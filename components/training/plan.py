@@ -23,7 +23,7 @@ from components.core.step import main
 from components.tokens.initial import INITIAL, Initial
 from components.training import durations
 from components.training.budget import Needs, deadline_seconds, divide, elapsed_seconds
-from components.training.config import Plan, PlanConfig
+from components.training.config import PLAN_FILE, Plan, PlanConfig
 from components.training.groups.size import Size
 from components.training.planning import fitted
 from components.training.planning.fitted import FittedLaw, domain_of
@@ -181,7 +181,7 @@ def run(config: PlanConfig, *, tokens: Path, hardware: Path, laws: Path, out: Pa
         else:
             here = machine_here(machine, config.device, config.num_workers)
             plan = plan_deadline(config, manifest, here, read_settings(), initial, law)
-        (draft.path / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
+        (draft.path / PLAN_FILE).write_text(plan.model_dump_json(indent=1) + "\n")
         draft.statistics = {"parameters": plan.shape.parameters, "mode": plan.mode}
         draft.run = {"hardware": machine}
         _tell(events, plan)

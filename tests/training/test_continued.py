@@ -24,7 +24,7 @@ from components.tokens.special import SpecialTokens
 from components.tokens.store import TokenStore
 from components.tokens.text import TextCodec
 from components.training import continued, plan, pretrain
-from components.training.config import Plan, PlanConfig, PretrainConfig
+from components.training.config import Plan, PlanConfig, PretrainConfig, read_plan
 from components.training.held_out import Validation
 from components.training.trainer import World
 from components.training.validation import nats
@@ -62,7 +62,7 @@ def planned(folder: Path, out: Path, **changes: object) -> Plan:
     config = PlanConfig.model_validate_json(json.dumps(values))
     files = {"tokens": folder / "tokens", "hardware": folder / "hardware.json", "laws": folder / "laws.json"}
     plan.run(config, **files, out=out)
-    return pretrain.read_plan(out)
+    return read_plan(out)
 
 
 def work_of(folder: Path, described: Plan, run: Path) -> Work:
