@@ -3,7 +3,6 @@ mode; its own step counts in fixed mode."""
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -13,17 +12,6 @@ from components.training.config import Plan
 
 # A process older than this was not started for this stage (a test, a notebook): its age is no start-up cost.
 MAX_STARTUP_SECONDS = 120.0
-
-
-def read_plan(directory: Path) -> Plan:
-    """plan.json of an artifact. Raises ArtifactError when it is not a plan of this version."""
-    path = directory / "plan.json"
-    try:
-        return Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(
-            f"{path}: cannot be read as a plan: {' '.join(str(error).split())[:200]}; run plan again"
-        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
