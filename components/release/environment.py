@@ -11,9 +11,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 from components.core import plain_yaml
@@ -21,21 +20,10 @@ from components.core.config import Settings, validate
 from components.core.errors import ConfigError, OvernightError
 from components.release.config import ENVIRONMENT_NAME, ReleaseConfig
 from components.release.repository import ATTEMPTS, LOCAL, MAX_FILE_BYTES, TEMPLATES, Repository
+from components.serving.versions import WeightedVersion, WeightedVersions
 
 HEADER = "# What runs in {name}. A commit to this file is the only way to change it; the weights sum to 100.\n"
-FULL_WEIGHT = 100
-MAX_VERSION = 2**31 - 1
 MAX_ROLLBACK = 200
-
-
-class WeightedVersion(BaseModel):
-    """A registered version and its share of the requests, in percent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    version: int = Field(ge=1, le=MAX_VERSION)
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the model's manifest")
-    weight: int = Field(ge=1, le=FULL_WEIGHT, description="percent of requests")
 
 
 class EnvironmentFile(BaseModel):
@@ -44,16 +32,7 @@ class EnvironmentFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     environment: str = Field(pattern=ENVIRONMENT_NAME)
-    versions: tuple[WeightedVersion, ...] = Field(max_length=FULL_WEIGHT)
-
-    @model_validator(mode="after")
-    def _weights_are_whole(self) -> Self:
-        total = sum(each.weight for each in self.versions)
-        if self.versions and total != FULL_WEIGHT:
-            raise ValueError(f"the weights sum to {total}, needed {FULL_WEIGHT}")
-        if len({each.version for each in self.versions}) != len(self.versions):
-            raise ValueError("a version is listed twice, needed one line per version")
-        return self
+    versions: WeightedVersions
 
     @property
     def champion(self) -> WeightedVersion | None:

@@ -23,7 +23,7 @@ from components.release.environment import Desired
 from components.release.status import REASON_CHARACTERS, EnvironmentStatus, Status, write_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
-from components.serving.router import Table, Target
+from components.serving.router import Table
 
 
 def reconcile(settings: Settings, release: ReleaseConfig, serving: ServingConfig) -> Status:
@@ -93,7 +93,7 @@ def _table(desired: Desired, serving: ServingConfig) -> Table | None:
         environment=desired.file.environment,
         commit=desired.commit,
         serving=deploy.serving_digest(serving),
-        targets=tuple(Target.model_validate(each.model_dump()) for each in desired.file.versions),
+        targets=desired.file.versions,
     )
 
 

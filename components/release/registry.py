@@ -25,8 +25,8 @@ from components.core.artifact import Manifest, read
 from components.core.config import Settings
 from components.core.errors import ArtifactError, ConfigError, OvernightError, one_line
 from components.core.private import folder
+from components.serving.versions import MODEL
 
-MODEL = "overnight"
 EXPERIMENT = "overnight-registry"
 ARTIFACT_PATH = "model"
 DATABASE = "mlflow.db"

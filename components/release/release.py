@@ -19,9 +19,10 @@ from components.evaluation.pairs import Paired
 from components.release import environment, registry
 from components.release.cards import card
 from components.release.config import ReleaseConfig
-from components.release.environment import FULL_WEIGHT, Desired, EnvironmentFile, Restored, WeightedVersion
+from components.release.environment import Desired, EnvironmentFile, Restored
 from components.release.gate import GateDecision, absolute, decide
 from components.release.registry import RegisteredVersion
+from components.serving.versions import FULL_WEIGHT, WeightedVersion
 
 CHAMPION_TAG = "gate_champion"
 LOOKS_TAG = "gate_looks"

@@ -14,7 +14,7 @@ from components.core.artifact import write_file
 from components.core.config import Settings
 from components.core.errors import OvernightError
 from components.core.private import folder
-from components.serving.router import Target
+from components.serving.versions import WeightedVersion
 
 PERIOD_SECONDS = 15.0
 PERIODS_UNTIL_STALE = 3
@@ -27,7 +27,7 @@ class EnvironmentStatus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    versions: tuple[Target, ...]
+    versions: tuple[WeightedVersion, ...]
     desired_commit: str | None
     live_commit: str | None
     stale: bool

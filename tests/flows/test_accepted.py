@@ -17,7 +17,7 @@ from components.data.measures import document_statistics
 from components.data.profile import SUMMARY, summary
 from components.release import environment
 from components.release.config import ReleaseConfig
-from components.release.environment import WeightedVersion
+from components.serving.versions import WeightedVersion
 from flows.accepted import Accepted, judge, keep
 from flows.graph import Stage
 from tests.data.conftest import document

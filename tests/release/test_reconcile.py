@@ -21,12 +21,12 @@ from components.core.config import Settings
 from components.core.errors import ArtifactError, BusyError, ConfigError, OvernightError
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
-from components.release.environment import WeightedVersion
 from components.release.reconcile import reconcile
 from components.release.status import EnvironmentStatus, read_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
 from components.serving.telemetry import find_response
+from components.serving.versions import WeightedVersion
 from tests.serving.random_model import write_random_model
 
 pytestmark = [
