@@ -37,7 +37,7 @@ from flows.page import render
 from flows.ports import require_gateway_port
 from flows.prefect_pages import StageProgress, summarise
 from flows.progress import Progress, StageWatch, open_progress
-from flows.release import REFUSALS, head_commit, put_into_production, require_promotion
+from flows.release import REFUSALS, head_commit, release_model, require_promotion
 from flows.tracking import LiveForwarder
 from flows.workspace import exclusive
 
@@ -82,7 +82,7 @@ class Cycle:
         self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
         self.serving: report.ServingRecord | None = None
         self._current: set[str] | None = None
-        self._accepted = Accepted(self.settings, self.params.release)
+        self._accepted = Accepted(self.settings, self.params.release.environment, self.params.release)
         self.events = Events("cycle", self.settings)
         self.progress: Progress = open_progress(self.settings)
 
@@ -182,7 +182,9 @@ class Cycle:
         self.progress.started("release", plan.stage_seconds.get("release") if plan else None)
         events = Events("release", self.settings)
         watch = StageWatch("release", self.settings, self.progress)
-        self.released, self.serving = put_into_production(self.settings, self.params, events, MODEL)
+        self.released, self.serving = release_model(
+            self.settings, self.params.release.environment, self.params, events, MODEL
+        )
         watch()
         seconds = time.time() - started_at
         result = stage.StageResult(

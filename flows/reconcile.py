@@ -32,7 +32,7 @@ from flows.params import read_params
 def reconcile() -> dict[str, Any]:
     """Make what serves equal to what Git says, once."""
     params = read_params()
-    status = release_reconcile.reconcile(read_settings(), params.release, params.serving)
+    status = release_reconcile.reconcile(read_settings(), params.release.environment, params.release, params.serving)
     return status.model_dump(mode="json")
 
 
@@ -44,8 +44,8 @@ def follow(settings: Settings) -> None:
         try:
             params = read_params()
             if not ray.is_initialized():
-                connection.enter_context(release_reconcile.joined(settings, params.release))
-            status = release_reconcile.reconcile(settings, params.release, params.serving)
+                connection.enter_context(release_reconcile.joined(settings, params.release.environment, params.release))
+            status = release_reconcile.reconcile(settings, params.release.environment, params.release, params.serving)
             reason = ""
         except Exception as error:
             reason = one_line(error, REASON_CHARACTERS)

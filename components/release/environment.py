@@ -66,27 +66,44 @@ class Change:
     body: str
 
 
+class Snapshot:
+    """Every environment at the commit that the branch points to now.
+
+    Raises OvernightError when the repository does not answer.
+    """
+
+    def __init__(self, settings: Settings, config: ReleaseConfig) -> None:
+        self._repository = Repository(settings, config)
+        self._head = self._repository.head()
+
+    def names(self) -> list[str]:
+        """The environments that there are, sorted."""
+        listed = (name.removesuffix(".yaml") for name in self._repository.files(self._head))
+        return sorted(name for name in listed if re.fullmatch(ENVIRONMENT_NAME, name))
+
+    def read(self, name: str) -> Desired:
+        """The desired state of an environment. Raises ConfigError when its file is absent or cannot be used."""
+        try:
+            return _state(self._repository, self._head, name)
+        except ConfigError as error:
+            mend = f"mend it by a commit, or `overnight rollback {name}` brings back the last usable state"
+            raise ConfigError(f"{error}; {mend}") from error
+
+
 def read(settings: Settings, name: str, config: ReleaseConfig) -> Desired:
     """The desired state of an environment now.
 
     Raises ConfigError when the file is absent or cannot be used, OvernightError when the repository does not answer.
     """
     require_slug(name)
-    repository = Repository(settings, config)
-    try:
-        return _state(repository, repository.head(), name)
-    except ConfigError as error:
-        mend = f"mend it by a commit, or `overnight rollback {name}` brings back the last usable state"
-        raise ConfigError(f"{error}; {mend}") from error
+    return Snapshot(settings, config).read(name)
 
 
 def names(settings: Settings, config: ReleaseConfig) -> list[str]:
     """The environments that there are, sorted; none before the first release, and none is made by asking."""
     if settings.environments_url is None and not (settings.state / LOCAL).exists():
         return []
-    repository = Repository(settings, config)
-    listed = (name.removesuffix(".yaml") for name in repository.files(repository.head()))
-    return sorted(name for name in listed if re.fullmatch(ENVIRONMENT_NAME, name))
+    return Snapshot(settings, config).names()
 
 
 def require(settings: Settings, name: str, config: ReleaseConfig) -> None:

@@ -35,7 +35,7 @@ class EnvironmentStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """The state of serving, and when somebody last looked."""
+    """The state of serving by environment, in the order of their names, and when somebody last looked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,6 +60,14 @@ def read_status(settings: Settings) -> Status | None:
         raise OvernightError(f"{path}: cannot be read; `overnight up` writes it anew") from error
 
 
+def last_status(settings: Settings) -> Status | None:
+    """The status that stands there, to build on; None where there is none that can be read."""
+    try:
+        return read_status(settings)
+    except OvernightError:
+        return None
+
+
 def write_status(settings: Settings, status: Status) -> None:
     """Replace the status as a whole."""
     folder(settings.state)
@@ -68,10 +76,7 @@ def write_status(settings: Settings, status: Status) -> None:
 
 def mark_stale(settings: Settings, reason: str, *, serves: bool = True) -> None:
     """Write that no environment is known to be what Git asks for. With `serves` false nothing is live any more."""
-    try:
-        last = read_status(settings)
-    except OvernightError:
-        last = None
+    last = last_status(settings)
     gone = {} if serves else {"versions": (), "live_commit": None}
     entries = last.environments if last else ()
     status = Status(

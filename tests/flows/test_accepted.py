@@ -65,7 +65,7 @@ class Lines:
         )
 
     def judged(self, config: DriftConfig = WARN) -> str | None:
-        return judge("check_clean", self.check, config, Accepted(self.settings, CONFIG), self.events)
+        return judge("check_clean", self.check, config, Accepted(self.settings, "production", CONFIG), self.events)
 
 
 @pytest.fixture
