@@ -54,6 +54,7 @@ PLAIN_TORCH = (
     "schedule",
     "shape",
     "spikes",
+    "strides",
     "trainer",
     "validation",
 )

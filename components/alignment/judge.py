@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.alignment.chat import answer_tokens, prompt_tokens
 from components.alignment.endpoint import ChatEndpoint, EndpointJudge, Judge
-from components.core.config import canonical_json, read_settings, read_yaml, validate
+from components.core.config import RegularExpressions, canonical_json, read_settings, read_yaml, validate
 from components.inference.engine import Engine
 from components.tokens.text import TextCodec
 
@@ -34,17 +34,7 @@ class Principle(BaseModel):
 
     name: str
     text: str
-    forbids: tuple[str, ...] = Field((), description="regular expressions, searched in the answer")
-
-    @field_validator("forbids")
-    @classmethod
-    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-        return patterns
+    forbids: RegularExpressions = Field((), description="searched in the answer")
 
 
 class Constitution(BaseModel):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from components.core.config import RegularExpressions
 from components.core.errors import DataError
 from components.data.suite_formats import json_lines, mistake
 
@@ -38,17 +39,7 @@ class Prompt(BaseModel):
     category: str = Field(pattern=r"^\w+$")
     text: str = Field(min_length=1)
     translation: str = ""
-    signs: tuple[str, ...] = Field(min_length=1)
-
-    @field_validator("signs")
-    @classmethod
-    def _compile(cls, signs: tuple[str, ...]) -> tuple[str, ...]:
-        for sign in signs:
-            try:
-                re.compile(sign)
-            except re.error as error:
-                raise ValueError(f"{sign!r} is no regular expression: {error}") from error
-        return signs
+    signs: RegularExpressions = Field(min_length=1)
 
     @model_validator(mode="after")
     def _repeating_is_no_sign(self) -> Self:
