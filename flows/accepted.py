@@ -102,11 +102,11 @@ def judge(stage: str, output: Path, config: DriftConfig, accepted: Accepted, eve
     summary, reason = accepted.summary(stage)
     if summary is None:
         return f"{stage}: drift was not judged, {reason}"
-    found = drift.judge(summary, json.loads((output / SUMMARY).read_bytes()), config)
-    if found.unjudged:
-        return f"{stage}: drift was not judged, {found.unjudged}"
-    events.metrics({f"psi/{stage}/{column}": value for column, value in found.psi.items()})
-    line = drift.complaint(stage, found, config)
+    shift = drift.judge(summary, json.loads((output / SUMMARY).read_bytes()), config)
+    if shift.unjudged:
+        return f"{stage}: drift was not judged, {shift.unjudged}"
+    events.metrics({f"psi/{stage}/{column}": value for column, value in shift.psi.items()})
+    line = drift.complaint(stage, shift, config)
     if line is not None and config.action == "block":
         raise GateRefused(f"{line}; accept it with --set {stage}.drift.action=warn")
     return line

@@ -340,7 +340,7 @@ def explain(paths: list[Path], as_json: AsJson = False) -> None:
     if as_json:
         _print([each.row() for each in documents], as_json)
     else:
-        print("\n".join(line for each in documents for line in each.told()))
+        print("\n".join(line for each in documents for line in each.report()))
 
 
 @app.command()

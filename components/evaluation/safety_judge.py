@@ -74,8 +74,8 @@ def labelling_endpoint(endpoint: ChatEndpoint) -> SafetyJudge:
 
 def label_in(reply: str) -> Label:
     """The one label that a reply names; unjudged where it names none or several."""
-    found = {each.lower() for each in _LABEL.findall(reply)}
-    return cast(Label, found.pop()) if len(found) == 1 else "unjudged"
+    names = {each.lower() for each in _LABEL.findall(reply)}
+    return cast(Label, names.pop()) if len(names) == 1 else "unjudged"
 
 
 def open_safety_judge(kind: Literal["rules", "classifier", "endpoint"]) -> SafetyJudge:

@@ -106,15 +106,15 @@ def drawn(prompts: Sequence[Prompt], limit: int, seed: int) -> tuple[Prompt, ...
 
 
 def _read(path: Path, kind: type[Line]) -> tuple[Line, ...]:
-    found: dict[str, Line] = {}
+    lines: dict[str, Line] = {}
     for value, where in json_lines(path):
         try:
             line = kind.model_validate(value)
         except ValidationError as error:
             raise mistake(error, where) from error
-        if line.id in found:
+        if line.id in lines:
             raise DataError(f"{where}: id {line.id!r} is there twice; each line needs its own")
-        found[line.id] = line
-    if not found:
+        lines[line.id] = line
+    if not lines:
         raise DataError(f"{path}: nothing in it; needed one JSON object a line, as in {SAFETY}")
-    return tuple(found.values())
+    return tuple(lines.values())

@@ -78,8 +78,8 @@ def release(
         return _result("already_live", (reason,), version, now.commit)
     look = _look(version, now)
     decision = _ask_gate(settings, config, evidence, now, look)
-    told = {"gate": decision.outcome, "gate_reasons": "; ".join(decision.reasons)}
-    registry.tag(settings, version.version, told | _looked(look, now))
+    verdict = {"gate": decision.outcome, "gate_reasons": "; ".join(decision.reasons)}
+    registry.tag(settings, version.version, verdict | _looked(look, now))
     if decision.outcome != "promote":
         return _result(decision.outcome, decision.reasons, version, None)
     text = card(version.version, manifest, lineage, evidence.metrics, decision)

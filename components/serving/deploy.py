@@ -147,10 +147,10 @@ def _deploy(targets: list[serve.RunTarget]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         statuses = serve.status().applications
-        found = [(target.name, statuses.get(target.name)) for target in targets]
-        if all(each and each.status == ApplicationStatus.RUNNING for _, each in found):
+        states = [(target.name, statuses.get(target.name)) for target in targets]
+        if all(each and each.status == ApplicationStatus.RUNNING for _, each in states):
             return
-        for name, each in found:
+        for name, each in states:
             failed = each and each.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
             if failed or time.monotonic() > deadline:
                 state = f"{each.status}: {_reason(each)}" if each else "absent"

@@ -156,7 +156,7 @@ def encode(codec: TextCodec, job: Job) -> tuple[tuple[int, ...], ...]:
 def cut(codec: TextCodec, sample: Completion, stops: Sequence[str]) -> Choice:
     """The text of a sample up to the first stop string, which is not part of it."""
     text = codec.decode(sample.tokens)
-    found = [position for stop in stops if (position := text.find(stop)) >= 0]
-    if found:
-        return Choice(text=text[: min(found)], finish_reason="stop")
+    positions = [position for stop in stops if (position := text.find(stop)) >= 0]
+    if positions:
+        return Choice(text=text[: min(positions)], finish_reason="stop")
     return Choice(text=text, finish_reason=sample.finish_reason)

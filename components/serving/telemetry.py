@@ -80,7 +80,7 @@ def find_response(directory: Path, response_id: str) -> dict[str, Any] | None:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 if response_id in line and line.endswith("\n"):
-                    found: dict[str, Any] = json.loads(line)
-                    if found["id"] == response_id:
-                        return found
+                    record: dict[str, Any] = json.loads(line)
+                    if record["id"] == response_id:
+                        return record
     return None

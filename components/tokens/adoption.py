@@ -229,10 +229,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 def _knows(model_type: str) -> bool:
     """Whether transformers has a folder for it; looked up without importing it, which takes seconds."""
-    found = find_spec("transformers")
-    assert found is not None and found.submodule_search_locations, "transformers is installed"
+    package = find_spec("transformers")
+    assert package is not None and package.submodule_search_locations, "transformers is installed"
     name = model_type.replace("-", "_")
-    return name.isidentifier() and (Path(found.submodule_search_locations[0]) / "models" / name).is_dir()
+    return name.isidentifier() and (Path(package.submodule_search_locations[0]) / "models" / name).is_dir()
 
 
 def _largest_id(tokenizer: Tokenizer) -> int:

@@ -154,8 +154,8 @@ def runaway(expression: str) -> str | None:
         return "it refers back to what it matched"
     holds = [False]  # of each group that is open: whether it holds a repetition
     closed = False  # whether the last thing was a group that holds one
-    for found in _TOKENS.finditer(expression):
-        token = found.group()
+    for match in _TOKENS.finditer(expression):
+        token = match.group()
         if token.startswith("("):
             holds.append(False)
             closed = False
@@ -184,7 +184,7 @@ def patterns_of(content: Json) -> list[str]:
 
 def literals(expression: str) -> list[str]:
     """The plain texts in a regular expression."""
-    characters = (found.group() for found in _TOKENS.finditer(expression))
+    characters = (match.group() for match in _TOKENS.finditer(expression))
     plain = (
         each.removeprefix("\\") if re.fullmatch(r"\\?[^\w\s\\()|?*+.^$]|\w", each) else "\0" for each in characters
     )

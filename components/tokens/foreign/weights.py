@@ -62,24 +62,26 @@ def left_out(directory: Path) -> list[str]:
 
 def tensors(directory: Path) -> dict[str, Tensor]:
     """Every tensor by name. Raises DataError for a damaged file, and when the index and the shards disagree."""
-    found: dict[str, Tensor] = {}
+    headers: dict[str, Tensor] = {}
     for path in weight_files(directory):
         for name, each in _header(path).items():
-            if name in found:
-                raise DataError(f"{path}: {name} is in {found[name].file.name} too; needed it once: these are two sets")
-            found[name] = each
+            if name in headers:
+                raise DataError(
+                    f"{path}: {name} is in {headers[name].file.name} too; needed it once: these are two sets"
+                )
+            headers[name] = each
     index = directory / INDEX
     if index.is_file():
         named = _weight_map(index)
         wrong = sorted(
-            name for name in {*named, *found} if name not in found or named.get(name) != found[name].file.name
+            name for name in {*named, *headers} if name not in headers or named.get(name) != headers[name].file.name
         )
         if wrong:
             name = wrong[0]
-            held = f"{found[name].file.name} holds it" if name in found else "no shard holds it"
+            held = f"{headers[name].file.name} holds it" if name in headers else "no shard holds it"
             says = f"is to be in {named[name]}" if name in named else "is not named"
             raise DataError(f"{index}: {name} {says} and {held}; needed an index of these shards: copy them again")
-    return found
+    return headers
 
 
 @contextmanager
