@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,29 +32,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a ta
 Names = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one value of params.yaml")]
 ENVIRONMENT = "environment; release.environment of params.yaml when absent"
 INTERRUPTED = 130
-
-
-def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Rows as JSON, or as a table with the keys of the first one as its head."""
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 1))
-    for name in rows[0] if rows else ():
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*("" if value is None else Text(_printable(str(value))) for value in row.values()))
-    # A pipe has no width of its own, and 80 columns break a table into pieces.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _printable(text: str) -> str:
-    """Text that is shown as it is: names and messages of programs may hold a terminal's commands."""
-    return "".join(each if each.isprintable() or each in "\n\xa0" else repr(each)[1:-1] for each in text)
 
 
 def _with_tools(settings: "Settings") -> None:
@@ -88,6 +65,7 @@ def cycle(
 ) -> None:
     """Raw data to a model in production: runs what is out of date, releases, reports."""
     from components.core.config import read_settings
+    from flows.output import print_cycle
 
     settings = read_settings()
     _check_request(settings, profile, hours, overrides, until, release, replay)
@@ -103,7 +81,7 @@ def cycle(
         except KeyboardInterrupt as error:
             print("overnight: interrupted; the same command goes on from here", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
-    _tell(result)
+    print_cycle(result)
 
 
 def _check_request(
@@ -150,32 +128,6 @@ def _start_ray_if_needed(settings: "Settings") -> None:
         return
 
 
-def _against_deadline(result: dict[str, Any]) -> str:
-    """How far before or after its deadline a cycle ended; nothing where it had little to do or was fixed."""
-    if result["deadline_left_seconds"] is None:
-        return ""
-    left = result["deadline_left_seconds"]
-    return f", {abs(left):.0f} s {'before' if left >= 0 else 'after'} the deadline"
-
-
-def _tell(result: dict[str, Any]) -> None:
-    """What a person wants to know when a cycle is over."""
-    ran = sum(each["status"] == "ran" for each in result["stages"])
-    print(f"{ran} of {len(result['stages'])} stages ran, {result['seconds']:.0f} s{_against_deadline(result)}")
-    released, serving = result["release"], result["serving"]
-    if released["decision"] != "not_asked":
-        print(f"release: {released['decision']}; {'; '.join(released['reasons'])}")
-    if serving:
-        print(f"version {released['version']} answers in {serving['first_request_ms']:.0f} ms at {serving['url']}:")
-        print(f"  {serving['prompt']!r} -> {serving['completion']!r}")
-        print(
-            f"  curl {serving['url']}/v1/completions -H 'content-type: application/json' "
-            f"""-d '{{"model": "overnight", "prompt": "def add(a, b):", "max_tokens": 32}}'"""
-        )
-        print("  it serves until `make down`")
-    print(f"report: {result['page']}")
-
-
 @app.command()
 def plan(
     hours: Annotated[float | None, typer.Option(help="deadline of the whole cycle; params.yaml's when absent")] = None,
@@ -192,6 +144,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Sizes and tokens for a deadline, their memory, loss and cost, and the choice with its reason."""
+    from flows.output import print_rows
     from flows.plan_command import Asked, lines, run, table
 
     asked = Asked(
@@ -210,7 +163,7 @@ def plan(
     if as_json:
         print(json.dumps(outlook, indent=1))
         return
-    _print(table(outlook), False)
+    print_rows(table(outlook), False)
     print("\n".join(lines(outlook)))
 
 
@@ -282,11 +235,12 @@ def up() -> None:
     from components.core.config import read_settings
     from components.core.keys import services_path
     from flows import services
+    from flows.output import print_rows
 
     settings = read_settings()
     _with_tools(settings)
     rows = services.up(settings, print)
-    _print([{"service": each.name, "url": each.url, "pid": each.pid} for each in rows], False)
+    print_rows([{"service": each.name, "url": each.url, "pid": each.pid} for each in rows], False)
     path = services_path(settings)
     print(f"MLflow asks for a user, overnight, and a password, the line in {path}; Prefect for overnight:PASSWORD")
 
@@ -306,13 +260,14 @@ def status(as_json: AsJson = False) -> None:
     """Services and environments: what should run, what does."""
     from components.core.config import read_settings
     from flows import services
+    from flows.output import print_rows
 
     state = services.status(read_settings())
     if as_json:
         print(json.dumps(state, indent=1))
         return
-    _print(state["services"], False)
-    _print(
+    print_rows(state["services"], False)
+    print_rows(
         [
             each | {"versions": ", ".join(f"{one['version']} at {one['weight']} %" for one in each["versions"])}
             for each in state["environments"]
@@ -333,12 +288,13 @@ def report() -> None:
 def explain(paths: list[Path], as_json: AsJson = False) -> None:
     """Why each document would be kept, dropped or redacted."""
     from components.data.explain import explain as explain_documents
+    from flows.output import print_rows
     from flows.params import read_params
 
     config = read_params()
     documents = explain_documents(paths, config.check_raw, config.clean)
     if as_json:
-        _print([each.row() for each in documents], as_json)
+        print_rows([each.row() for each in documents], as_json)
     else:
         print("\n".join(line for each in documents for line in each.report()))
 
@@ -367,10 +323,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the held-out documents of data/tokens and on suites."""
+    from flows.output import print_rows, rounded
+
     _require_directory(model, "a model")
     from flows.measuring import evaluate as measure
 
-    _print(_rounded(measure(model, suite, out), as_json), as_json)
+    print_rows(rounded(measure(model, suite, out), as_json), as_json)
 
 
 @app.command()
@@ -383,6 +341,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Measure two models on the same questions: A minus B, in pairs, with intervals, and what the gate would say."""
+    from flows.output import print_rows, rounded
+
     for name in (model_a, *replicate_a, model_b, *replicate_b):
         path = Path(name)
         directory = path if name and path.exists() else Path(name.rpartition(":")[0] or name or "no name")
@@ -392,7 +352,7 @@ def compare(
 
     rows, verdict = measure([model_a, *replicate_a], [model_b, *replicate_b], out)
     shown = rows if as_json else [{key: row[key] for key in COLUMNS} for row in rows]
-    _print(_rounded(shown, as_json), as_json)
+    print_rows(rounded(shown, as_json), as_json)
     if not as_json:
         print("\n".join(["", f"{verdict['outcome'].replace('_', ' ')}:", *verdict["reasons"], f"files: {out}"]))
 
@@ -408,27 +368,23 @@ def execute(
 ) -> None:
     """Run a suite's programs in the sandbox, without a model."""
     from flows.measuring import execute as run_suite
+    from flows.output import print_rows
 
     outcome = run_suite(suite, solutions)
     if as_json:
         print(json.dumps(outcome, indent=1))
         return
     print(f"{outcome['passed']}/{outcome['total']} passed in {outcome['seconds']:.1f} s")
-    _print(list(outcome["failures"]), False)
+    print_rows(list(outcome["failures"]), False)
     if outcome["not_run"]:
         print(f"{len(outcome['not_run'])} not run: {outcome['not_run'][0]['cause'].removeprefix('not_run: ')}")
 
 
-def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
-    """Figures as people read them; scripts get all digits."""
-    if as_json:
-        return rows
-    return [{key: f"{each:.4g}" if isinstance(each, float) else each for key, each in row.items()} for row in rows]
-
-
 def _say(message: str) -> None:
     """A message on one line: it may repeat what was typed, which may hold line breaks and a terminal's commands."""
-    print(f"overnight: {_printable(' '.join(message.split()))}", file=sys.stderr)
+    from flows.output import printable
+
+    print(f"overnight: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def main() -> None:
