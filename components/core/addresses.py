@@ -46,7 +46,7 @@ def git_address(address: str) -> str:
 def git_transport(address: str, schemes: Sequence[str]) -> str:
     """The address itself. Raises ValueError, without the address, for one that Git could take for an option or a
     command, and for a URL of none of these schemes."""
-    needed = f"needed a URL ({', '.join(schemes)}), user@host:path, or a path"
+    needed = f"needed {', '.join(schemes[:-1])} or {schemes[-1]} URL, user@host:path, or a path"
     scheme = _SCHEME.match(address)
     if _HOST.match(address) or not address.isprintable():
         raise ValueError(f"it can be taken for an option of a command; {needed}")
