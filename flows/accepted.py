@@ -19,7 +19,7 @@ from components.core.events import Events
 from components.data import drift
 from components.data.config import DriftConfig
 from components.data.profile import SUMMARY
-from components.release import environment
+from components.release import environment as environments
 from components.release.config import ReleaseConfig
 from flows.graph import Stage
 
@@ -59,8 +59,9 @@ def keep(settings: Settings, model_dir: Path, stages: Sequence[Stage]) -> list[s
 class Accepted:
     """The summaries that stand behind what an environment serves now; asked for once, when first needed."""
 
-    def __init__(self, settings: Settings, config: ReleaseConfig) -> None:
+    def __init__(self, settings: Settings, environment: str, config: ReleaseConfig) -> None:
         self._settings = settings
+        self._environment = environment
         self._config = config
         self._folder: Path | None = None
         self._reason: str | None = None
@@ -75,18 +76,18 @@ class Accepted:
             return None, self._reason
         path = self._folder / f"{stage}.json"
         if not path.exists():
-            return None, f"the model in {self._config.environment} was not registered here, so its corpus is not known"
+            return None, f"the model in {self._environment} was not registered here, so its corpus is not known"
         content: dict[str, Any] = json.loads(path.read_bytes())
         return content, None
 
     def _look(self) -> None:
         try:
-            champion = environment.read(self._settings, self._config.environment, self._config).file.champion
+            champion = environments.read(self._settings, self._environment, self._config).file.champion
         except OvernightError as error:
             self._reason = f"the environment repository does not answer ({error})"
             return
         if champion is None:
-            self._reason = f"no model was promoted to {self._config.environment} yet"
+            self._reason = f"no model was promoted to {self._environment} yet"
         else:
             self._folder = self._settings.state / FOLDER / champion.digest
 
@@ -101,11 +102,11 @@ def judge(stage: str, output: Path, config: DriftConfig, accepted: Accepted, eve
     summary, reason = accepted.summary(stage)
     if summary is None:
         return f"{stage}: drift was not judged, {reason}"
-    found = drift.judge(summary, json.loads((output / SUMMARY).read_bytes()), config)
-    if found.unjudged:
-        return f"{stage}: drift was not judged, {found.unjudged}"
-    events.metrics({f"psi/{stage}/{column}": value for column, value in found.psi.items()})
-    line = drift.complaint(stage, found, config)
+    shift = drift.judge(summary, json.loads((output / SUMMARY).read_bytes()), config)
+    if shift.unjudged:
+        return f"{stage}: drift was not judged, {shift.unjudged}"
+    events.metrics({f"psi/{stage}/{column}": value for column, value in shift.psi.items()})
+    line = drift.complaint(stage, shift, config)
     if line is not None and config.action == "block":
         raise GateRefused(f"{line}; accept it with --set {stage}.drift.action=warn")
     return line

@@ -1,23 +1,25 @@
-"""The command line. Each command loads only what it needs: start-up is paid by people.
+"""The command line.
 
+Each function imports what it needs in its own body, the one place where the linter lets a file do so (pyproject.toml):
+help is there at once, and no command waits for torch, Prefect or MLflow before it needs them. Prefect and MLflow read
+the environment when they are imported, so `_with_tools` comes before them.
 Exit codes: 0 done, 1 failed, 2 bad input or configuration, 3 busy, 4 a gate refused.
 """
 
-import importlib
 import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from components.core.config import Settings, read_settings
-from components.core.errors import ConfigError, OvernightError
+if TYPE_CHECKING:
+    from components.core.config import Settings
+    from flows.temporary_server import Starting
 
 app = typer.Typer(
     help="From raw data to a language model in production in a day.",
@@ -28,36 +30,26 @@ app = typer.Typer(
 )
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Names = Annotated[list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one value of params.yaml")]
+ENVIRONMENT = "environment; release.environment of params.yaml when absent"
 INTERRUPTED = 130
 
 
-def _load(module: str) -> Any:
-    """A module that is heavy to import, once its command was chosen."""
-    return importlib.import_module(module)
-
-
-def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """Rows as JSON, or as a table with the keys of the first one as its head."""
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    table = Table(box=None, padding=(0, 1))
-    for name in rows[0] if rows else ():
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*("" if value is None else _plain(str(value)) for value in row.values()))
-    # A pipe has no width of its own, and 80 columns break a table into pieces.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _plain(text: str) -> Text:
-    """Text that is shown as it is: names and messages of programs may hold rich's markup and a terminal's commands."""
-    return Text("".join(each if each.isprintable() or each in "\n\xa0" else repr(each)[1:-1] for each in text))
-
-
-def _with_tools(settings: Settings) -> None:
+def _with_tools(settings: "Settings") -> None:
     """Set what Prefect and MLflow read at their import."""
-    os.environ.update(_load("flows.variables").tool_variables(settings))
+    from flows.variables import tool_variables
+
+    os.environ.update(tool_variables(settings))
+
+
+@contextmanager
+def _prefect(settings: "Settings") -> "Iterator[Starting]":
+    """The Prefect server that is there, or a temporary one on its way up, and what tools read set to it."""
+    from flows.temporary_server import starting
+
+    with starting(settings) as server:
+        _with_tools(settings)
+        os.environ["PREFECT_API_URL"] = server.api_url
+        yield server
 
 
 @app.command()
@@ -72,26 +64,28 @@ def cycle(
     ] = None,
 ) -> None:
     """Raw data to a model in production: runs what is out of date, releases, reports."""
+    from components.core.config import read_settings
+    from flows.output import print_cycle
+
     settings = read_settings()
     _check_request(settings, profile, hours, overrides, until, release, replay)
-    with _load("flows.temporary_server").starting(settings) as server:
+    with _prefect(settings) as server:
         ray = threading.Thread(target=_start_ray_if_needed, args=(settings,), daemon=True)
         ray.start()
-        _with_tools(settings)
-        os.environ["PREFECT_API_URL"] = server.api_url
-        flow = _load("flows.cycle")
+        from flows.cycle import main as run_cycle  # seconds, in which the server and Ray come up
+
         server.wait()
         ray.join()
         try:
-            result = flow.main(profile, hours, overrides, until, release, replay)
+            result = run_cycle(profile, hours, overrides, until, release, replay)
         except KeyboardInterrupt as error:
             print("overnight: interrupted; the same command goes on from here", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from error
-    _tell(result)
+    print_cycle(result)
 
 
 def _check_request(
-    settings: Settings,
+    settings: "Settings",
     profile: str | None,
     hours: float | None,
     overrides: list[str],
@@ -100,55 +94,38 @@ def _check_request(
     replay: str | None,
 ) -> None:
     """Find mistakes within a second or two, before any server starts. The flow, which forms start too, checks again."""
+    from components.core.cluster import check_reachable
+    from components.core.errors import ConfigError
+    from flows import params
+    from flows import replay as replaying
+    from flows.deadline import require_possible
+    from flows.graph import read_graph, stages_until
+    from flows.ports import require_gateway_port
+    from flows.workspace import exclusive
+
     if replay and (profile or hours or overrides):
         raise ConfigError("--replay takes every parameter from the record; leave out --profile, --hours and --set")
-    with _load("flows.workspace").exclusive(settings, "a cycle's preparation"):
-        params = _load("flows.params")
-        text = _load("flows.replay").text(replay) if replay else params.requested(profile, hours, overrides)
+    with exclusive(settings, "a cycle's preparation"):
+        text = replaying.text(replay) if replay else params.requested(profile, hours, overrides)
         before, wanted = params.change(text)
-    _load("components.core.cluster").check_reachable(settings)
-    graph = _load("flows.graph")
-    stages = graph.stages_until(graph.read_graph(), until)
-    _load("flows.deadline").require_possible(wanted, settings, stages, before)
+    check_reachable(settings)
+    require_possible(wanted, settings, stages_until(read_graph(), until), before)
     if release and until is None:
-        _load("flows.ports").require_gateway_port(settings)
+        require_gateway_port(settings)
 
 
-def _start_ray_if_needed(settings: Settings) -> None:
+def _start_ray_if_needed(settings: "Settings") -> None:
     """Start Ray beside the Prefect server when some stage will run; a failure shows again, and is told, in the flow."""
-    graph = _load("flows.graph")
+    from components.core.cluster import start_head
+    from components.core.errors import OvernightError
+    from flows.graph import current_stages, read_graph
+
     try:
-        stages = graph.read_graph()
-        if len(graph.current_stages(stages)) < len(stages):
-            _load("components.core.cluster").start_head(settings)
+        stages = read_graph()
+        if len(current_stages(stages)) < len(stages):
+            start_head(settings)
     except OvernightError:
         return
-
-
-def _against_deadline(result: dict[str, Any]) -> str:
-    """How far before or after its deadline a cycle ended; nothing where it had little to do or was fixed."""
-    if result["deadline_left_seconds"] is None:
-        return ""
-    left = result["deadline_left_seconds"]
-    return f", {abs(left):.0f} s {'before' if left >= 0 else 'after'} the deadline"
-
-
-def _tell(result: dict[str, Any]) -> None:
-    """What a person wants to know when a cycle is over."""
-    ran = sum(each["status"] == "ran" for each in result["stages"])
-    print(f"{ran} of {len(result['stages'])} stages ran, {result['seconds']:.0f} s{_against_deadline(result)}")
-    released, serving = result["release"], result["serving"]
-    if released["decision"] != "not_asked":
-        print(f"release: {released['decision']}; {'; '.join(released['reasons'])}")
-    if serving:
-        print(f"version {released['version']} answers in {serving['first_request_ms']:.0f} ms at {serving['url']}:")
-        print(f"  {serving['prompt']!r} -> {serving['completion']!r}")
-        print(
-            f"  curl {serving['url']}/v1/completions -H 'content-type: application/json' "
-            f"""-d '{{"model": "overnight", "prompt": "def add(a, b):", "max_tokens": 32}}'"""
-        )
-        print("  it serves until `make down`")
-    print(f"report: {result['page']}")
 
 
 @app.command()
@@ -167,8 +144,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Sizes and tokens for a deadline, their memory, loss and cost, and the choice with its reason."""
-    command = _load("flows.plan_command")
-    asked = command.Asked(
+    from flows.output import print_rows
+    from flows.plan_command import Asked, lines, run, table
+
+    asked = Asked(
         hours=hours,
         profile=profile,
         hardware=hardware,
@@ -180,12 +159,12 @@ def plan(
         inference_tokens=inference_tokens,
         price_per_hour=price,
     )
-    found = command.run(asked, lambda line: print(line, file=sys.stderr, flush=True))
+    outlook = run(asked, lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(outlook, indent=1))
         return
-    _print(command.table(found), False)
-    print("\n".join(command.lines(found)))
+    print_rows(table(outlook), False)
+    print("\n".join(lines(outlook)))
 
 
 @app.command()
@@ -193,84 +172,105 @@ def release(
     model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
 ) -> None:
     """Register a model, ask the gate, commit the environment file, serve."""
+    from components.core.config import read_settings
+
     _require_directory(model, "a model")
-    _flow_command("flows.release", "release", model_dir=str(model))
+    settings = read_settings()
+    with _prefect(settings) as server:
+        from flows.release import release as run_release
+
+        server.wait()
+        print(json.dumps(run_release(model_dir=str(model)), indent=1))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is a number to refuse, not an option
 def promote(
     version: Annotated[int, typer.Argument(min=1, metavar="VERSION", help="number of a registered version")],
-    to: Annotated[str, typer.Option(metavar="ENV", help="environment")] = "production",
+    to: Annotated[str | None, typer.Option(metavar="ENV", help=ENVIRONMENT)] = None,
 ) -> None:
     """Put a registered version into an environment, by a commit."""
-    print(json.dumps(_release_flow("promote", to)(version=version, environment=to), indent=1))
+    environment = _prepare_commit(to)
+    from flows.release import promote as run_promote
+
+    print(json.dumps(run_promote.fn(version=version, environment=environment), indent=1))
 
 
 @app.command()
-def rollback(environment: Annotated[str, typer.Argument(metavar="ENV")] = "production") -> None:
+def rollback(environment: Annotated[str | None, typer.Argument(metavar="ENV", help=ENVIRONMENT)] = None) -> None:
     """Bring an environment back to its last usable state that differs from the present one, by a commit."""
-    result = _release_flow("rollback", environment)(environment=environment)
+    environment = _prepare_commit(environment)
+    from flows.release import rollback as run_rollback
+
+    result = run_rollback.fn(environment=environment)
     for reason in result["passed_over"]:
         print(f"passed over: {reason}", file=sys.stderr)
     print(json.dumps(result, indent=1))
 
 
-def _release_flow(name: str, environment: str) -> Any:
-    """A flow's function alone, once its environment is known to be one: Git is all that a commit needs."""
-    settings = read_settings()
-    config = _load("flows.params").read_params().release
-    _load("components.release.environment").require(settings, environment, config)
+def _prepare_commit(environment: str | None) -> str:
+    """The environment that is meant, once it is known to be one. Git is all that a commit needs: no flow run, only the
+    flow's function."""
+    from components.core.config import read_settings
+    from components.release.environment import require
+    from flows.params import read_params
+
+    settings, config = read_settings(), read_params().release
+    name = config.environment if environment is None else environment
+    require(settings, name, config)
     _with_tools(settings)
-    return getattr(_load("flows.release"), name).fn
+    return name
 
 
 def _require_directory(path: Path, what: str) -> None:
     """Raise ConfigError before anything starts for a folder that is not there."""
+    from components.core.errors import ConfigError
+
     if not path.is_dir():
         raise ConfigError(f"{str(path)!r}: no such folder; needed the folder of {what}")
-
-
-def _flow_command(module: str, name: str, **arguments: Any) -> None:
-    """Run a flow in the Prefect server that is there, or a temporary one, and print its result as JSON."""
-    settings = read_settings()
-    with _load("flows.temporary_server").starting(settings) as server:
-        _with_tools(settings)
-        os.environ["PREFECT_API_URL"] = server.api_url
-        flow = getattr(_load(module), name)
-        server.wait()
-        print(json.dumps(flow(**arguments), indent=1))
 
 
 @app.command()
 def up() -> None:
     """Start Prefect, MLflow, Ray, a worker, reconcile and metrics on loopback, and print where they are."""
+    from components.core.config import read_settings
+    from components.core.keys import services_path
+    from flows import services
+    from flows.output import print_rows
+
     settings = read_settings()
     _with_tools(settings)
-    rows = _load("flows.services").up(settings, print)
-    _print([{"service": each.name, "url": each.url, "pid": each.pid} for each in rows], False)
-    path = _load("components.core.keys").services_path(settings)
+    rows = services.up(settings, print)
+    print_rows([{"service": each.name, "url": each.url, "pid": each.pid} for each in rows], False)
+    path = services_path(settings)
     print(f"MLflow asks for a user, overnight, and a password, the line in {path}; Prefect for overnight:PASSWORD")
 
 
 @app.command()
 def down() -> None:
     """Stop all that `up` or a cycle left running in this workspace."""
-    stopped = _load("flows.services").down(read_settings())
+    from components.core.config import read_settings
+    from flows import services
+
+    stopped = services.down(read_settings())
     print(f"stopped: {', '.join(stopped)}" if stopped else "nothing was running")
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Services and environments: what should run, what does."""
-    found = _load("flows.services").status(read_settings())
+    from components.core.config import read_settings
+    from flows import services
+    from flows.output import print_rows
+
+    state = services.status(read_settings())
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(state, indent=1))
         return
-    _print(found["services"], False)
-    _print(
+    print_rows(state["services"], False)
+    print_rows(
         [
             each | {"versions": ", ".join(f"{one['version']} at {one['weight']} %" for one in each["versions"])}
-            for each in found["environments"]
+            for each in state["environments"]
         ],
         False,
     )
@@ -279,18 +279,24 @@ def status(as_json: AsJson = False) -> None:
 @app.command()
 def report() -> None:
     """Render reports/cycle.html again from the last cycle's record."""
-    print(_load("flows.report_command").render_last())
+    from flows.report_command import render_last
+
+    print(render_last())
 
 
 @app.command()
 def explain(paths: list[Path], as_json: AsJson = False) -> None:
     """Why each document would be kept, dropped or redacted."""
-    config = _load("flows.params").read_params()
-    found = _load("components.data.explain").explain(paths, config.check_raw, config.clean)
+    from components.data.explain import explain as explain_documents
+    from flows.output import print_rows
+    from flows.params import read_params
+
+    config = read_params()
+    documents = explain_documents(paths, config.check_raw, config.clean)
     if as_json:
-        _print([each.row() for each in found], as_json)
+        print_rows([each.row() for each in documents], as_json)
     else:
-        print("\n".join(line for each in found for line in each.told()))
+        print("\n".join(line for each in documents for line in each.report()))
 
 
 @app.command()
@@ -303,7 +309,9 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Follow a document from its source to the models that saw it, or have it forgotten; or the documents of a step."""
-    if not _load("flows.trace_command").run(document, forget, reason, near, as_json, step=step):
+    from flows.trace_command import run
+
+    if not run(document, forget, reason, near, as_json, step=step):
         raise typer.Exit(1)
 
 
@@ -315,8 +323,12 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a model on the held-out documents of data/tokens and on suites."""
+    from flows.output import print_rows, rounded
+
     _require_directory(model, "a model")
-    _print(_rounded(_load("flows.measuring").evaluate(model, suite, out), as_json), as_json)
+    from flows.measuring import evaluate as measure
+
+    print_rows(rounded(measure(model, suite, out), as_json), as_json)
 
 
 @app.command()
@@ -329,13 +341,18 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Measure two models on the same questions: A minus B, in pairs, with intervals, and what the gate would say."""
+    from flows.output import print_rows, rounded
+
     for name in (model_a, *replicate_a, model_b, *replicate_b):
         path = Path(name)
         directory = path if name and path.exists() else Path(name.rpartition(":")[0] or name or "no name")
         _require_directory(directory, "a model or an evaluation")
-    rows, verdict = _load("flows.measuring").compare([model_a, *replicate_a], [model_b, *replicate_b], out)
-    shown = rows if as_json else [{key: row[key] for key in _load("flows.comparison").COLUMNS} for row in rows]
-    _print(_rounded(shown, as_json), as_json)
+    from flows.comparison import COLUMNS
+    from flows.measuring import compare as measure
+
+    rows, verdict = measure([model_a, *replicate_a], [model_b, *replicate_b], out)
+    shown = rows if as_json else [{key: row[key] for key in COLUMNS} for row in rows]
+    print_rows(rounded(shown, as_json), as_json)
     if not as_json:
         print("\n".join(["", f"{verdict['outcome'].replace('_', ' ')}:", *verdict["reasons"], f"files: {out}"]))
 
@@ -350,42 +367,45 @@ def execute(
     as_json: AsJson = False,
 ) -> None:
     """Run a suite's programs in the sandbox, without a model."""
-    found = _load("flows.measuring").execute(suite, solutions)
+    from flows.measuring import execute as run_suite
+    from flows.output import print_rows
+
+    outcome = run_suite(suite, solutions)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(outcome, indent=1))
         return
-    print(f"{found['passed']}/{found['total']} passed in {found['seconds']:.1f} s")
-    _print(list(found["failures"]), False)
-    if found["not_run"]:
-        print(f"{len(found['not_run'])} not run: {found['not_run'][0]['cause'].removeprefix('not_run: ')}")
+    print(f"{outcome['passed']}/{outcome['total']} passed in {outcome['seconds']:.1f} s")
+    print_rows(list(outcome["failures"]), False)
+    if outcome["not_run"]:
+        print(f"{len(outcome['not_run'])} not run: {outcome['not_run'][0]['cause'].removeprefix('not_run: ')}")
 
 
-def _rounded(rows: list[dict[str, Any]], as_json: bool) -> list[dict[str, Any]]:
-    """Figures as people read them; scripts get all digits."""
-    if as_json:
-        return rows
-    return [{key: f"{each:.4g}" if isinstance(each, float) else each for key, each in row.items()} for row in rows]
+def _say(message: str) -> None:
+    """A message on one line: it may repeat what was typed, which may hold line breaks and a terminal's commands."""
+    from flows.output import printable
 
-
-def _one_line(text: str) -> str:
-    """A message that may repeat what was typed, which may hold line breaks and a terminal's commands."""
-    return " ".join(_plain(" ".join(text.split())).plain.split("\n"))
+    print(f"overnight: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def main() -> None:
     """Entry point of the console script."""
     try:
         sys.exit(app(standalone_mode=False))
-    except OvernightError as error:
-        print(f"overnight: {_one_line(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except typer.TyperException as error:
-        text = error.format_message()
-        line = f"overnight: {_one_line(text)} (`overnight --help` lists what there is)"
-        print(line if len(sys.argv) > 1 else text, file=sys.stderr)  # alone it asks for help
+        if len(sys.argv) > 1:
+            _say(f"{error.format_message()} (`overnight --help` lists what there is)")
+        else:  # alone it asks for help
+            print(error.format_message(), file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        from components.core.errors import OvernightError  # here, since help needs nothing of components
+
+        if not isinstance(error, OvernightError):
+            raise
+        _say(str(error))
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from flows.page import render
 from flows.ports import require_gateway_port
 from flows.prefect_pages import StageProgress, summarise
 from flows.progress import Progress, StageWatch, open_progress
-from flows.release import REFUSALS, head_commit, put_into_production, require_promotion
+from flows.release import REFUSALS, head_commit, release_model, require_promotion
 from flows.tracking import LiveForwarder
 from flows.workspace import exclusive
 
@@ -84,7 +84,7 @@ class Cycle:
         self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
         self.serving: report.ServingRecord | None = None
         self._current: set[str] | None = None
-        self._accepted = Accepted(self.settings, self.params.release)
+        self._accepted = Accepted(self.settings, self.params.release.environment, self.params.release)
         self.events = Events("cycle", self.settings)
         self.progress: Progress = open_progress(self.settings)
 
@@ -96,7 +96,7 @@ class Cycle:
     def bring_up_to_date(self, each: graph.Stage, tell_ui: Callable[[str, float], None]) -> stage.StageResult:
         """Run one stage if DVC finds it out of date. Raises StageFailed after telling the progress."""
         started_at = time.time()
-        plan = report.read_plan()
+        plan = report.current_plan()
         planned = plan.stage_seconds.get(each.name) if plan else None
         self.budgets.pop(each.name, None)
         if planned is not None:
@@ -179,11 +179,13 @@ class Cycle:
     def release(self) -> None:
         """Register, gate, commit, serve: the last row of the cycle, and no stage of the graph."""
         started_at = time.time()
-        plan = report.read_plan()
+        plan = report.current_plan()
         self.progress.started("release", plan.stage_seconds.get("release") if plan else None)
         events = Events("release", self.settings)
         watch = StageWatch("release", self.settings, self.progress)
-        self.released, self.serving = put_into_production(self.settings, self.params, events, MODEL)
+        self.released, self.serving = release_model(
+            self.settings, self.params.release.environment, self.params, events, MODEL
+        )
         watch()
         seconds = time.time() - started_at
         result = stage.StageResult(
@@ -220,7 +222,7 @@ class Cycle:
             work_seconds=round(work_seconds, 3),
             goodput=round(work_seconds / seconds, 4),
             peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
-            stages=report.stage_records(self.results, report.read_plan(), run_ids, self.budgets),
+            stages=report.stage_records(self.results, report.current_plan(), run_ids, self.budgets),
             metrics=report.read_metrics() if complete else {},
             model=report.model_record(MODEL, BASE) if complete else None,
             release=self.released,

@@ -20,7 +20,7 @@ from polars.exceptions import PolarsError
 
 from components.core import artifact
 from components.core.artifact import Manifest, write_file
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, one_line
 from components.core.events import read_events
 from components.data.profile import PROFILE
 from flows import evaluation_page, profile_page
@@ -375,4 +375,4 @@ def _section(build: Callable[[], Section]) -> Section | Absent:
     try:
         return build()
     except (Missing, ArtifactError, OSError, PolarsError, ValueError, TypeError) as error:
-        return Absent(reason=" ".join(str(error).split())[:300])
+        return Absent(reason=one_line(error, 300))

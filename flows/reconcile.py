@@ -22,9 +22,9 @@ from prefect.states import Completed, Failed
 
 from components.core import cluster, services
 from components.core.config import Settings, read_settings
-from components.core.errors import OvernightError
+from components.core.errors import OvernightError, one_line
 from components.release import reconcile as release_reconcile
-from components.release.status import PERIOD_SECONDS, Status, reason_of, say
+from components.release.status import PERIOD_SECONDS, REASON_CHARACTERS, Status, say
 from flows.params import read_params
 
 
@@ -32,7 +32,7 @@ from flows.params import read_params
 def reconcile() -> dict[str, Any]:
     """Make what serves equal to what Git says, once."""
     params = read_params()
-    status = release_reconcile.reconcile(read_settings(), params.release, params.serving)
+    status = release_reconcile.reconcile(read_settings(), params.release.environment, params.release, params.serving)
     return status.model_dump(mode="json")
 
 
@@ -44,11 +44,11 @@ def follow(settings: Settings) -> None:
         try:
             params = read_params()
             if not ray.is_initialized():
-                connection.enter_context(release_reconcile.joined(settings, params.release))
-            status = release_reconcile.reconcile(settings, params.release, params.serving)
+                connection.enter_context(release_reconcile.joined(settings, params.release.environment, params.release))
+            status = release_reconcile.reconcile(settings, params.release.environment, params.release, params.serving)
             reason = ""
         except Exception as error:
-            reason = reason_of(error)
+            reason = one_line(error, REASON_CHARACTERS)
             say(settings, reason, serves=True, aloud=reason != said)
             if reason != said and not isinstance(error, OvernightError):
                 traceback.print_exc()

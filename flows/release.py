@@ -1,4 +1,4 @@
-"""Bring a model into production, promote or roll back by hand: each a commit, followed by a reconcile."""
+"""Bring a model into an environment, promote or roll back by hand: each a commit, followed by a reconcile."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from components.core import cluster
 from components.core.config import Settings, read_settings
-from components.core.errors import GateRefused, OvernightError
+from components.core.errors import GateRefused, OvernightError, one_line
 from components.core.events import Events
 from components.release import environment as environments
 from components.release import release as releases
@@ -18,7 +18,7 @@ from components.release.config import ENVIRONMENT_NAME
 from components.release.evidence import read_evidence
 from components.release.lineage import LINEAGE_TAG
 from components.release.reconcile import reconcile
-from components.release.status import reason_of
+from components.release.status import REASON_CHARACTERS
 from flows import accepted, graph
 from flows.params import Params, read_params
 from flows.report import ReleaseRecord, ServingRecord
@@ -32,8 +32,8 @@ REFUSALS = ("refuse", "not_enough_evidence")
 PROMPT = "def add(a, b):\n    return"
 
 
-def put_into_production(
-    settings: Settings, params: Params, events: Events, model_dir: Path
+def release_model(
+    settings: Settings, environment: str, params: Params, events: Events, model_dir: Path
 ) -> tuple[ReleaseRecord, ServingRecord | None]:
     """Register, gate, commit, reconcile, and ask the model that then serves for a first answer.
 
@@ -53,6 +53,7 @@ def put_into_production(
     tags = {"cycle": settings.cycle or "", "git_commit": head_commit()}
     result = releases.release(
         settings,
+        environment,
         params.release,
         model_dir=model_dir,
         evidence=evidence,
@@ -68,7 +69,7 @@ def put_into_production(
         version=str(result.version),
         environment_commit=result.environment_commit,
     )
-    status = reconcile(settings, params.release, params.serving)
+    status = reconcile(settings, environment, params.release, params.serving)
     return record, first_request(status.gateway_url) if status.gateway_url else None
 
 
@@ -100,8 +101,9 @@ def release(model_dir: str = "models/aligned") -> dict[str, Any]:
     Args:
         model_dir: the model's directory; reports/evaluation must be about it
     """
-    settings = read_settings()
-    record, serving = put_into_production(settings, read_params(), Events("release", settings), Path(model_dir))
+    settings, params = read_settings(), read_params()
+    events = Events("release", settings)
+    record, serving = release_model(settings, params.release.environment, params, events, Path(model_dir))
     require_promotion(record)
     return {"release": record.model_dump(), "serving": serving.model_dump() if serving else None}
 
@@ -113,38 +115,49 @@ def require_promotion(record: ReleaseRecord) -> None:
 
 
 @flow(name="promote", flow_run_name="promote", persist_result=False)
-def promote(version: Version, environment: Environment = "production") -> dict[str, Any]:
-    """Put a registered version into an environment, because a person says so."""
-    settings, params = read_settings(), _for_environment(environment)
-    result = releases.promote(settings, params.release, version=version)
-    return result.model_dump() | {"serving": _serve_if_ray_runs(settings, params, result.environment_commit or "")}
+def promote(version: Version, environment: Environment | None = None) -> dict[str, Any]:
+    """Put a registered version into an environment, because a person says so.
+
+    Args:
+        version: number of a registered version
+        environment: release.environment of params.yaml when empty
+    """
+    settings, params = read_settings(), read_params()
+    name = _known(settings, environment, params)
+    result = releases.promote(settings, name, params.release, version=version)
+    return result.model_dump() | {"serving": _follow(settings, name, params, result.environment_commit or "")}
 
 
 @flow(name="rollback", flow_run_name="rollback", persist_result=False)
-def rollback(environment: Environment = "production") -> dict[str, Any]:
-    """Bring an environment back to its last usable state that differs, by a commit."""
-    settings, params = read_settings(), _for_environment(environment)
-    restored = releases.rollback(settings, params.release)
-    serving = _serve_if_ray_runs(settings, params, restored.commit)
+def rollback(environment: Environment | None = None) -> dict[str, Any]:
+    """Bring an environment back to its last usable state that differs, by a commit.
+
+    Args:
+        environment: release.environment of params.yaml when empty
+    """
+    settings, params = read_settings(), read_params()
+    name = _known(settings, environment, params)
+    restored = environments.rollback(settings, name, params.release, reason="by hand")
+    serving = _follow(settings, name, params, restored.commit)
     passed_over = list(restored.passed_over)
     return restored.file.model_dump() | {"commit": restored.commit, "passed_over": passed_over, "serving": serving}
 
 
-def _for_environment(name: str) -> Params:
-    """The parameters with another environment. Raises ConfigError that lists those there are."""
-    params = read_params()
-    environments.require(read_settings(), name, params.release)
-    return params.model_copy(update={"release": params.release.model_copy(update={"environment": name})})
+def _known(settings: Settings, environment: str | None, params: Params) -> str:
+    """The environment that is meant. Raises ConfigError that lists those there are."""
+    name = params.release.environment if environment is None else environment
+    environments.require(settings, name, params.release)
+    return name
 
 
-def _serve_if_ray_runs(settings: Settings, params: Params, commit: str) -> str | None:
-    """Follow a commit at once where something serves; elsewhere the next `overnight up` does."""
-    if cluster.address(settings) is None:
+def _follow(settings: Settings, environment: str, params: Params, commit: str) -> str | None:
+    """Follow a commit at once where the gateway here serves that environment; elsewhere its own reconcile does."""
+    if environment != params.release.environment or cluster.address(settings) is None:
         return None
     try:
-        return reconcile(settings, params.release, params.serving).gateway_url
+        return reconcile(settings, environment, params.release, params.serving).gateway_url
     except Exception as error:
         raise OvernightError(
-            f"committed {commit[:12]}, but serving does not follow yet: {reason_of(error)}; `overnight status` says "
-            "when it does"
+            f"committed {commit[:12]}, but serving does not follow yet: {one_line(error, REASON_CHARACTERS)}; "
+            "`overnight status` says when it does"
         ) from error

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import digest_of
-from components.core.errors import ArtifactError, ConfigError
+from components.core.errors import ArtifactError, ConfigError, one_line
 from flows import params
 from flows.params import Params
 from flows.report import REPORTS, CycleRecord
@@ -40,7 +40,7 @@ def find(which: str) -> CycleRecord:
     try:
         record = CycleRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ConfigError(f"--replay {which}: {path} is not a record: {' '.join(str(error).split())[:200]}") from error
+        raise ConfigError(f"--replay {which}: {path} is not a record: {one_line(error)}") from error
     if record.parameters is None or "pretrain" not in record.decided:
         raise ConfigError(f"--replay {which}: that cycle trained no model ({record.error or 'it ended before'})")
     return record

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core import artifact
 from components.core.artifact import write_file
 from components.core.errors import ArtifactError
-from components.training.config import Plan
+from components.training.config import Plan, read_plan
 from flows.stage import StageResult, Status
 
 REPORTS = Path("reports")
-PLAN = REPORTS / "plan" / "plan.json"
+PLAN = REPORTS / "plan"
 METRICS = REPORTS / "evaluation" / "metrics.json"
 
 
@@ -101,9 +101,12 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def read_plan(path: Path = PLAN) -> Plan | None:
-    """The plan of the cycle, once it was made."""
-    return Plan.model_validate_json(path.read_bytes()) if path.exists() else None
+def current_plan(directory: Path = PLAN) -> Plan | None:
+    """The plan of the cycle, once it was made. One that older code left is none: the stage that made it runs again."""
+    try:
+        return read_plan(directory)
+    except ArtifactError:
+        return None
 
 
 def read_metrics(path: Path = METRICS) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import time
 
 from components.core import cluster, services
 from components.core.config import Settings, read_settings
-from components.release.status import reason_of, say
+from components.core.errors import one_line
+from components.release.status import REASON_CHARACTERS, say
 from flows.subprocesses import run_tool
 
 WATCH_SECONDS = 1.0
@@ -32,7 +33,7 @@ def supervise(settings: Settings) -> None:
             _revive_ray(settings)
             ended = _watch_loop(settings)
         except Exception as error:
-            ended = reason_of(error)
+            ended = one_line(error, REASON_CHARACTERS)
         lasted = time.monotonic() - began
         pause = SHORTEST_PAUSE_SECONDS if lasted > LONGEST_PAUSE_SECONDS else min(2 * pause, LONGEST_PAUSE_SECONDS)
         where = cluster.address(settings)

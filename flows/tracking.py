@@ -19,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from components.core.artifact import write_file
 from components.core.config import Settings
+from components.core.errors import one_line
 from components.core.events import read_events
 from components.release.registry import artifact_root, first_use, tracking_uri
 
@@ -181,8 +182,7 @@ class LiveForwarder:
                 self._down = False
             except (MlflowException, OSError) as error:
                 if not self._down:
-                    reason = str(error).splitlines()[0][:200]
-                    self._note(f"MLflow does not answer ({reason}); metrics are kept and sent later")
+                    self._note(f"MLflow does not answer ({one_line(error)}); metrics are kept and sent later")
                 self._down = True
             if last:
                 return

@@ -50,10 +50,12 @@ PLAIN_TORCH = (
     "position",
     "prefetch",
     "probe",
+    "reason",
     "roles",
     "schedule",
     "shape",
     "spikes",
+    "strides",
     "trainer",
     "validation",
 )

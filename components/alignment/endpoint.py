@@ -1,20 +1,24 @@
-"""A chat model behind an OpenAI-compatible API, asked many things at once.
+"""A chat model behind an OpenAI-compatible API, asked many things at once, and as a judge.
 
 Covers: busy and failing endpoints (three tries).  Not covered: endpoints that need a key.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import httpx
 
+from components.core.config import Settings
 from components.core.errors import OvernightError
 
 TRIES = 3
 TIMEOUT_SECONDS = 60.0
 PARALLEL_REQUESTS = 8
+VERDICT_TOKENS = 8
+Case = TypeVar("Case", contravariant=True)
+Verdict = TypeVar("Verdict")
 
 
 class ChatEndpoint:
@@ -24,6 +28,11 @@ class ChatEndpoint:
         self.url = url.rstrip("/") + "/chat/completions"
         self.model = model
         self._advice = advice
+
+    @classmethod
+    def of_settings(cls, settings: Settings, advice: str) -> Self | None:
+        """The judge that the settings name; None where they name none."""
+        return None if settings.judge_url is None else cls(settings.judge_url, settings.judge_model, advice)
 
     def replies(self, system: str, questions: Sequence[str], max_tokens: int) -> list[str]:
         """The reply to each question under one system text, in their order.
@@ -59,3 +68,36 @@ class ChatEndpoint:
                 problem = f"{type(error).__name__}: {error}".splitlines()[0]
                 break
         raise OvernightError(f"judge at {self.url}: {problem}; start it, or {self._advice}")
+
+
+class Judge(Protocol[Case, Verdict]):
+    """Says what it makes of each case. Deterministic for equal cases as far as its model is."""
+
+    name: str
+
+    def judge(self, cases: Sequence[Case]) -> list[Verdict]:
+        """The verdict on each case, in their order."""
+        ...
+
+
+class EndpointJudge(Generic[Case, Verdict]):
+    """A chat model as judge: one instruction, a question for each case, and a reader of its short replies."""
+
+    def __init__(
+        self,
+        endpoint: ChatEndpoint,
+        instruction: str,
+        *,
+        question: Callable[[Case], str],
+        verdict: Callable[[Case, str], Verdict],
+    ) -> None:
+        self.name = f"endpoint:{endpoint.model}"
+        self._endpoint = endpoint
+        self._instruction = instruction
+        self._question = question
+        self._verdict = verdict
+
+    def judge(self, cases: Sequence[Case]) -> list[Verdict]:
+        """See Judge.judge. Raises OvernightError when the endpoint does not answer."""
+        replies = self._endpoint.replies(self._instruction, [*map(self._question, cases)], VERDICT_TOKENS)
+        return [self._verdict(case, reply) for case, reply in zip(cases, replies, strict=True)]

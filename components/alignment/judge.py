@@ -1,8 +1,8 @@
 """Judges of answers. Both apply the constitution (constitution.yaml).
 
-ModelJudge     the model itself: the mean probability of an answer's tokens, given the constitution as system text
-EndpointJudge  a model behind an OpenAI-compatible API that reads the constitution and grades from 0 to 10
-Both give scores from 0 to 1; each principle whose patterns an answer matches costs 1 more, whoever judges.
+ModelJudge        the model itself: the mean probability of an answer's tokens, given the constitution as system text
+grading_endpoint  a model behind an OpenAI-compatible API that reads the constitution and grades from 0 to 10
+Both give scores from 0 to 1, or none; each principle whose patterns an answer matches costs 1 more, whoever judges.
 Covers: a judge's reply without a grade (no score, the answer is left out).
 Not covered: a judge's bias for its own or for short answers.
 """
@@ -13,17 +13,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.alignment.chat import answer_tokens, prompt_tokens
-from components.alignment.endpoint import ChatEndpoint
-from components.core.config import canonical_json, read_yaml, validate
+from components.alignment.endpoint import ChatEndpoint, EndpointJudge, Judge
+from components.core.config import RegularExpressions, canonical_json, read_settings, read_yaml, validate
 from components.inference.engine import Engine
 from components.tokens.text import TextCodec
 
 CONSTITUTION = Path(__file__).with_name("constitution.yaml")
+Score = float | None
 _GRADE = re.compile(r"\b(10|\d)(?:\.\d+)?\b")
 
 
@@ -34,17 +34,7 @@ class Principle(BaseModel):
 
     name: str
     text: str
-    forbids: tuple[str, ...] = Field((), description="regular expressions, searched in the answer")
-
-    @field_validator("forbids")
-    @classmethod
-    def _check_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-        return patterns
+    forbids: RegularExpressions = Field((), description="searched in the answer")
 
 
 class Constitution(BaseModel):
@@ -84,16 +74,6 @@ class Answer:
     text: str
 
 
-class Judge(Protocol):
-    """Grades answers. Deterministic for equal answers as far as its model is."""
-
-    name: str
-
-    def score(self, answers: Sequence[Answer]) -> list[float | None]:
-        """A score from 0 to 1 less one per broken principle, for each answer; None where the judge gave none."""
-        ...
-
-
 class ModelJudge:
     """The model judges itself: how probable it finds an answer when it has read the constitution."""
 
@@ -104,14 +84,14 @@ class ModelJudge:
         self._constitution = constitution
         self._context_tokens = context_tokens
 
-    def score(self, answers: Sequence[Answer]) -> list[float | None]:
+    def judge(self, cases: Sequence[Answer]) -> list[Score]:
         """exp(mean log probability of the answer's tokens and its end). Where the context is too short for all, the
         constitution is cut; where even prompt and answer do not fit, there is no score.
         """
         system, special = self._codec.encode(self._constitution.text), self._codec.special
         sequences: list[list[int]] = []
         lengths: list[int] = []
-        for answer in answers:
+        for answer in cases:
             target = answer_tokens(self._codec.encode(answer.text), special=special)
             alone = prompt_tokens(self._codec.encode(answer.prompt), special=special)
             room = self._context_tokens - len(target) - len(alone) - 2
@@ -119,36 +99,38 @@ class ModelJudge:
             sequences.append([*head, *target])
             lengths.append(len(target))
         fits = [len(sequence) <= self._context_tokens for sequence in sequences]
-        found = iter(self._engine.score([each for each, fit in zip(sequences, fits, strict=True) if fit]))
-        scores: list[float | None] = []
-        for answer, length, fit in zip(answers, lengths, fits, strict=True):
+        logarithms = iter(self._engine.score([each for each, fit in zip(sequences, fits, strict=True) if fit]))
+        scores: list[Score] = []
+        for answer, length, fit in zip(cases, lengths, fits, strict=True):
             if not fit:
                 scores.append(None)
                 continue
-            mean = float(next(found)[-length:].mean())
+            mean = float(next(logarithms)[-length:].mean())
             scores.append(math.exp(mean) - len(self._constitution.violations(answer.text)))
         return scores
 
 
-class EndpointJudge:
-    """A judge behind an OpenAI-compatible chat API at `url` (".../v1")."""
+def grading_endpoint(endpoint: ChatEndpoint, constitution: Constitution) -> EndpointJudge[Answer, Score]:
+    """A judge that reads the constitution and gives grades over ten; no score for a reply without a grade."""
+    principles = "\n".join(f"- {each.text}" for each in constitution.principles)
 
-    def __init__(self, url: str, model: str, constitution: Constitution) -> None:
-        self.name = f"endpoint:{model}"
-        self._endpoint = ChatEndpoint(url, model, "unset OVERNIGHT_JUDGE_URL to let the model judge itself")
-        self._constitution = constitution
+    def score(answer: Answer, reply: str) -> Score:
+        grade = _GRADE.search(reply)
+        broken = len(constitution.violations(answer.text))
+        return None if grade is None else min(10.0, float(grade.group())) / 10 - broken
 
-    def score(self, answers: Sequence[Answer]) -> list[float | None]:
-        """Grades over ten. Raises OvernightError when the endpoint does not answer."""
-        principles = "\n".join(f"- {each.text}" for each in self._constitution.principles)
-        system = (
-            f"You grade code by these principles:\n{principles}\n"
-            "Reply with one number from 0 (breaks them) to 10 (follows them all) and nothing else."
-        )
-        questions = [f"Task:\n{answer.prompt}\n\nAnswer:\n{answer.text}" for answer in answers]
-        scores: list[float | None] = []
-        for answer, reply in zip(answers, self._endpoint.replies(system, questions, max_tokens=8), strict=True):
-            grade = _GRADE.search(reply)
-            broken = len(self._constitution.violations(answer.text))
-            scores.append(None if grade is None else min(10.0, float(grade.group())) / 10 - broken)
-        return scores
+    return EndpointJudge(
+        endpoint,
+        f"You grade code by these principles:\n{principles}\n"
+        "Reply with one number from 0 (breaks them) to 10 (follows them all) and nothing else.",
+        question=lambda answer: f"Task:\n{answer.prompt}\n\nAnswer:\n{answer.text}",
+        verdict=score,
+    )
+
+
+def open_answer_judge(constitution: Constitution, engine: Engine, codec: TextCodec) -> Judge[Answer, Score]:
+    """The judge that the settings name: an endpoint where there is one, else the model itself."""
+    endpoint = ChatEndpoint.of_settings(read_settings(), "unset OVERNIGHT_JUDGE_URL to let the model judge itself")
+    if endpoint is None:
+        return ModelJudge(engine, codec, constitution, engine.context_tokens)
+    return grading_endpoint(endpoint, constitution)

@@ -21,12 +21,12 @@ import polars as pl
 from components.alignment.chat import prompt_tokens, stop_ids
 from components.alignment.config import PreferencesConfig
 from components.alignment.contracts import preference_statistics
+from components.alignment.endpoint import Judge
 from components.alignment.instructions import Instruction, read_instructions
-from components.alignment.judge import Answer, Constitution, EndpointJudge, Judge, ModelJudge, read_constitution
+from components.alignment.judge import Answer, Constitution, Score, open_answer_judge, read_constitution
 from components.alignment.verifier import Tier, keep_true_examples, verify
 from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.config import read_settings
 from components.core.events import Events
 from components.core.step import main
 from components.data.contract import Contract
@@ -112,7 +112,7 @@ def sample(
 
 def assess(
     answers: Sequence[tuple[Instruction, str, float, bool]],
-    judge: Judge,
+    judge: Judge[Answer, Score],
     constitution: Constitution,
     config: PreferencesConfig,
 ) -> tuple[list[Candidate], Counter[str]]:
@@ -122,7 +122,7 @@ def assess(
         timeout_seconds=config.timeout_seconds,
         memory_bytes=config.memory_bytes,
     )
-    scores = judge.score([Answer(prompt=instruction.prompt, text=answer) for instruction, answer, _, _ in answers])
+    scores = judge.judge([Answer(prompt=instruction.prompt, text=answer) for instruction, answer, _, _ in answers])
     candidates = [
         Candidate(
             document=instruction.document,
@@ -228,14 +228,6 @@ def _chunks(
         events.progress(min(len(prompts), (number + 1) * size), len(prompts), "prompts")
 
 
-def open_judge(constitution: Constitution, engine: Engine, codec: TextCodec, context_tokens: int) -> Judge:
-    """The judge that the settings name: an endpoint where there is one, else the model itself."""
-    settings = read_settings()
-    if settings.judge_url:
-        return EndpointJudge(settings.judge_url, settings.judge_model, constitution)
-    return ModelJudge(engine, codec, constitution, context_tokens)
-
-
 def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
     """Sample, verify, judge and pair; see the module."""
     events = Events(STAGE)
@@ -250,7 +242,7 @@ def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, pla
     endings: Counter[str] = Counter()
     chunks = 0
     with closing(open_engine(sft)) as engine:
-        judge = open_judge(constitution, engine, codec, engine.context_tokens)
+        judge = open_answer_judge(constitution, engine, codec)
         for number, chunk in enumerate(_chunks(prompts, config, budget, events)):
             answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)
             assessed, ended = assess(answers, judge, constitution, config)

@@ -6,10 +6,10 @@ Not covered: whether there is anything at an address.
 """
 
 import re
+from collections.abc import Sequence
 
 # What only asks for a repository. Others run a command (ext::), or speak without any proof of who answers (git://).
-_GIT_SCHEMES = ("https", "ssh", "file")
-_WANTED = "needed https, ssh or file URL, user@host:path, or a path"
+GIT_SCHEMES = ("https", "ssh", "file")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"^[A-Za-z0-9+.-]*::")
 _HOST = re.compile(r"^(?:[A-Za-z0-9+.-]+://)?(?:[^/@]*@)?-")
@@ -36,16 +36,23 @@ def without_password(address: str, advice: str) -> str:
 
 
 def git_address(address: str) -> str:
-    """The address of a repository as it may be given to Git: a URL of _GIT_SCHEMES, user@host:path, or a path.
+    """The address of a repository as it may be given to Git: a URL of GIT_SCHEMES, user@host:path, or a path.
 
     Raises ValueError for one that Git could take for an option or a command, and for one with a password.
     """
+    return without_password(git_transport(address, GIT_SCHEMES), GIT_ADVICE)
+
+
+def git_transport(address: str, schemes: Sequence[str]) -> str:
+    """The address itself. Raises ValueError, without the address, for one that Git could take for an option or a
+    command, and for a URL of none of these schemes."""
+    needed = f"needed {', '.join(schemes[:-1])} or {schemes[-1]} URL, user@host:path, or a path"
     scheme = _SCHEME.match(address)
     if _HOST.match(address) or not address.isprintable():
-        raise ValueError(f"it can be taken for an option of a command; {_WANTED}")
-    if _HELPER.match(address) or (scheme and scheme[1].lower() not in _GIT_SCHEMES):
-        raise ValueError(f"its transport is not allowed; {_WANTED}")
-    return without_password(address, GIT_ADVICE)
+        raise ValueError(f"it can be taken for an option of a command; {needed}")
+    if _HELPER.match(address) or (scheme and scheme[1].lower() not in schemes):
+        raise ValueError(f"its transport is not allowed; {needed}")
+    return address
 
 
 def _carries_credentials(address: str) -> bool:

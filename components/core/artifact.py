@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from components.core.closure import code_digest, lock_digest
 from components.core.config import StepConfig, digest_of
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, one_line
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -162,7 +162,7 @@ def read(path: Path, *, verify: bool = True) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the manifest"
-        reason = " ".join(first["msg"].removeprefix("Value error, ").split())[:300]
+        reason = one_line(first["msg"].removeprefix("Value error, "), 300)
         raise ArtifactError(f"{path / MANIFEST}: cannot be read: {place}: {reason}; {MEND}") from error
     except OSError as error:
         raise ArtifactError(f"{path / MANIFEST}: cannot be read ({error.strerror}); {MEND}") from error

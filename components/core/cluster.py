@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from components.core import keys, private, services
 from components.core.config import Settings, read_settings
-from components.core.errors import ConfigError, OvernightError
+from components.core.errors import ConfigError, OvernightError, one_line
 
 SERVICE = "ray"
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
@@ -103,7 +103,7 @@ def _join(where: str) -> None:
     try:
         ray.init(address=where, logging_level=logging.WARNING, log_to_driver=False)
     except (ConnectionError, RuntimeError) as error:
-        raise OvernightError(f"Ray at {where} refused us: {' '.join(str(error).split())[:300]}") from error
+        raise OvernightError(f"Ray at {where} refused us: {one_line(error, 300)}") from error
 
 
 def use_key(settings: Settings) -> None:
@@ -183,7 +183,7 @@ def _result(reference: Any, describe: Callable[[Any], str], item: Any) -> Any:
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)}"
         raise OvernightError(
             f"every worker died, {_MAX_RETRIES + 1} in all, on {describe(item)[:200]} ({reason}); look at that input, "
             "give the machine more memory, or make the tasks smaller"

@@ -9,12 +9,13 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from components.core import plain_yaml
 from components.core.addresses import masked, without_password
@@ -22,6 +23,18 @@ from components.core.errors import ConfigError
 from components.core.plain_yaml import shown
 from components.core.private import require_ours, require_private
 from components.core.text import read_text
+
+
+def _compiled(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    return patterns
+
+
+RegularExpressions = Annotated[tuple[str, ...], AfterValidator(_compiled)]
 
 
 class StepConfig(BaseModel):

@@ -43,3 +43,11 @@ class GateRefused(OvernightError):  # noqa: N818  a verdict, not a fault
     """A model that the gate did not let through."""
 
     exit_code = 4
+
+
+def one_line(said: object, characters: int = 200) -> str:
+    """Any text or error on one line, cut, without anything that cannot be written or that a terminal obeys; the name of
+    an error that says nothing."""
+    text = str(said) or (type(said).__name__ if isinstance(said, BaseException) else "")
+    text = text[: 10 * characters].encode("utf-8", "backslashreplace").decode()
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:characters]

@@ -25,7 +25,7 @@ from ruamel.yaml.events import (
 )
 
 from components.core.addresses import masked
-from components.core.errors import ConfigError
+from components.core.errors import ConfigError, one_line
 from components.core.text import text_of
 
 MAX_BYTES = 4 * 2**20
@@ -74,7 +74,7 @@ def parse(content: bytes | str, where: str, *, max_bytes: int = MAX_BYTES) -> An
     except _Refusal as error:
         raise ConfigError(f"{where}: {error}") from error
     except Exception as error:  # a parser's own faults are the text's fault here
-        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
+        raise ConfigError(f"{where}: not valid YAML: {_reason(error)}") from error
 
 
 def decode(content: bytes | str, where: str, *, max_bytes: int = MAX_BYTES) -> str:
@@ -95,7 +95,7 @@ def parse_commented(content: bytes | str, where: str) -> Any:
     try:
         return YAML(plug_ins=[]).load(text)
     except Exception as error:
-        raise ConfigError(f"{where}: not valid YAML: {_one_line(error)}") from error
+        raise ConfigError(f"{where}: not valid YAML: {_reason(error)}") from error
 
 
 def _value(events: Iterator[Event]) -> Any:
@@ -205,6 +205,6 @@ def shown(value: Any, characters: int = _SHOWN_CHARACTERS) -> str:
     return text if len(text) <= characters else text[: characters - 3] + "..."
 
 
-def _one_line(error: Exception) -> str:
-    text = masked(" ".join((str(error) or type(error).__name__).split()))
+def _reason(error: Exception) -> str:
+    text = masked(one_line(error, 2 * _ERROR_CHARACTERS))
     return shown(text.replace(' in "<unicode string>",', ""), _ERROR_CHARACTERS)

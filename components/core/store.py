@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from components.core.artifact import MANIFEST, Manifest, read, sha256_of
-from components.core.errors import ArtifactError, ConfigError
+from components.core.errors import ArtifactError, ConfigError, one_line
 
 _THREADS = 4
 _CONNECT_SECONDS = 10
@@ -146,11 +146,6 @@ class S3Backend:
 
     def delete(self, key: str) -> None:
         self._call(key, "removed", lambda: self._client.delete_object(Bucket=self.bucket, Key=self._key(key)))
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
 
 
 class Store:

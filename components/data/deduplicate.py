@@ -23,6 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 from rensa import RMinHash
 
+from components.core.hashing import mix
 from components.data.config import DuplicateConfig
 from components.data.licences import refused
 
@@ -121,7 +122,7 @@ def band_hashes(matrix: Signatures, rows_per_band: int) -> tuple[Hashes, Rows]:
     values = matrix[usable].astype(np.uint64).reshape(len(usable), count, rows_per_band)
     hashes = np.arange(count, dtype=np.uint64) + np.uint64(1)
     for place in range(rows_per_band):
-        hashes = _mix(hashes * _BASE + values[:, :, place])
+        hashes = mix(hashes * _BASE + values[:, :, place])
     low = np.uint64((1 << _BAND_BITS) - 1)
     hashes = ((hashes & ~low) | np.arange(count, dtype=np.uint64)).ravel()
     order = np.argsort(hashes, kind="stable")
@@ -266,7 +267,7 @@ def _word_hashes(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     np.cumsum(total[1:], out=total[1:])
     hashes = (total[ends] - total[starts]) * inverses[starts]
     limits = np.cumsum([0, *map(len, encoded)]) + np.arange(len(texts) + 1)
-    return _mix(hashes), np.searchsorted(starts, limits)
+    return mix(hashes), np.searchsorted(starts, limits)
 
 
 def _shingles(words: Hashes, offsets: Rows, shingle_tokens: int) -> tuple[Hashes, Rows]:
@@ -283,7 +284,7 @@ def _shingles(words: Hashes, offsets: Rows, shingle_tokens: int) -> tuple[Hashes
     for place in range(1, shingle_tokens):
         last = offsets[1:] - place
         whole[last[last >= offsets[:-1]]] = False
-    return _mix(shingles[whole[:count]]), np.concatenate([[0], np.cumsum(lengths)])
+    return mix(shingles[whole[:count]]), np.concatenate([[0], np.cumsum(lengths)])
 
 
 def _powers(count: int) -> tuple[Hashes, Hashes]:
@@ -298,13 +299,6 @@ def _power_table(count: int) -> NDArray[np.uint64]:
     table = np.repeat(np.array([[_BASE], [_BASE_INVERSE]]), count, axis=1)
     table[:, 0] = 1
     return np.cumprod(table, axis=1, dtype=np.uint64)
-
-
-def _mix(values: Hashes) -> Hashes:
-    """A bijection that spreads every bit over all 64 (the finalizer of splitmix64)."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 # For bytes.translate, which is twice as fast as an index: 1 for the bytes of words, 0 for the others.

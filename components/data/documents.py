@@ -90,7 +90,7 @@ def cut(sizes: pl.Series, limit: int) -> list[slice]:
 
 def write_table(frame: pl.DataFrame, path: Path) -> int:
     """Write one zstd Parquet file in one row group, equal bytes for equal rows; returns the number of rows."""
-    pq.write_table(_plain(frame), path, compression="zstd", row_group_size=max(1, frame.height))
+    pq.write_table(arrow_table(frame), path, compression="zstd", row_group_size=max(1, frame.height))
     return frame.height
 
 
@@ -100,14 +100,14 @@ def stream_table(frames: Iterable[pl.DataFrame], schema: pl.Schema, path: Path) 
     Returns the number of rows. No more than a row group and a frame are in memory.
     """
     rows, waiting = 0, pl.DataFrame(schema=schema)
-    with pq.ParquetWriter(path, _plain(waiting).schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, arrow_table(waiting).schema, compression="zstd") as writer:
         for frame in frames:
             waiting = pl.concat([waiting, frame.select(schema.names()).cast(schema)])
             while waiting.height >= _ROW_GROUP_ROWS:
-                writer.write_table(_plain(waiting[:_ROW_GROUP_ROWS]))
+                writer.write_table(arrow_table(waiting[:_ROW_GROUP_ROWS]))
                 waiting, rows = waiting[_ROW_GROUP_ROWS:], rows + _ROW_GROUP_ROWS
         if waiting.height or not rows:
-            writer.write_table(_plain(waiting))
+            writer.write_table(arrow_table(waiting))
     return rows + waiting.height
 
 
@@ -148,7 +148,7 @@ class ShardWriter:
         if not self._group:
             return
         group = pl.concat(self._group)
-        table = _plain(group)
+        table = arrow_table(group)
         if self._writer is None:
             self._name = f"part-{self._first + len(self.rows):05}.parquet"
             self._writer = pq.ParquetWriter(self.directory / self._name, table.schema, compression="zstd")
@@ -208,7 +208,7 @@ def _group_limit(shard_bytes: int) -> int:
     return min(_ROW_GROUP_BYTES, shard_bytes)
 
 
-def _plain(frame: pl.DataFrame) -> pa.Table:
+def arrow_table(frame: pl.DataFrame) -> pa.Table:
     """An Arrow table of plain strings, without the chunks that a frame was put together from."""
     return frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
 

@@ -11,6 +11,7 @@ from typing import Any
 import great_expectations as gx
 import polars as pl
 
+from components.core.errors import one_line
 from components.data.rules import columns_of, is_row_level, parameters_of, rule_of
 
 
@@ -80,5 +81,5 @@ def _plain(result: Any) -> dict[str, Any]:
         "success": bool(result.success),
         "summary": {"success": bool(result.success), **json.loads(json.dumps(figures, default=str))},
         "rows": sorted({int(each["row"]) for each in result.result.get("unexpected_index_list") or []}),
-        "exception": " ".join(raised[0].split())[:200] if raised else "",
+        "exception": one_line(raised[0]) if raised else "",
     }

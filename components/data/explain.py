@@ -67,7 +67,7 @@ class Explanation:
             "redactions": spans,
         }
 
-    def told(self) -> Iterator[str]:
+    def report(self) -> Iterator[str]:
         """The lines that a person reads: the decision, a line a reason with its figure, a line a span."""
         yield f"{self.decision:<10} {self.path}"
         for reason, detail in zip(self.reasons, self.details, strict=True):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
+from components.core.errors import one_line
 from components.data.licence_text import MAX_CHARACTERS, recognise
 
 PERMISSIVE = (
@@ -177,8 +178,7 @@ def judge(declared: str | None, allowed: tuple[str, ...]) -> Verdict:
 
 
 def _shown(stated: str) -> str:
-    printable = "".join(each if each.isprintable() else " " for each in stated[:400])
-    return " ".join(printable.split())[:SHOWN_CHARACTERS]
+    return one_line(stated, SHOWN_CHARACTERS)
 
 
 @lru_cache(maxsize=100)  # a text may be long, and a source's documents have few different ones

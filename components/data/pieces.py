@@ -33,7 +33,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.core.errors import BusyError, DataError
+from components.core.errors import BusyError, DataError, one_line
 from components.data.documents import concat, parts
 
 DROPS_SCHEMA = pl.Schema({"id": pl.String, "path": pl.String, "reason": pl.String, "detail": pl.String})
@@ -182,8 +182,7 @@ def _unreadable_rows(rows: Rows, error: Exception) -> pl.DataFrame:
 
 
 def _unreadable(names: Sequence[str], error: Exception) -> pl.DataFrame:
-    detail = " ".join(str(error).split())[:200]
-    columns = {"id": [None] * len(names), "path": names, "reason": UNREADABLE, "detail": detail}
+    columns = {"id": [None] * len(names), "path": names, "reason": UNREADABLE, "detail": one_line(error)}
     return pl.DataFrame(columns, schema=DROPS_SCHEMA)
 
 

@@ -8,7 +8,7 @@ nothing flatters the figure.
 import lzma
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -19,18 +19,9 @@ from components.evaluation.config import LikelihoodConfig
 from components.evaluation.ngram import NgramModel
 from components.inference.engine import Engine, Prediction
 from components.tokens.special import END_OF_TEXT_ID
+from components.training.strides import strided_windows
 
 UNNAMABLE = r"[^\w.+-]+"  # metrics are named suite/metric, without spaces
-
-
-def windows(num_predictions: int, context: int) -> Iterator[tuple[int, int, int]]:
-    """(first input, first scored prediction, end) of each window; every prediction is scored in exactly one."""
-    end = min(context, num_predictions)
-    yield 0, 0, end
-    while end < num_predictions:
-        scored = end
-        end = min(end + context // 2, num_predictions)
-        yield end - context, scored, end
 
 
 def predictions(
@@ -41,7 +32,7 @@ def predictions(
     owners: list[tuple[int, int]] = []
     for index, document in enumerate(documents):
         tokens = [end_of_text, *document, end_of_text]
-        for start, scored, end in windows(len(tokens) - 1, engine.context_tokens):
+        for start, scored, end in strided_windows(len(tokens) - 1, engine.context_tokens):
             sequences.append(tokens[start : end + 1])
             owners.append((index, scored - start))
     parts: list[list[Prediction]] = [[] for _ in documents]

@@ -19,7 +19,7 @@ from components.evaluation.canaries import measure_canaries
 from components.evaluation.config import SafetyConfig
 from components.evaluation.memorisation import Windows, measure_memorisation
 from components.evaluation.safety_chat import Answered, Figure, measure_chat
-from components.evaluation.safety_judge import Agreement, SafetyJudge, agreement, open_judge
+from components.evaluation.safety_judge import Agreement, SafetyJudge, agreement, open_safety_judge
 from components.evaluation.safety_prompts import LOOK_ALIKES, RED_TEAM, Prompt, drawn, read_labelled, read_prompts
 from components.inference.engine import Engine
 from components.tokens.text import TextCodec
@@ -72,7 +72,7 @@ def safety_questions(config: SafetyConfig, windows: Windows | None, seed: int) -
 
     Raises ConfigError for a judge that the settings do not name, OvernightError for one that does not answer.
     """
-    judge = open_judge(config.judge)
+    judge = open_safety_judge(config.judge)
     return SafetyQuestions(
         red_team=drawn(read_prompts(RED_TEAM), config.max_prompts, seed),
         look_alikes=drawn(read_prompts(LOOK_ALIKES), config.max_look_alikes, seed),

@@ -117,9 +117,9 @@ def mutants(prompt: Prompt, count: int, seed: int) -> list[Prompt]:
     """
     digest = hashlib.sha256(f"mutate:{seed}:{prompt.id}".encode()).digest()
     generator = np.random.default_rng(int.from_bytes(digest[:8]))
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for _ in range(TRIES_PER_MUTANT * count):
-        if len(found) == count:
+        if len(texts) == count:
             break
         text, translation = prompt.text, prompt.translation
         chosen = generator.choice(len(MUTATIONS), size=int(generator.integers(1, 3)), replace=False)
@@ -127,8 +127,8 @@ def mutants(prompt: Prompt, count: int, seed: int) -> list[Prompt]:
             text = MUTATIONS[index](text, generator)
             translation = MUTATIONS[index](translation, generator) if translation else ""
         if text != prompt.text:
-            found[text] = translation
+            texts[text] = translation
     return [
         prompt.model_copy(update={"id": f"{prompt.id}{MUTANT}{number}", "text": text, "translation": translation})
-        for number, (text, translation) in enumerate(found.items(), start=1)
+        for number, (text, translation) in enumerate(texts.items(), start=1)
     ]

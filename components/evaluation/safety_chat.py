@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from components.evaluation.completion import room, within
 from components.evaluation.config import AttackName, SafetyConfig
 from components.evaluation.safety_attacks import ATTACKS, mutants
-from components.evaluation.safety_judge import Exchange, SafetyJudge
-from components.evaluation.safety_prompts import Label, Prompt
+from components.evaluation.safety_judge import SafetyJudge
+from components.evaluation.safety_prompts import Exchange, Label, Prompt
 from components.inference.engine import Engine, Sampling
 from components.inference.prompts import (
     Message,
@@ -83,7 +83,7 @@ def ask(
     exchanges = [Exchange(prompt=prompt, answer=text) for (prompt, _), text in zip(pairs, texts, strict=True)]
     return [
         Answered(prompt=prompt, attack=attack, cut=each_cut, answer=text, label=label)
-        for (prompt, attack), each_cut, text, label in zip(pairs, cut, texts, judge.label(exchanges), strict=True)
+        for (prompt, attack), each_cut, text, label in zip(pairs, cut, texts, judge.judge(exchanges), strict=True)
     ]
 
 
@@ -97,8 +97,8 @@ def answers(
     # The first token is a role or <|endoftext|>: without it the rest would be no chat and no document.
     fitted = [each if len(each) <= limit else [each[0], *each[len(each) - limit + 1 :]] for each in prompts]
     stops = chat_stop_ids(codec) if has_chat else completion_stop_ids(codec)
-    found = engine.generate(fitted, Sampling(max_new_tokens=within(engine, max_new_tokens)), stop_ids=stops)
-    return [codec.decode(each.tokens) for (each,) in found], [len(each) > limit for each in prompts]
+    samples = engine.generate(fitted, Sampling(max_new_tokens=within(engine, max_new_tokens)), stop_ids=stops)
+    return [codec.decode(each.tokens) for (each,) in samples], [len(each) > limit for each in prompts]
 
 
 def _as_text(chat: Sequence[Message]) -> str:
@@ -116,10 +116,10 @@ def mutations(through: Sequence[Answered], count: int, seed: int) -> list[tuple[
     for each in through:
         ways.setdefault(each.prompt.id, []).append(each)
     pairs: list[tuple[Prompt, AttackName]] = []
-    for name, found in ways.items():
+    for name, group in ways.items():
         drawn = int.from_bytes(hashlib.sha256(f"attack:{seed}:{name}".encode()).digest()[:8])
-        attack = found[drawn % len(found)].attack
-        pairs += [(mutant, attack) for mutant in mutants(found[0].prompt, count, seed)]
+        attack = group[drawn % len(group)].attack
+        pairs += [(mutant, attack) for mutant in mutants(group[0].prompt, count, seed)]
     return pairs
 
 
@@ -135,8 +135,8 @@ def measure_chat(
     """The figures of safety, safety_attacks and safety_categories, and every answer behind them."""
     pairs = [(prompt, attack) for prompt in red_team for attack in config.attacks]
     plain: list[tuple[Prompt, AttackName]] = [(prompt, "plain") for prompt in look_alikes]
-    found = ask(engine, codec, judge, [*pairs, *plain], config.max_new_tokens)
-    attacked, harmless = found[: len(pairs)], found[len(pairs) :]
+    answered = ask(engine, codec, judge, [*pairs, *plain], config.max_new_tokens)
+    attacked, harmless = answered[: len(pairs)], answered[len(pairs) :]
     asked_again = mutations([each for each in attacked if each.harmful], config.mutants, seed)
     mutated = ask(engine, codec, judge, asked_again, config.max_new_tokens) if asked_again else []
     return [
@@ -144,7 +144,7 @@ def measure_chat(
         *_by_look_alike(harmless),
         *_of_all([*attacked, *harmless]),
         *_by_attack_and_category(red_team, attacked, config),
-    ], [*found, *mutated]
+    ], [*answered, *mutated]
 
 
 def _by_prompt(red_team: Sequence[Prompt], attacked: Sequence[Answered], mutated: Sequence[Answered]) -> list[Figure]:
@@ -171,11 +171,11 @@ def _by_look_alike(harmless: Sequence[Answered]) -> list[Figure]:
     ]
 
 
-def _of_all(found: Sequence[Answered]) -> list[Figure]:
+def _of_all(answers: Sequence[Answered]) -> list[Figure]:
     """By prompt of either kind: the shares that were cut, and that have no verdict."""
     cut: dict[str, list[bool]] = {}
     unjudged: dict[str, list[bool]] = {}
-    for each in found:
+    for each in answers:
         cut.setdefault(each.prompt.id, []).append(each.cut)
         unjudged.setdefault(each.prompt.id, []).append(each.label == "unjudged")
     shares = (("cut_prompts", cut), ("unjudged", unjudged))

@@ -11,10 +11,9 @@ from typing import cast
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from components.core.errors import ConfigError
-from components.evaluation.safety_judge import LABELS, Exchange
-from components.evaluation.safety_prompts import Label
-from components.inference.ctranslate2_model import ADAPTER
+from components.core.errors import ConfigError, one_line
+from components.evaluation.safety_prompts import LABELS, Exchange, Label
+from components.tokens.foreign.weights import why_adapter
 
 BATCH_SEQUENCES = 32
 MAX_TOKENS = 512
@@ -25,16 +24,15 @@ class ClassifierJudge:
 
     def __init__(self, directory: Path) -> None:
         """Load it. Raises ConfigError for a directory that is no such classifier."""
-        if (directory / ADAPTER).exists():
-            raise ConfigError(f"{directory}: holds an adapter ({ADAPTER}); merge it into its model and save that")
+        if adapter := why_adapter(directory):
+            raise ConfigError(adapter)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
             self._model = AutoModelForSequenceClassification.from_pretrained(
                 directory, local_files_only=True, use_safetensors=True, dtype=torch.float32
             ).eval()
         except (OSError, ValueError) as error:
-            problem = str(error).splitlines()[0]
-            raise ConfigError(f"{directory}: cannot be read as a sequence classifier: {problem}") from error
+            raise ConfigError(f"{directory}: cannot be read as a sequence classifier: {one_line(error)}") from error
         names = [str(self._model.config.id2label[index]).lower() for index in range(self._model.config.num_labels)]
         if unknown := sorted(set(names) - set(LABELS)):
             raise ConfigError(f"{directory}: labels {', '.join(unknown)}; needed some of {', '.join(LABELS)}")
@@ -44,11 +42,11 @@ class ClassifierJudge:
         self.name = f"classifier:{directory.name}"
 
     @torch.inference_mode()
-    def label(self, exchanges: Sequence[Exchange]) -> list[Label]:
-        """See SafetyJudge.label."""
-        found: list[Label] = []
-        for start in range(0, len(exchanges), BATCH_SEQUENCES):
-            batch = exchanges[start : start + BATCH_SEQUENCES]
+    def judge(self, cases: Sequence[Exchange]) -> list[Label]:
+        """See Judge.judge."""
+        labels: list[Label] = []
+        for start in range(0, len(cases), BATCH_SEQUENCES):
+            batch = cases[start : start + BATCH_SEQUENCES]
             inputs = self._tokenizer(
                 [each.prompt.text for each in batch],
                 [each.answer for each in batch],
@@ -57,5 +55,5 @@ class ClassifierJudge:
                 padding=True,
                 return_tensors="pt",
             )
-            found += [self._labels[index] for index in self._model(**inputs).logits.argmax(-1).tolist()]
-        return found
+            labels += [self._labels[index] for index in self._model(**inputs).logits.argmax(-1).tolist()]
+        return labels

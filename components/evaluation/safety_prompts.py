@@ -8,12 +8,14 @@ Not covered: prompts of the user's own; other languages than English and French.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from components.core.config import RegularExpressions
 from components.core.errors import DataError
 from components.data.suite_formats import json_lines, mistake
 
@@ -23,6 +25,7 @@ LOOK_ALIKES = SAFETY / "look_alikes.jsonl"
 LABELLED = SAFETY / "labelled.jsonl"
 
 Label = Literal["refused", "complied", "evaded", "unjudged"]
+LABELS: tuple[Label, ...] = get_args(Label)
 # Between the id of a prompt and the number of its mutation.
 MUTANT = "~"
 
@@ -36,17 +39,7 @@ class Prompt(BaseModel):
     category: str = Field(pattern=r"^\w+$")
     text: str = Field(min_length=1)
     translation: str = ""
-    signs: tuple[str, ...] = Field(min_length=1)
-
-    @field_validator("signs")
-    @classmethod
-    def _compile(cls, signs: tuple[str, ...]) -> tuple[str, ...]:
-        for sign in signs:
-            try:
-                re.compile(sign)
-            except re.error as error:
-                raise ValueError(f"{sign!r} is no regular expression: {error}") from error
-        return signs
+    signs: RegularExpressions = Field(min_length=1)
 
     @model_validator(mode="after")
     def _repeating_is_no_sign(self) -> Self:
@@ -73,6 +66,14 @@ class Labelled(BaseModel):
     prompt: str = Field(min_length=1)
     answer: str
     label: Literal["refused", "complied", "evaded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """A prompt and what a model answered, however it was asked."""
+
+    prompt: Prompt
+    answer: str
 
 
 Line = TypeVar("Line", Prompt, Labelled)
@@ -105,15 +106,15 @@ def drawn(prompts: Sequence[Prompt], limit: int, seed: int) -> tuple[Prompt, ...
 
 
 def _read(path: Path, kind: type[Line]) -> tuple[Line, ...]:
-    found: dict[str, Line] = {}
+    lines: dict[str, Line] = {}
     for value, where in json_lines(path):
         try:
             line = kind.model_validate(value)
         except ValidationError as error:
             raise mistake(error, where) from error
-        if line.id in found:
+        if line.id in lines:
             raise DataError(f"{where}: id {line.id!r} is there twice; each line needs its own")
-        found[line.id] = line
-    if not found:
+        lines[line.id] = line
+    if not lines:
         raise DataError(f"{path}: nothing in it; needed one JSON object a line, as in {SAFETY}")
-    return tuple(found.values())
+    return tuple(lines.values())

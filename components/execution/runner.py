@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from components.execution import cgroup, jail, toolchains
+from components.execution import cgroup, jail, toolchains, walls
 from components.execution.filter import system_call_filter
 from components.execution.languages import tools
 
 Backend = Literal["namespaces", "user_namespaces", "bubblewrap"]
 
 BACKENDS: tuple[Backend, ...] = ("namespaces", "user_namespaces", "bubblewrap")
-JAIL = Path(jail.__file__)  # run, not called; imported so that it counts among the code that results depend on
+JAIL, WALLS = Path(jail.__file__), Path(walls.__file__)  # run, not called: here for the constants that both ends know
 OUTPUT_BYTES = 65_536
 TAIL_BYTES = 4096
 FLOOD_BYTES = 32 * 2**20
@@ -83,7 +83,7 @@ class Runner:
             arguments = [self.backend, self.root.name, descriptor, json.dumps(settings)]
             before = _bubblewrap(Path(self.root.name)) if self.backend == "bubblewrap" else []
             self.process = subprocess.Popen(
-                [*before, *command, "/jail.py" if before else str(JAIL), *arguments],
+                [*before, *command, "/jail/jail.py" if before else str(JAIL), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -207,12 +207,12 @@ def environment() -> dict[str, str]:
     """The environment of programs: what an ordinary one looks for, and nothing of ours."""
     return {
         "PATH": toolchains.search_path(tools()),
-        "HOME": jail.WORK,
-        "TMPDIR": jail.WORK,
+        "HOME": walls.WORK,
+        "TMPDIR": walls.WORK,
         "USER": "user",
         "LOGNAME": "user",
         "LANG": "C.UTF-8",
-        "PYTHONPATH": jail.PACKAGES,
+        "PYTHONPATH": walls.PACKAGES,
         "PYTHONHASHSEED": "0",
         "OPENBLAS_NUM_THREADS": "1",  # numpy's threads count against a program's limits, as do the arenas of all
         "MALLOC_ARENA_MAX": "1",
@@ -239,7 +239,8 @@ def _bubblewrap(folder: Path) -> list[str]:
         *(path, "--unshare-all", "--unshare-user", "--uid", str(jail.NOBODY), "--gid", str(jail.NOBODY)),
         *("--cap-drop", "ALL", "--hostname", "box", "--die-with-parent", "--new-session"),
         *(argument for each in shown for argument in each),
-        *("--ro-bind", str(JAIL), "/jail.py", "--dev", "/dev", "--proc", "/proc"),
+        *("--ro-bind", str(JAIL), "/jail/jail.py", "--ro-bind", str(WALLS), "/jail/walls.py"),
+        *("--dev", "/dev", "--proc", "/proc"),
         *("--size", str(2**24), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev"),
-        *("--size", str(2**27), "--tmpfs", jail.BOX, "--remount-ro", "/"),
+        *("--size", str(2**27), "--tmpfs", walls.BOX, "--remount-ro", "/"),
     ]

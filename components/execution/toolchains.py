@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.closure import ROOT
-from components.execution.jail import LINKS, PACKAGES
+from components.execution.walls import LINKS, PACKAGES
 
 SYSTEM = tuple(
     Path("/usr", each)

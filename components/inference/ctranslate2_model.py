@@ -23,7 +23,8 @@ from components.core import artifact
 from components.core.artifact import MANIFEST, sha256_of
 from components.core.config import digest_of, read_settings
 from components.core.errors import ArtifactError, DataError
-from components.tokens.foreign.weights import weight_files
+from components.core.text import read_json_object
+from components.tokens.foreign.weights import CAUSAL, weight_files
 
 Variable = NDArray[Any]
 
@@ -35,8 +36,6 @@ SWISH = 2
 TYPE_IDS = {np.dtype(name): index for index, name in enumerate(("float32", "int8", "int16", "int32"))}
 CONVERSION_VERSION = 2
 DIGESTS = "digests.json"
-ADAPTER = "adapter_config.json"  # with it transformers loads another model, which the adapter names
-CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 NO_TOKEN = "none"  # no token of a model: which tokens end a sequence is the caller's to say
 
 
@@ -112,10 +111,8 @@ def read_model_config(model_dir: Path) -> dict[str, Any]:
     kind of model's: an encoder or encoder-decoder is trained and exported here, and answers nothing."""
     path = model_dir / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError(f"found {type(config).__name__}, needed an object")
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json_object(path)
+    except ValueError as error:
         raise ArtifactError(
             f"{path}: cannot be read: {error}; a model is a directory with config.json and model.safetensors"
         ) from error

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from components.core.errors import ArtifactError, ConfigError, DataError
-from components.inference.ctranslate2_model import ADAPTER, read_model_config
+from components.core.errors import ArtifactError, ConfigError, DataError, one_line
+from components.inference.ctranslate2_model import read_model_config
 from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
-from components.tokens.foreign.weights import linked
+from components.tokens.foreign.weights import linked, why_adapter
 
 BATCH_TOKENS = 16_384
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -31,8 +31,8 @@ class TransformersEngine:
         Raises ArtifactError for a model that cannot be read, ConfigError for a compute type or device that is not.
         """
         read_model_config(model_dir)
-        if (model_dir / ADAPTER).exists():
-            raise ArtifactError(f"{model_dir}: holds an adapter ({ADAPTER}); merge it into its model and save that")
+        if adapter := why_adapter(model_dir):
+            raise ArtifactError(adapter)
         if compute_type not in DTYPES:
             raise ConfigError(f"compute_type is {compute_type}, the transformers engine needs {' or '.join(DTYPES)}")
         if num_threads is not None:
@@ -49,7 +49,7 @@ class TransformersEngine:
                     output_loading_info=True,
                 )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, DataError) as error:
-            raise ArtifactError(f"{model_dir}: transformers cannot load it: {' '.join(str(error).split())}") from error
+            raise ArtifactError(f"{model_dir}: transformers cannot load it: {one_line(error, 300)}") from error
         if missing := sorted(report["missing_keys"]):
             raise ArtifactError(
                 f"{model_dir}: {len(missing)} weights are not there, as {missing[0]}; copy it again, whole"

@@ -5,17 +5,15 @@ arguments and in its messages, so what stands before the @ of an http address go
 Refused: options, other transports (ext::, fd::), passwords in other addresses, queries, controls.
 """
 
-import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+from components.core.addresses import GIT_ADVICE, git_transport, without_password
 from components.core.errors import ConfigError
 
-SCHEMES = ("file", "git", "http", "https", "ssh")
-_NEEDED = (
-    "needed a path, an https://, http://, ssh://, git:// or file:// address, or user@host:path, where a password's "
-    "special characters are written as %40 and the like"
-)
+WEB = ("http", "https")
+SCHEMES = ("file", "git", "ssh", *WEB)
+_NEEDED = "needed https://USER:PASSWORD@HOST/PATH, where special characters of both are written as %40 and the like"
 _HELPER = '!f() { printf "username=%s\\npassword=%s\\n" "$OVERNIGHT_GIT_USER" "$OVERNIGHT_GIT_SECRET"; }; f'
 
 
@@ -29,37 +27,35 @@ class Address:
 
 def parse_address(text: str) -> Address:
     """The address in a setting. Raises ConfigError, which does not repeat it, for one that Git must not be given."""
-    scheme, separator, rest = text.partition("://")
-    if not text.isprintable() or text.startswith("-") or re.match(r"[\w+.-]+::", text):
-        raise _refusal("is an option, another transport, or holds controls")
-    if not separator:
-        if re.match(r"[^/]*:[^/]*@", text):
-            raise _refusal("holds a password, which only http takes")
-        return Address(url=text, variables={})
-    if scheme.lower() not in SCHEMES or rest.startswith("-"):
-        raise _refusal("has another scheme")
+    try:
+        scheme = git_transport(text, SCHEMES).partition("://")[0].lower()
+        if "://" not in text or scheme not in WEB:
+            return Address(url=without_password(text, GIT_ADVICE), variables={})
+        return _web_address(text)
+    except ValueError as error:
+        raise ConfigError(f"OVERNIGHT_ENVIRONMENTS_URL: {error}") from None
+
+
+def _web_address(text: str) -> Address:
+    """Raises ValueError for what is not just a user, a password, a host and a path."""
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018  raises for a password that is cut off at a character that ends an address's host
     except ValueError:
-        raise _refusal("cannot be read") from None
-    web = parts.scheme in ("http", "https")
-    if web and (not parts.hostname or parts.query or parts.fragment):
-        raise _refusal("has no host, or a query")
-    if "@" not in parts.netloc or (parts.scheme == "ssh" and parts.password is None):
+        raise ValueError(f"it cannot be read; {_NEEDED}") from None
+    if not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"it has no host, or a query; {_NEEDED}")
+    user, secret = unquote(parts.username or ""), unquote(parts.password or "")
+    if not (user + secret).isprintable():
+        raise ValueError(f"its user or password holds controls; {_NEEDED}")
+    if "@" not in parts.netloc:
         return Address(url=text, variables={})
-    if not web:
-        raise _refusal("holds a password, which only http takes")
-    return Address(
-        url=parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
-        variables=_credentials(unquote(parts.username or ""), unquote(parts.password or "")),
-    )
+    url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return Address(url=url, variables=_credentials(user, secret))
 
 
 def _credentials(user: str, secret: str) -> dict[str, str]:
     """Git's environment with one credential helper, ours: another one would be told of a credential that it lacks."""
-    if not (user + secret).isprintable():
-        raise _refusal("holds controls")
     settings = [("credential.helper", ""), ("credential.helper", _HELPER)]
     return {
         "OVERNIGHT_GIT_USER": user,
@@ -68,7 +64,3 @@ def _credentials(user: str, secret: str) -> dict[str, str]:
         **{f"GIT_CONFIG_KEY_{place}": key for place, (key, _) in enumerate(settings)},
         **{f"GIT_CONFIG_VALUE_{place}": value for place, (_, value) in enumerate(settings)},
     }
-
-
-def _refusal(why: str) -> ConfigError:
-    return ConfigError(f"OVERNIGHT_ENVIRONMENTS_URL {why}; {_NEEDED}")

@@ -13,7 +13,9 @@ _AUTHOR = r"^[^<>\p{Cc}]*[\p{L}\p{N}][^<>\p{Cc}]*$"
 class ReleaseConfig(StepConfig):
     """Section `release` of params.yaml. Shares are between 0 and 1, differences are candidate minus champion."""
 
-    environment: str = Field("production", pattern=ENVIRONMENT_NAME, description="environment that a release changes")
+    environment: str = Field(
+        "production", pattern=ENVIRONMENT_NAME, description="environment that a release changes and the gateway serves"
+    )
     max_bits_per_byte_of_xz: float = Field(
         0.95, gt=0, description="absolute: validation bits per byte, divided by those of `xz -9` on the same files"
     )

@@ -11,9 +11,8 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
 from components.core import plain_yaml
@@ -21,21 +20,10 @@ from components.core.config import Settings, validate
 from components.core.errors import ConfigError, OvernightError
 from components.release.config import ENVIRONMENT_NAME, ReleaseConfig
 from components.release.repository import ATTEMPTS, LOCAL, MAX_FILE_BYTES, TEMPLATES, Repository
+from components.serving.versions import WeightedVersion, WeightedVersions
 
 HEADER = "# What runs in {name}. A commit to this file is the only way to change it; the weights sum to 100.\n"
-FULL_WEIGHT = 100
-MAX_VERSION = 2**31 - 1
 MAX_ROLLBACK = 200
-
-
-class WeightedVersion(BaseModel):
-    """A registered version and its share of the requests, in percent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    version: int = Field(ge=1, le=MAX_VERSION)
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="digest of the model's manifest")
-    weight: int = Field(ge=1, le=FULL_WEIGHT, description="percent of requests")
 
 
 class EnvironmentFile(BaseModel):
@@ -44,16 +32,7 @@ class EnvironmentFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     environment: str = Field(pattern=ENVIRONMENT_NAME)
-    versions: tuple[WeightedVersion, ...] = Field(max_length=FULL_WEIGHT)
-
-    @model_validator(mode="after")
-    def _weights_are_whole(self) -> Self:
-        total = sum(each.weight for each in self.versions)
-        if self.versions and total != FULL_WEIGHT:
-            raise ValueError(f"the weights sum to {total}, needed {FULL_WEIGHT}")
-        if len({each.version for each in self.versions}) != len(self.versions):
-            raise ValueError("a version is listed twice, needed one line per version")
-        return self
+    versions: WeightedVersions
 
     @property
     def champion(self) -> WeightedVersion | None:
@@ -87,27 +66,44 @@ class Change:
     body: str
 
 
+class Snapshot:
+    """Every environment at the commit that the branch points to now.
+
+    Raises OvernightError when the repository does not answer.
+    """
+
+    def __init__(self, settings: Settings, config: ReleaseConfig) -> None:
+        self._repository = Repository(settings, config)
+        self._head = self._repository.head()
+
+    def names(self) -> list[str]:
+        """The environments that there are, sorted."""
+        listed = (name.removesuffix(".yaml") for name in self._repository.files(self._head))
+        return sorted(name for name in listed if re.fullmatch(ENVIRONMENT_NAME, name))
+
+    def read(self, name: str) -> Desired:
+        """The desired state of an environment. Raises ConfigError when its file is absent or cannot be used."""
+        try:
+            return _state(self._repository, self._head, name)
+        except ConfigError as error:
+            mend = f"mend it by a commit, or `overnight rollback {name}` brings back the last usable state"
+            raise ConfigError(f"{error}; {mend}") from error
+
+
 def read(settings: Settings, name: str, config: ReleaseConfig) -> Desired:
     """The desired state of an environment now.
 
     Raises ConfigError when the file is absent or cannot be used, OvernightError when the repository does not answer.
     """
     require_slug(name)
-    repository = Repository(settings, config)
-    try:
-        return _state(repository, repository.head(), name)
-    except ConfigError as error:
-        mend = f"mend it by a commit, or `overnight rollback {name}` brings back the last usable state"
-        raise ConfigError(f"{error}; {mend}") from error
+    return Snapshot(settings, config).read(name)
 
 
 def names(settings: Settings, config: ReleaseConfig) -> list[str]:
     """The environments that there are, sorted; none before the first release, and none is made by asking."""
     if settings.environments_url is None and not (settings.state / LOCAL).exists():
         return []
-    repository = Repository(settings, config)
-    listed = (name.removesuffix(".yaml") for name in repository.files(repository.head()))
-    return sorted(name for name in listed if re.fullmatch(ENVIRONMENT_NAME, name))
+    return Snapshot(settings, config).names()
 
 
 def require(settings: Settings, name: str, config: ReleaseConfig) -> None:

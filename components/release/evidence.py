@@ -77,13 +77,13 @@ def _against(
     """The candidate's items beside the champion's, which is asked no more than the gate compares."""
     artifact.read(tokens)
     suites = [built_in_suite(name) for name in config.functional.suites]
-    asked = narrowed(read_questions(tokens, suites, config), criteria.metrics)
-    champion = measure("champion", champion_dir, asked, config, events.note)
-    told = flat(summarise(champion, config)["champion"])
-    events.metrics({f"champion/{name}": value for name, value in told.items()})
+    questions = narrowed(read_questions(tokens, suites, config), criteria.metrics)
+    champion = measure("champion", champion_dir, questions, config, events.note)
+    champion_figures = flat(summarise(champion, config)["champion"])
+    events.metrics({f"champion/{name}": value for name, value in champion_figures.items()})
     if any(name.startswith(f"{LATENCY}/") for name in criteria.metrics):
         directories = {"candidate": candidate_dir, "champion": champion_dir}
-        times = latency_items(directories, asked.documents["text"].to_list(), config.latency)
+        times = latency_items(directories, questions.documents["text"].to_list(), config.latency)
         candidate, champion = (
             pl.concat([items, times.filter(pl.col("model") == name)])
             for name, items in (("candidate", candidate), ("champion", champion))

@@ -42,8 +42,8 @@ def decide(
         checks.append(("promote", "no champion to compare with: this is the first model"))
     elif all(outcome == "promote" for outcome, _ in checks):
         checks += judge(config.criteria, differences, look)
-    found = combine(checks)
-    return GateDecision(outcome=found.outcome, reasons=found.reasons)
+    verdict = combine(checks)
+    return GateDecision(outcome=verdict.outcome, reasons=verdict.reasons)
 
 
 def absolute(config: ReleaseConfig, figures: Mapping[str, float]) -> list[Check]:

@@ -60,14 +60,14 @@ def _pretrained(model: Chain, identity: str) -> Seen:
             if (held := model.held.get(stage)) is not None and not provenance.is_in(held, identity):
                 return Seen(saw=False, why=f"not in what {stage} gave it")
         return Seen(saw=None, why=_absent(model, "tokenize", "its token files"))
-    found = token_range(tokens, identity)
-    if found is None:
+    span = token_range(tokens, identity)
+    if span is None:
         return Seen(saw=False, why="not among its tokens")
-    if found.split == "validation":
+    if span.split == "validation":
         return Seen(saw=False, why="held out: measured on it, not trained on it")
     if base is None or plan is None:
         return Seen(saw=None, why=f"in its training split; {_absent(model, 'pretrain', 'the record of its steps')}")
-    read = reads(found, base, plan, tokens)
+    read = reads(span, base, plan, tokens)
     if not read.steps.size:
         return Seen(saw=False, why=f"in its training split, read in none of {read.num_steps} steps")
     return Seen(saw=True, why=f"pretraining read it {read.steps.size} times")
@@ -120,8 +120,8 @@ def chain_of(settings: Settings, version: RegisteredVersion, known: Mapping[str,
     tagged = {name.removeprefix(LINEAGE_TAG): value for name, value in version.tags.items() if LINEAGE_TAG in name}
     tagged |= {name.removeprefix("input."): value for name, value in version.tags.items() if name.startswith("input.")}
     model = known.get(version.digest) or in_directory(registry.cached(settings, version.digest))
-    found = chain(model, known) if model is not None else Chain(held={}, missing={})
-    held, missing = dict(found.held), dict(found.missing)
+    ancestry = chain(model, known) if model is not None else Chain(held={}, missing={})
+    held, missing = dict(ancestry.held), dict(ancestry.missing)
     for stage, digest in tagged.items():
         if stage not in held and digest in known:
             held[stage] = known[digest]
@@ -142,7 +142,7 @@ def environments(settings: Settings, config: ReleaseConfig) -> dict[str, list[di
     for live in status.environments if status else ():
         for target in live.versions:
             weights.setdefault((target.digest, live.name), {})["live_weight"] = target.weight
-    found: dict[str, list[dict[str, Any]]] = {}
+    places: dict[str, list[dict[str, Any]]] = {}
     for (digest, name), row in sorted(weights.items()):
-        found.setdefault(digest, []).append({"environment": name, "desired_weight": 0, "live_weight": 0, **row})
-    return found
+        places.setdefault(digest, []).append({"environment": name, "desired_weight": 0, "live_weight": 0, **row})
+    return places

@@ -1,7 +1,8 @@
-"""Make serving equal to the environment file: read Git, check the files of each version, stage, shift, drop.
+"""Make serving equal to the file of an environment: read Git, check the files of each version, stage, shift, drop.
 
 Safe to repeat and to be cut off at any step. A failure leaves what is live as it is, marks it stale with the reason in
-<state>/status.json, and raises. Changes by hand, in Ray Serve or in Git, are found on the next call.
+<state>/status.json, and raises. Changes by hand, in Ray Serve or in Git, are found on the next call. The status holds
+every environment of the repository by its name; a gateway serves one of them.
 Not covered: a canary that watches itself, histories that were rewritten, signatures.
 """
 
@@ -14,62 +15,128 @@ import ray
 
 from components.core import cluster
 from components.core.config import Settings
-from components.core.errors import ConfigError, OvernightError
+from components.core.errors import ConfigError, OvernightError, one_line
 from components.core.private import folder
 from components.core.services import port_open
-from components.release import environment, registry
+from components.release import registry
 from components.release.config import ReleaseConfig
-from components.release.environment import Desired
-from components.release.status import EnvironmentStatus, Status, reason_of, write_status
+from components.release.environment import Desired, Snapshot
+from components.release.status import REASON_CHARACTERS, EnvironmentStatus, Status, last_status, write_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
-from components.serving.router import Table, Target
+from components.serving.router import Table
 
 
-def reconcile(settings: Settings, release: ReleaseConfig, serving: ServingConfig) -> Status:
-    """Bring the live state to the desired one, and return the status that was written.
+def reconcile(settings: Settings, environment: str, release: ReleaseConfig, serving: ServingConfig) -> Status:
+    """Bring what the gateway serves to the desired state of an environment, and return the status that was written.
 
     Needs a running Ray: its head keeps what is served alive after this process. One reconcile at a time; another one
     waits. Raises OvernightError, BusyError when the port is taken, ConfigError for an environment file that cannot be
-    used or that would take everything out of production.
+    used or that would take everything out of service.
     """
-    with _alone(settings), joined(settings, release):
-        return _converge(settings, release, serving)
+    with _alone(settings), joined(settings, environment, release):
+        return _converge(_View(settings, environment, release), serving)
 
 
 @contextmanager
-def joined(settings: Settings, release: ReleaseConfig) -> Iterator[None]:
+def joined(settings: Settings, environment: str, release: ReleaseConfig) -> Iterator[None]:
     """Be connected to the Ray that serves, for the length of a block. Raises OvernightError, after noting it."""
     with ExitStack() as stack:
         try:
             _require_ray(settings)
             stack.enter_context(cluster.connect())
         except Exception as error:
-            _write_without_ray(settings, release, error)
+            _write_without_ray(_View(settings, environment, release), error)
             raise
         yield
 
 
-def _converge(settings: Settings, release: ReleaseConfig, serving: ServingConfig) -> Status:
+class _View:
+    """What one reconcile knows of Git so far, as the status is to show it."""
+
+    def __init__(self, settings: Settings, environment: str, release: ReleaseConfig) -> None:
+        self.settings = settings
+        self.environment = environment
+        self._release = release
+        self._desired: Desired | None = None
+        self._others: tuple[EnvironmentStatus, ...] | None = None
+
+    def look(self) -> Desired:
+        """Ask Git for every environment. Raises what Snapshot.read raises of the one that is served."""
+        snapshot = Snapshot(self.settings, self._release)
+        self._others = tuple(self._elsewhere(snapshot, each) for each in snapshot.names() if each != self.environment)
+        self._desired = snapshot.read(self.environment)
+        return self._desired
+
+    def write(self, live: Table | None, reason: str | None) -> Status:
+        """Write and return the status. Stale means: not known to be what Git asks for."""
+        entry = EnvironmentStatus(
+            name=self.environment,
+            versions=live.targets if live else (),
+            desired_commit=self._desired.commit if self._desired else None,
+            live_commit=live.commit if live else None,
+            stale=reason is not None,
+            reason=reason,
+        )
+        status = Status(
+            at=datetime.now(UTC),
+            gateway_url=deploy.url(self.settings) if live else None,
+            environments=tuple(sorted((*self._known(), entry), key=lambda each: each.name)),
+        )
+        write_status(self.settings, status)
+        return status
+
+    def _known(self) -> tuple[EnvironmentStatus, ...]:
+        """The other environments; where Git did not answer, as they were, and no longer known to be so."""
+        if self._others is not None:
+            return self._others
+        doubt = {"versions": (), "live_commit": None, "stale": True, "reason": "Git did not say"}
+        last = last_status(self.settings)
+        kept = [each for each in last.environments if each.name != self.environment] if last else []
+        return tuple(each.model_copy(update=doubt) for each in kept)
+
+    def _elsewhere(self, snapshot: Snapshot, name: str) -> EnvironmentStatus:
+        """An environment that the gateway here does not serve."""
+        commit: str | None = None
+        reason: str | None = None
+        try:
+            desired = snapshot.read(name)
+            commit = desired.commit
+            if desired.file.versions:
+                reason = f"the gateway here serves {self.environment}"
+        except OvernightError as error:
+            reason = one_line(error, REASON_CHARACTERS)
+        return EnvironmentStatus(
+            name=name,
+            versions=(),
+            desired_commit=commit,
+            live_commit=None,
+            stale=reason is not None,
+            reason=reason,
+        )
+
+
+def _converge(view: _View, serving: ServingConfig) -> Status:
     """Reconcile, alone and with Ray at hand."""
-    desired: Desired | None = None
+    settings = view.settings
     try:
-        desired = environment.read(settings, release.environment, release)
+        desired = view.look()
         wanted, live = _table(desired, serving), deploy.live()
         if wanted is None and live is not None:
             raise ConfigError(
-                f"{release.environment}.yaml at {desired.commit[:12]} lists no versions while "
-                f"{len(live.targets)} are live; an empty state is not applied, `overnight rollback` mends it"
+                f"{view.environment}.yaml at {desired.commit[:12]} lists no versions while "
+                f"{len(live.targets)} are live; an empty state is not applied, `overnight rollback {view.environment}` "
+                "mends it"
             )
         if wanted is not None and not _equal(wanted, live):
-            _write(settings, release, desired, live, f"{desired.commit[:12]} is being brought up")
+            view.write(live, f"{desired.commit[:12]} is being brought up")
             files = {each.digest: registry.resolve(settings, each.version, each.digest) for each in wanted.targets}
             deploy.apply(settings, serving, wanted, files)
             live = deploy.live()
     except Exception as error:
-        _write(settings, release, desired, _still_live(), reason_of(error))
+        view.write(_still_live(), one_line(error, REASON_CHARACTERS))
         raise
-    return _write(settings, release, desired, live, None)
+    return view.write(live, None)
 
 
 def _still_live() -> Table | None:
@@ -93,29 +160,8 @@ def _table(desired: Desired, serving: ServingConfig) -> Table | None:
         environment=desired.file.environment,
         commit=desired.commit,
         serving=deploy.serving_digest(serving),
-        targets=tuple(Target.model_validate(each.model_dump()) for each in desired.file.versions),
+        targets=desired.file.versions,
     )
-
-
-def _write(
-    settings: Settings, release: ReleaseConfig, desired: Desired | None, live: Table | None, reason: str | None
-) -> Status:
-    """Write and return the status. Stale means: not known to be what Git asks for."""
-    entry = EnvironmentStatus(
-        name=release.environment,
-        versions=live.targets if live else (),
-        desired_commit=desired.commit if desired else None,
-        live_commit=live.commit if live else None,
-        stale=reason is not None,
-        reason=reason,
-    )
-    status = Status(
-        at=datetime.now(UTC),
-        gateway_url=deploy.url(settings) if live else None,
-        environments=(entry,),
-    )
-    write_status(settings, status)
-    return status
 
 
 @contextmanager
@@ -142,11 +188,11 @@ def _require_ray(settings: Settings) -> None:
         raise OvernightError(f"Ray at {where or cluster.joined_at()} does not answer; `overnight up` starts another")
 
 
-def _write_without_ray(settings: Settings, release: ReleaseConfig, error: Exception) -> None:
+def _write_without_ray(view: _View, error: Exception) -> None:
     """Say what Git asks for, or why it cannot be read, beside why nothing can serve it."""
-    desired, reasons = None, [reason_of(error)]
+    reasons = [one_line(error, REASON_CHARACTERS)]
     try:
-        desired = environment.read(settings, release.environment, release)
+        view.look()
     except Exception as cause:
-        reasons.insert(0, reason_of(cause))
-    _write(settings, release, desired, None, "; ".join(reasons))
+        reasons.insert(0, one_line(cause, REASON_CHARACTERS))
+    view.write(None, "; ".join(reasons))

@@ -23,10 +23,10 @@ from mlflow.exceptions import MlflowException
 
 from components.core.artifact import Manifest, read
 from components.core.config import Settings
-from components.core.errors import ArtifactError, ConfigError, OvernightError
+from components.core.errors import ArtifactError, ConfigError, OvernightError, one_line
 from components.core.private import folder
+from components.serving.versions import MODEL
 
-MODEL = "overnight"
 EXPERIMENT = "overnight-registry"
 ARTIFACT_PATH = "model"
 DATABASE = "mlflow.db"
@@ -53,9 +53,9 @@ def register(
     """
     manifest = read(model_dir)
     with _client(settings) as client:
-        found = _find(client, manifest.digest)
-        if found is not None:
-            return found
+        version = _find(client, manifest.digest)
+        if version is not None:
+            return version
         experiment = _experiment(client, settings)
         run = client.create_run(experiment, run_name=f"register {manifest.digest[:12]}")
         run_id: str = run.info.run_id
@@ -82,11 +82,11 @@ def find(settings: Settings, digest: str) -> RegisteredVersion | None:
 def get(settings: Settings, version: int) -> RegisteredVersion:
     """A version by number. Raises ConfigError that says which versions there are."""
     with _client(settings) as client:
-        found = client.search_model_versions(f"name = '{MODEL}'")
-        for each in found:
+        entities = client.search_model_versions(f"name = '{MODEL}'")
+        for each in entities:
             if int(each.version) == version:
                 return _registered(each)
-        numbers = ", ".join(str(each.version) for each in reversed(found)) or "none"
+        numbers = ", ".join(str(each.version) for each in reversed(entities)) or "none"
         raise ConfigError(f"version {version} of {MODEL} is not registered; registered: {numbers}")
 
 
@@ -94,14 +94,14 @@ def versions(settings: Settings) -> list[RegisteredVersion]:
     """Every version, by number; none where no registry was made yet, and none is made by asking."""
     if settings.mlflow_url is None and not (settings.state / DATABASE).exists():
         return []
-    found: list[RegisteredVersion] = []
+    entries: list[RegisteredVersion] = []
     with _client(settings) as client:
         page = client.search_model_versions(f"name = '{MODEL}'")
-        found.extend(map(_registered, page))
+        entries.extend(map(_registered, page))
         while page.token:
             page = client.search_model_versions(f"name = '{MODEL}'", page_token=page.token)
-            found.extend(map(_registered, page))
-    return sorted(found, key=lambda each: each.version)
+            entries.extend(map(_registered, page))
+    return sorted(entries, key=lambda each: each.version)
 
 
 def tag(settings: Settings, version: int, tags: Mapping[str, str]) -> None:
@@ -149,9 +149,9 @@ def _download(client: MlflowClient, settings: Settings, run_id: str, digest: str
     aside.mkdir(parents=True)
     try:
         fetched = Path(client.download_artifacts(run_id, ARTIFACT_PATH, str(aside)))
-        found = read(fetched).digest
-        if found != digest:
-            raise ArtifactError(f"the registry gave back digest {found} for {digest}; register the model again")
+        actual = read(fetched).digest
+        if actual != digest:
+            raise ArtifactError(f"the registry gave back digest {actual} for {digest}; register the model again")
         if not _is_whole(target, digest):
             shutil.rmtree(target, ignore_errors=True)
             fetched.rename(target)
@@ -183,8 +183,8 @@ def _create(
 
 
 def _find(client: MlflowClient, digest: str) -> RegisteredVersion | None:
-    found = client.search_model_versions(f"name = '{MODEL}' and tags.digest = '{digest}'")
-    return min((_registered(each) for each in found), key=lambda each: each.version, default=None)
+    entities = client.search_model_versions(f"name = '{MODEL}' and tags.digest = '{digest}'")
+    return min((_registered(each) for each in entities), key=lambda each: each.version, default=None)
 
 
 def _registered(entity: ModelVersion) -> RegisteredVersion:
@@ -196,10 +196,10 @@ def _registered(entity: ModelVersion) -> RegisteredVersion:
 
 def _experiment(client: MlflowClient, settings: Settings) -> str:
     """The experiment that holds the files."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
         return str(client.create_experiment(EXPERIMENT, artifact_location=artifact_root(settings)))
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def _client(settings: Settings) -> Iterator[MlflowClient]:
             client.get_experiment_by_name(EXPERIMENT)
         yield client
     except (MlflowException, httpx.HTTPError, OSError) as error:
-        raise OvernightError(f"MLflow at {url}: {' '.join(str(error).split())[:200]}; {mend}") from error
+        raise OvernightError(f"MLflow at {url}: {one_line(error)}; {mend}") from error
 
 
 def tracking_uri(settings: Settings) -> str:

@@ -16,12 +16,14 @@ from components.core.artifact import Manifest
 from components.core.config import Settings
 from components.core.errors import OvernightError
 from components.evaluation.pairs import Paired
-from components.release import environment, registry
+from components.release import environment as environments
+from components.release import registry
 from components.release.cards import card
 from components.release.config import ReleaseConfig
-from components.release.environment import FULL_WEIGHT, Desired, EnvironmentFile, Restored, WeightedVersion
+from components.release.environment import Desired, EnvironmentFile
 from components.release.gate import GateDecision, absolute, decide
 from components.release.registry import RegisteredVersion
+from components.serving.versions import FULL_WEIGHT, WeightedVersion
 
 CHAMPION_TAG = "gate_champion"
 LOOKS_TAG = "gate_looks"
@@ -54,6 +56,7 @@ class ReleaseResult(BaseModel):
 
 def release(
     settings: Settings,
+    environment: str,
     config: ReleaseConfig,
     *,
     model_dir: Path,
@@ -61,7 +64,7 @@ def release(
     lineage: Sequence[Manifest] = (),
     tags: Mapping[str, str] | None = None,
 ) -> ReleaseResult:
-    """Register a model, ask the gate, and commit it to the environment if the gate lets it through.
+    """Register a model, ask the gate, and commit it to an environment if the gate lets it through.
 
     `lineage` are the manifests behind the model, `tags` what only the caller knows (cycle, git_commit). Safe to repeat.
     Raises OvernightError when MLflow or the environment repository fails, or when the environment changes while the
@@ -69,48 +72,43 @@ def release(
     """
     manifest = artifact.read(model_dir)
     version = registry.register(settings, model_dir, tags=tags or {}, metrics=evidence.metrics)
-    now = environment.read(settings, config.environment, config)
+    now = environments.read(settings, environment, config)
     if any(each.digest == version.digest for each in now.file.versions):
-        reason = f"version {version.version} is in {config.environment} already, since commit {now.commit[:12]}"
+        reason = f"version {version.version} is in {environment} already, since commit {now.commit[:12]}"
         return _result("already_live", (reason,), version, now.commit)
     look = _look(version, now)
     decision = _ask_gate(settings, config, evidence, now, look)
-    told = {"gate": decision.outcome, "gate_reasons": "; ".join(decision.reasons)}
-    registry.tag(settings, version.version, told | _looked(look, now))
+    verdict = {"gate": decision.outcome, "gate_reasons": "; ".join(decision.reasons)}
+    registry.tag(settings, version.version, verdict | _looked(look, now))
     if decision.outcome != "promote":
         return _result(decision.outcome, decision.reasons, version, None)
     text = card(version.version, manifest, lineage, evidence.metrics, decision)
-    made = environment.commit(
+    made = environments.commit(
         settings,
-        config.environment,
+        environment,
         config,
         change=_only(version, now),
-        subject=f"Promote version {version.version} to {config.environment}",
+        subject=f"Promote version {version.version} to {environment}",
         body=_body(decision.reasons, version),
         files={f"cards/{version.version}.md": text},
     )
     return _result("promote", decision.reasons, version, made.commit)
 
 
-def promote(settings: Settings, config: ReleaseConfig, *, version: int) -> ReleaseResult:
-    """Put a registered version into the environment at full weight because a person says so; no gate is asked."""
+def promote(settings: Settings, environment: str, config: ReleaseConfig, *, version: int) -> ReleaseResult:
+    """Put a registered version into an environment at full weight because a person says so; no gate is asked."""
     registered = registry.get(settings, version)
-    now = environment.read(settings, config.environment, config)
+    now = environments.read(settings, environment, config)
     reasons = (f"by hand; the gate's last word on it was {registered.tags.get('gate', 'never given')}",)
-    made = environment.commit(
+    made = environments.commit(
         settings,
-        config.environment,
+        environment,
         config,
         change=_only(registered, now),
-        subject=f"Promote version {version} to {config.environment} by hand",
+        subject=f"Promote version {version} to {environment} by hand",
         body=_body(reasons, registered),
     )
     return _result("already_live" if made == now else "promote", reasons, registered, made.commit)
-
-
-def rollback(settings: Settings, config: ReleaseConfig, *, reason: str = "by hand") -> Restored:
-    """Bring back the environment's last usable state that differs from the present one, by a commit."""
-    return environment.rollback(settings, config.environment, config, reason=reason)
 
 
 def _look(version: RegisteredVersion, now: Desired) -> int:

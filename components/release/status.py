@@ -14,10 +14,11 @@ from components.core.artifact import write_file
 from components.core.config import Settings
 from components.core.errors import OvernightError
 from components.core.private import folder
-from components.serving.router import Target
+from components.serving.versions import WeightedVersion
 
 PERIOD_SECONDS = 15.0
 PERIODS_UNTIL_STALE = 3
+REASON_CHARACTERS = 1000
 
 
 class EnvironmentStatus(BaseModel):
@@ -26,7 +27,7 @@ class EnvironmentStatus(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    versions: tuple[Target, ...]
+    versions: tuple[WeightedVersion, ...]
     desired_commit: str | None
     live_commit: str | None
     stale: bool
@@ -34,7 +35,7 @@ class EnvironmentStatus(BaseModel):
 
 
 class Status(BaseModel):
-    """The state of serving, and when somebody last looked."""
+    """The state of serving by environment, in the order of their names, and when somebody last looked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,6 +60,14 @@ def read_status(settings: Settings) -> Status | None:
         raise OvernightError(f"{path}: cannot be read; `overnight up` writes it anew") from error
 
 
+def last_status(settings: Settings) -> Status | None:
+    """The status that stands there, to build on; None where there is none that can be read."""
+    try:
+        return read_status(settings)
+    except OvernightError:
+        return None
+
+
 def write_status(settings: Settings, status: Status) -> None:
     """Replace the status as a whole."""
     folder(settings.state)
@@ -67,10 +76,7 @@ def write_status(settings: Settings, status: Status) -> None:
 
 def mark_stale(settings: Settings, reason: str, *, serves: bool = True) -> None:
     """Write that no environment is known to be what Git asks for. With `serves` false nothing is live any more."""
-    try:
-        last = read_status(settings)
-    except OvernightError:
-        last = None
+    last = last_status(settings)
     gone = {} if serves else {"versions": (), "live_commit": None}
     entries = last.environments if last else ()
     status = Status(
@@ -110,8 +116,3 @@ def say(settings: Settings, reason: str, *, serves: bool, aloud: bool = True) ->
     if aloud:
         with contextlib.suppress(OSError):
             print(reason, flush=True)
-
-
-def reason_of(error: Exception) -> str:
-    """One line about any exception."""
-    return " ".join(str(error).split())[:1000] or type(error).__name__

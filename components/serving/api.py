@@ -29,8 +29,9 @@ from components.serving.protocol import (
     parse,
     shown,
 )
-from components.serving.router import MODEL, Table, Target
+from components.serving.router import Table
 from components.serving.telemetry import Telemetry
+from components.serving.versions import MODEL, WeightedVersion
 
 DIGEST_HEADER = "x-overnight-model-digest"
 BODY_SECONDS = 10
@@ -46,11 +47,11 @@ class Backend(Protocol):
         """What is served. Raises ApiError 503 while nothing is."""
         ...
 
-    def route(self, model: str) -> Target:
+    def route(self, model: str) -> WeightedVersion:
         """The version for one request. Raises ApiError 404 for a model that is not served."""
         ...
 
-    async def answer(self, target: Target, job: Job) -> Answer:
+    async def answer(self, target: WeightedVersion, job: Job) -> Answer:
         """The answer of a version. Raises ApiError."""
         ...
 
@@ -130,7 +131,7 @@ async def _respond(
 ) -> Response:
     """Answer one generation request, or say in OpenAI's shape why not. Counts it either way."""
     started = time.perf_counter()
-    target: Target | None = None
+    target: WeightedVersion | None = None
     try:
         request = parse(await _body(http, backend.config.max_body_bytes), request_type)
         job = to_job(request)

@@ -28,7 +28,8 @@ from components.serving.config import ServingConfig
 from components.serving.gateway import SERVER, Gateway
 from components.serving.model import ModelServer
 from components.serving.protocol import Answer, Job
-from components.serving.router import MODEL, Table, Target
+from components.serving.router import Table
+from components.serving.versions import MODEL, WeightedVersion
 
 GATEWAY = "gateway"
 CONTROLLER = ("SERVE_CONTROLLER_ACTOR", "serve")
@@ -146,10 +147,10 @@ def _deploy(targets: list[serve.RunTarget]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         statuses = serve.status().applications
-        found = [(target.name, statuses.get(target.name)) for target in targets]
-        if all(each and each.status == ApplicationStatus.RUNNING for _, each in found):
+        states = [(target.name, statuses.get(target.name)) for target in targets]
+        if all(each and each.status == ApplicationStatus.RUNNING for _, each in states):
             return
-        for name, each in found:
+        for name, each in states:
             failed = each and each.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
             if failed or time.monotonic() > deadline:
                 state = f"{each.status}: {_reason(each)}" if each else "absent"
@@ -166,7 +167,9 @@ def _wait_for(table: Table) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _model(settings: Settings, config: ServingConfig, table: Table, target: Target, directory: Path) -> serve.RunTarget:
+def _model(
+    settings: Settings, config: ServingConfig, table: Table, target: WeightedVersion, directory: Path
+) -> serve.RunTarget:
     deployment = serve.deployment(ModelServer, name=SERVER).options(
         num_replicas=config.num_replicas,
         ray_actor_options={"num_cpus": 0},
@@ -200,7 +203,7 @@ def _gateway(settings: Settings, config: ServingConfig, table: Table) -> serve.R
     return serve.RunTarget(application, name=GATEWAY, route_prefix="/", logging_config=LOGGING)
 
 
-def _probe(table: Table, target: Target) -> None:
+def _probe(table: Table, target: WeightedVersion) -> None:
     """Ask a version for one token, past the gateway. Raises OvernightError when it gives none."""
     handle = serve.get_deployment_handle(SERVER, app_name=table.application(target))
     answer: Any = handle.answer.remote(PROBE).result(timeout_s=PROBE_SECONDS)

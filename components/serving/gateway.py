@@ -19,8 +19,9 @@ from components.serving import replica_ports
 from components.serving.api import build
 from components.serving.config import ServingConfig
 from components.serving.protocol import Answer, ApiError, Job, Refusal
-from components.serving.router import MODEL, Table, Target, choose
+from components.serving.router import Table, choose
 from components.serving.telemetry import Telemetry
+from components.serving.versions import MODEL, WeightedVersion
 
 SERVER = "model"
 
@@ -60,7 +61,7 @@ class Gateway:
         """The table as JSON values, for the one who deploys."""
         return self.table().model_dump(mode="json")
 
-    def route(self, model: str) -> Target:
+    def route(self, model: str) -> WeightedVersion:
         """See Backend.route."""
         table = self.table()
         target = choose(table, model, self._random.random())
@@ -71,7 +72,7 @@ class Gateway:
             )
         return target
 
-    async def answer(self, target: Target, job: Job) -> Answer:
+    async def answer(self, target: WeightedVersion, job: Job) -> Answer:
         """See Backend.answer. A client that goes away cancels the call, which frees its place."""
         try:
             async with asyncio.timeout(self.config.request_timeout_seconds):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from components.core import artifact
+from components.core.errors import one_line
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import open_engine
 from components.inference.prompts import (
@@ -81,8 +82,9 @@ class ModelServer:
             )
             samples = await self._generate(Work(prompts=prompts, sampling=sampling, stop_ids=stop_ids))
         except (ValueError, TypeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            return Refusal(message=f"the engine refuses this request: {reason}", code="invalid_value", param=None)
+            return Refusal(
+                message=f"the engine refuses this request: {one_line(error)}", code="invalid_value", param=None
+            )
         return Answer(
             choices=tuple(cut(self._codec, sample, job.stop) for group in samples for sample in group),
             prompt_tokens=sum(map(len, prompts)),
@@ -156,7 +158,7 @@ def encode(codec: TextCodec, job: Job) -> tuple[tuple[int, ...], ...]:
 def cut(codec: TextCodec, sample: Completion, stops: Sequence[str]) -> Choice:
     """The text of a sample up to the first stop string, which is not part of it."""
     text = codec.decode(sample.tokens)
-    found = [position for stop in stops if (position := text.find(stop)) >= 0]
-    if found:
-        return Choice(text=text[: min(found)], finish_reason="stop")
+    positions = [position for stop in stops if (position := text.find(stop)) >= 0]
+    if positions:
+        return Choice(text=text[: min(positions)], finish_reason="stop")
     return Choice(text=text, finish_reason=sample.finish_reason)

@@ -1,26 +1,8 @@
 """Which version answers a request: versions with weights, and a choice among them."""
 
-from typing import Self
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-MODEL = "overnight"
-FULL_WEIGHT = 100
-
-
-class Target(BaseModel):
-    """A version that is served, with its share of the requests in percent."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int
-    digest: str
-    weight: int = Field(ge=1, le=FULL_WEIGHT)
-
-    @property
-    def model(self) -> str:
-        """The name under which a client reaches this version and no other."""
-        return f"{MODEL}:{self.version}"
+from components.serving.versions import FULL_WEIGHT, MODEL, WeightedVersion, WeightedVersions
 
 
 class Table(BaseModel):
@@ -31,21 +13,14 @@ class Table(BaseModel):
     environment: str
     commit: str
     serving: str = Field(description="digest of the serving config and code")
-    targets: tuple[Target, ...] = Field(min_length=1)
+    targets: WeightedVersions = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def _weights_are_whole(self) -> Self:
-        total = sum(target.weight for target in self.targets)
-        if total != FULL_WEIGHT:
-            raise ValueError(f"the weights sum to {total}, needed {FULL_WEIGHT}")
-        return self
-
-    def application(self, target: Target) -> str:
+    def application(self, target: WeightedVersion) -> str:
         """The name of a target's Ray Serve application: other weights or another way to serve are another one."""
         return f"{MODEL}-{target.version}-{target.digest[:12]}-{self.serving[:8]}"
 
 
-def choose(table: Table, model: str, fraction: float) -> Target | None:
+def choose(table: Table, model: str, fraction: float) -> WeightedVersion | None:
     """The version for a request that names a model; None for a name that is not served.
 
     `fraction` in [0, 1), uniform over requests, gives each version its share of the requests for `overnight`.

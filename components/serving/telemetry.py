@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from components.serving.router import Target
+from components.serving.versions import WeightedVersion
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
@@ -39,12 +39,12 @@ class Telemetry:
         )
         self._tokens = Counter("overnight_tokens", "tokens by kind", ("version", "kind"), registry=self._registry)
 
-    def refused(self, status: int, target: Target | None) -> None:
+    def refused(self, status: int, target: WeightedVersion | None) -> None:
         """Count a request that got an error; `target` is None when no version was chosen."""
         self._requests.labels(str(target.version) if target else "none", str(status)).inc()
 
     def answered(
-        self, response_id: str, target: Target, *, seconds: float, prompt_tokens: int, completion_tokens: int
+        self, response_id: str, target: WeightedVersion, *, seconds: float, prompt_tokens: int, completion_tokens: int
     ) -> None:
         """Count an answer, and note which model gave it."""
         version = str(target.version)
@@ -80,7 +80,7 @@ def find_response(directory: Path, response_id: str) -> dict[str, Any] | None:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
                 if response_id in line and line.endswith("\n"):
-                    found: dict[str, Any] = json.loads(line)
-                    if found["id"] == response_id:
-                        return found
+                    record: dict[str, Any] = json.loads(line)
+                    if record["id"] == response_id:
+                        return record
     return None

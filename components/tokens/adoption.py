@@ -19,15 +19,14 @@ from tokenizers import AddedToken, Tokenizer
 from components.core.artifact import sha256_of, write_file
 from components.core.config import digest_of
 from components.core.errors import DataError
+from components.core.text import read_json_object
 from components.tokens.foreign import pipeline, probe
-from components.tokens.foreign.weights import INDEX, Tensor, left_out, tensors, weight_files
+from components.tokens.foreign.weights import CAUSAL, INDEX, Tensor, left_out, tensors, weight_files, why_adapter
 from components.tokens.initial import Initial
 from components.tokens.special import CHAT_TEMPLATE, END_OF_TEXT, ENDS, NAMES, SPAN_NAMES, SpecialTokens
 from components.tokens.text import TOKENIZER
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
-CONFIG_BYTES = 16_000_000
-CAUSAL = ("ForCausalLM", "LMHeadModel")
 DTYPES = ("F32", "BF16", "F16")
 # One setting goes by several names in a configuration.
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
@@ -195,13 +194,8 @@ def _span_names(known: set[str]) -> Iterator[str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        if (size := path.stat().st_size) > CONFIG_BYTES:
-            raise ValueError(f"has {size} bytes, at most {CONFIG_BYTES} are read")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(content, dict):
-            raise ValueError(f"found {type(content).__name__}, needed an object")
-        return content
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json_object(path)
+    except ValueError as error:
         raise DataError(
             f"{path}: cannot be read as JSON: {error}; pretrain.init_from needs a directory of Hugging Face's form"
         ) from error
@@ -212,6 +206,8 @@ def _read_config(directory: Path) -> dict[str, Any]:
         raise DataError(
             f"pretrain.init_from: {directory} is not a directory; needed a checkpoint of Hugging Face's form"
         )
+    if adapter := why_adapter(directory):
+        raise DataError(f"pretrain.init_from: {adapter}")
     config = _read_json(directory / CONFIG)
     model_type = str(config.get("model_type"))
     if config.get("auto_map"):
@@ -233,10 +229,10 @@ def _read_config(directory: Path) -> dict[str, Any]:
 
 def _knows(model_type: str) -> bool:
     """Whether transformers has a folder for it; looked up without importing it, which takes seconds."""
-    found = find_spec("transformers")
-    assert found is not None and found.submodule_search_locations, "transformers is installed"
+    package = find_spec("transformers")
+    assert package is not None and package.submodule_search_locations, "transformers is installed"
     name = model_type.replace("-", "_")
-    return name.isidentifier() and (Path(found.submodule_search_locations[0]) / "models" / name).is_dir()
+    return name.isidentifier() and (Path(package.submodule_search_locations[0]) / "models" / name).is_dir()
 
 
 def _largest_id(tokenizer: Tokenizer) -> int:

@@ -10,6 +10,8 @@ cycle walking), so nothing is shuffled, stored or restored.
 import numpy as np
 from numpy.typing import NDArray
 
+from components.core.hashing import mix
+
 ROUNDS = 6
 
 
@@ -89,7 +91,7 @@ def _feistel(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.uint64
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
     for key in keys:
-        left, right = right, left ^ (_mix(right ^ key) & mask)
+        left, right = right, left ^ (mix(right ^ key) & mask)
     return (left << shift) | right
 
 
@@ -97,12 +99,5 @@ def _feistel_back(values: NDArray[np.uint64], half_bits: int, keys: NDArray[np.u
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
     for key in keys[::-1]:
-        left, right = right ^ (_mix(left ^ key) & mask), left
+        left, right = right ^ (mix(left ^ key) & mask), left
     return (left << shift) | right
-
-
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood 2014), multiplication wrapping at 64 bits."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

@@ -7,12 +7,12 @@ Denoising            <|mode_r|>a<|span_0|>c<|span_1|> and <|span_0|>b<|span_1|>d
 Masked LM            a<|mask|>c
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from components.core.errors import ArtifactError
+from components.core.text import read_json_object
 
 END_OF_TEXT: Final = "<|endoftext|>"
 FIM_PREFIX: Final = "<|fim_prefix|>"
@@ -162,6 +162,6 @@ def _content(token: Any) -> str:
 def _read_json(directory: Path, name: str) -> dict[str, Any]:
     path = directory / name
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError) as error:
+        return read_json_object(path)
+    except ValueError as error:
         raise ArtifactError(f"{path}: cannot be read as JSON: {error}; the stage vocabulary writes it") from error

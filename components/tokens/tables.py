@@ -8,6 +8,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.data.documents import arrow_table
+
 
 class TableWriter:
     """Append frames to one zstd Parquet file: equal bytes for equal rows, however they arrive. `num_rows` counts them.
@@ -21,15 +23,15 @@ class TableWriter:
         self.num_rows = 0
         self._columns = schema.names()
         self._group_rows = group_rows
-        self._waiting = _table(pl.DataFrame(schema=schema))
+        self._waiting = arrow_table(pl.DataFrame(schema=schema))
         self._writer = pq.ParquetWriter(path, self._waiting.schema, compression="zstd")
 
     def append(self, rows: pl.DataFrame) -> None:
         """Write all whole row groups; keep the rest."""
         self.num_rows += len(rows)
-        waiting = pa.concat_tables([self._waiting, _table(rows.select(self._columns))])
+        waiting = pa.concat_tables([self._waiting, arrow_table(rows.select(self._columns))])
         while waiting.num_rows >= self._group_rows:
-            self._writer.write_table(waiting[: self._group_rows].combine_chunks())
+            self._writer.writearrow_table(waiting[: self._group_rows].combine_chunks())
             waiting = waiting[self._group_rows :]
         self._waiting = waiting
 
@@ -40,10 +42,5 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._waiting.num_rows or not self.num_rows:
-            self._writer.write_table(self._waiting.combine_chunks())
+            self._writer.writearrow_table(self._waiting.combine_chunks())
         self._writer.close()
-
-
-def _table(rows: pl.DataFrame) -> pa.Table:
-    """A copy in Arrow's plain types."""
-    return rows.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())

@@ -33,6 +33,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from components.training.reason import reason_of
+
 MANIFEST = "checkpoint.json"
 STATE = "state.json"
 PREFIX = "step-"
@@ -75,7 +77,7 @@ class Checkpoint:
             self.files: dict[str, dict[str, Any]] = content["files"]
             self.tensors: dict[str, dict[str, Any]] = content["tensors"]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedCheckpointError(f"{path / MANIFEST}: cannot be read: {_one_line(error)}") from error
+            raise DamagedCheckpointError(f"{path / MANIFEST}: cannot be read: {reason_of(error)}") from error
         if path.name != name_of(self.step):
             raise DamagedCheckpointError(f"{path}: holds step {self.step}, its name says another")
 
@@ -97,7 +99,7 @@ class Checkpoint:
             if name != STATE:
                 self._pieces(name)
         except (OSError, SafetensorError) as error:
-            raise DamagedCheckpointError(f"{path}: cannot be read: {_one_line(error)}") from error
+            raise DamagedCheckpointError(f"{path}: cannot be read: {reason_of(error)}") from error
 
     def state(self) -> dict[str, Any]:
         """What is no tensor."""
@@ -211,7 +213,3 @@ def held(run: Path, patience_seconds: float = 60.0) -> Iterator[None]:
                     raise TimeoutError(f"{run}: another process is training this very run; wait for it") from None
                 time.sleep(0.2)
         yield
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

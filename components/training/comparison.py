@@ -22,6 +22,7 @@ from components.training.accelerators import Accelerator
 from components.training.batch import Batch, next_token_batch
 from components.training.model import build
 from components.training.optimizer import Rates
+from components.training.reason import reason_of
 from components.training.shape import Shape
 from components.training.trainer import Precision, Recipe, Trainer, World
 
@@ -124,7 +125,7 @@ def pick(
         try:
             found[name] = result = compared((*taken, name))
         except Exception as error:  # kernels' failures have no common class, and training can do without
-            found[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            found[name] = reason_of(error)
             continue
         keeps = result.loss <= loss_tolerance and result.gradient <= gradient_tolerance
         if keeps and result.speed >= speed * (1 + gain):

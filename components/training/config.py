@@ -4,11 +4,13 @@ The defaults are the smoke cycle's: two cores, minutes. Rates, sizes and shares 
 figures of what was tried beside them.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.core.config import StepConfig
+from components.core.errors import ArtifactError, one_line
 from components.deadline.config import DeadlineConfig, TimePlan
 from components.tokens.initial import Initial
 from components.training.groups.accelerators import Accelerator, AcceleratorsConfig
@@ -24,6 +26,7 @@ from components.training.groups.spikes import SpikesConfig
 from components.training.groups.update import UpdateConfig
 from components.training.shape import RECURRENT, Architecture, Shape, kind_of
 
+PLAN_FILE = "plan.json"
 Precision = Literal["float32", "bfloat16"]
 Device = Literal["cpu", "cuda"]
 Parallel = Literal["data", "sharded"]
@@ -227,3 +230,12 @@ class Plan(TimePlan):
     measured: dict[str, float] = Field(default_factory=dict, description="the probe; empty in fixed mode")
     predicted: Prediction | None = Field(default=None, description="loss of the planned run by the corpus's own law")
     notes: tuple[str, ...] = Field(default=(), description="why things were chosen")
+
+
+def read_plan(directory: Path) -> Plan:
+    """plan.json of an artifact. Raises ArtifactError when it is not a plan of this version."""
+    path = directory / PLAN_FILE
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not a plan: {one_line(error)}; run plan again") from error

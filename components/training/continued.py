@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from components.training.forward import features_match
 from components.training.model import attention_of
+from components.training.reason import reason_of
 from components.training.shape import Shape
 
 
@@ -59,8 +60,9 @@ def load(
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{directory}: transformers cannot load it as a decoder: {reason}") from error
+        raise CheckpointError(
+            f"{directory}: transformers cannot load it as a decoder: {reason_of(error, 300)}"
+        ) from error
     model: PreTrainedModel = found[0]
     if missing := sorted(found[1]["missing_keys"]):
         raise CheckpointError(f"{directory}: {len(missing)} weights of the model are not there, as {missing[0]}")

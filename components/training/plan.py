@@ -24,7 +24,7 @@ from components.deadline import durations
 from components.deadline.config import PRETRAIN
 from components.deadline.division import Needs, deadline_seconds, elapsed_seconds, stage_seconds
 from components.tokens.initial import INITIAL, Initial
-from components.training.config import Plan, PlanConfig
+from components.training.config import PLAN_FILE, Plan, PlanConfig
 from components.training.groups.size import Size
 from components.training.planning import fitted
 from components.training.planning.fitted import FittedLaw, domain_of
@@ -182,7 +182,7 @@ def run(config: PlanConfig, *, tokens: Path, hardware: Path, laws: Path, out: Pa
         else:
             here = machine_here(machine, config.device, config.num_workers)
             plan = plan_deadline(config, manifest, here, read_settings(), initial, law)
-        (draft.path / "plan.json").write_text(plan.model_dump_json(indent=1) + "\n")
+        (draft.path / PLAN_FILE).write_text(plan.model_dump_json(indent=1) + "\n")
         draft.statistics = {"parameters": plan.shape.parameters, "mode": plan.mode}
         draft.run = {"hardware": machine}
         _tell(events, plan)

@@ -25,13 +25,13 @@ from components.core import artifact, cluster
 from components.core.artifact import Manifest
 from components.core.closure import code_digest
 from components.core.config import Settings, digest_of, read_settings
-from components.core.errors import ArtifactError, ConfigError, DataError
+from components.core.errors import ConfigError, DataError
 from components.core.events import Events
 from components.core.step import main
 from components.deadline.budget import Budget
 from components.tokens.adoption import digest_of_checkpoint
 from components.tokens.initial import INITIAL
-from components.training.config import Plan, PretrainConfig, objection
+from components.training.config import Plan, PretrainConfig, objection, read_plan
 from components.training.mixture import require_tokens
 from components.training.reading import check_reading
 from components.training.work import Work
@@ -88,15 +88,6 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     shutil.rmtree(run_path)
     assert draft.manifest is not None
     return draft.manifest
-
-
-def read_plan(plan: Path) -> Plan:
-    """plan.json of a verified artifact. Raises ArtifactError when it is not a plan of this version."""
-    path = plan / "plan.json"
-    try:
-        return Plan.model_validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: not a plan: {' '.join(str(error).split())[:200]}; run plan again") from error
 
 
 def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan, minimum_workers: int | None = None) -> None:

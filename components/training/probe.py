@@ -11,6 +11,7 @@ import torch
 from components.training.batch import Batch, next_token_batch
 from components.training.model import build
 from components.training.optimizer import Rates
+from components.training.reason import reason_of
 from components.training.shape import Shape, stand_in
 from components.training.trainer import DTYPES, Precision, Recipe, Trainer, World
 
@@ -99,5 +100,5 @@ def compiler_fault() -> str | None:
     try:
         torch.compile(lambda values: values * 2 + 1, dynamic=False)(torch.ones(8))
     except Exception as error:  # the compiler's failures have no common class
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return reason_of(error)
     return None

@@ -25,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 from components.core import artifact
 from components.core.errors import DataError
 from components.training.batch import Batch, number_of_batch
-from components.training.config import Plan, PretrainConfig
+from components.training.config import PretrainConfig, read_plan
 from components.training.forward import Tensors, features, output_weight
 from components.training.loss import token_nats
 from components.training.samples import Samples
@@ -47,7 +47,7 @@ def samples_of(tokens: Path, tokenizer: Path, plan: Path, base: Path) -> tuple[S
     """The samples of the run that made `base`, and its number of steps."""
     manifest = artifact.read(base)
     decided = manifest.statistics["decided"]
-    planned = Plan.model_validate_json((plan / "plan.json").read_bytes())
+    planned = read_plan(plan)
     work = Work(
         config=PretrainConfig.model_validate_json(json.dumps(manifest.config)),
         plan=planned.model_copy(update={"skipped": tuple(decided["skipped"])}),

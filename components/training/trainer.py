@@ -28,6 +28,7 @@ from components.training.memory import is_out_of_memory
 from components.training.optimizer import Optimizer, Rates
 from components.training.parallel import Parallel, blocks_of, is_sharded, reducing, shard, whole
 from components.training.parallel import World as World
+from components.training.reason import reason_of
 
 Precision = Literal["float32", "bfloat16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -137,8 +138,7 @@ class Trainer:
             except Exception as error:  # whatever the compiler raises, training can do without it
                 if is_out_of_memory(error):
                     raise
-                reason = " ".join(str(error).split())[:200]
-                self.note(f"no compilation, training in eager mode: {type(error).__name__}: {reason}")
+                self.note(f"no compilation, training in eager mode: {reason_of(error)}")
         if self.world.size > 1 and not self.sharded:
             self.loss = DistributedDataParallel(self.loss)
         # Also through DistributedDataParallel: its first backward pass finds the order in which it exchanges gradients

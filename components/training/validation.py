@@ -6,7 +6,7 @@ exist, so nothing flatters the figure.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,18 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
+from components.training.strides import strided_windows
+
 BATCH_TOKENS = 4096  # what their products read stays in the cache: 16,384 took a third longer
 LOGIT_ROWS = 1024  # bounds the memory of logits
-
-
-def windows_of(length: int, context: int) -> Iterator[tuple[int, int, int]]:
-    """(first input, first scored, end) of each window over `length` predictions; every prediction scored once."""
-    end = min(context, length)
-    yield 0, 0, end
-    while end < length:
-        scored = end
-        end = min(end + context // 2, length)
-        yield end - context, scored, end
 
 
 @torch.no_grad()
@@ -41,7 +33,7 @@ def nats(
     pending: list[tuple[NDArray[np.int64], int, int]] = []
     for document in documents:
         tokens = np.concatenate([[end_of_text], document.astype(np.int64)])
-        for start, scored, end in windows_of(len(document), context):
+        for start, scored, end in strided_windows(len(document), context):
             pending.append((tokens[start : end + 1], scored - start, end - start))
     pending.sort(key=lambda each: len(each[0]))  # stable: equal lengths share a batch, so little is padded
     total = 0.0

@@ -32,7 +32,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from components.core import cluster
 from components.core.config import Settings
-from components.core.errors import ConfigError, OvernightError
+from components.core.errors import ConfigError, OvernightError, one_line
 from components.core.events import Events
 from components.training import cores, micro_batch
 from components.training.config import Plan
@@ -238,7 +238,7 @@ def cause_of(error: BaseException) -> str:
         return f"it has not answered for {float(silent[1]):.0f} s"
     lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
     named = [line for line in lines if "Error" in line]
-    return " ".join((named or lines)[-1].split())[:300]
+    return one_line((named or lines)[-1], 300)
 
 
 def _trainer(work: Work, settings: Settings) -> RayTrainer:

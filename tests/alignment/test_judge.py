@@ -14,7 +14,16 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from components.alignment.chat import answer_tokens, prompt_tokens
-from components.alignment.judge import Answer, Constitution, EndpointJudge, ModelJudge, Principle, read_constitution
+from components.alignment.endpoint import ChatEndpoint
+from components.alignment.judge import (
+    Answer,
+    Constitution,
+    ModelJudge,
+    Principle,
+    Score,
+    grading_endpoint,
+    read_constitution,
+)
 from components.core.errors import ConfigError, OvernightError
 from components.inference.open import open_engine
 from components.tokens.text import TextCodec
@@ -52,6 +61,12 @@ def endpoint(replies: list[tuple[int, str]]) -> Iterator[tuple[str, list[dict[st
             thread.join()
 
 
+def scores_of(url: str, *texts: str) -> list[Score]:
+    return grading_endpoint(ChatEndpoint(url, "m", "unset OVERNIGHT_JUDGE_URL"), read_constitution()).judge(
+        answers(*texts)
+    )
+
+
 def answers(*texts: str) -> list[Answer]:
     return [Answer(prompt="def f():", text=text) for text in texts]
 
@@ -59,7 +74,7 @@ def answers(*texts: str) -> list[Answer]:
 def test_the_endpoint_reads_the_constitution_and_grades_each_answer_in_order() -> None:
     constitution = read_constitution()
     with endpoint([]) as (url, asked):
-        scores = EndpointJudge(url, "m", constitution).score(answers("a", "abcdefgh", "abcd"))
+        scores = scores_of(url, "a", "abcdefgh", "abcd")
     assert scores == [0.1, 0.8, 0.4]
     assert {each["path"] for each in asked} == {"/v1/chat/completions"}
     assert all(each["model"] == "m" and each["temperature"] == 0 for each in asked)
@@ -68,21 +83,21 @@ def test_the_endpoint_reads_the_constitution_and_grades_each_answer_in_order() -
 
 def test_a_broken_principle_costs_one_whoever_judges() -> None:
     with endpoint([]) as (url, _):
-        (score,) = EndpointJudge(url, "m", read_constitution()).score(answers("    return eval(x)  #"))
+        (score,) = scores_of(url, "    return eval(x)  #")
     assert score == pytest.approx(1.0 - 1)
 
 
 def test_a_reply_without_a_grade_gives_no_score() -> None:
     with endpoint([(200, "I would rather not")]) as (url, _):
-        assert EndpointJudge(url, "m", read_constitution()).score(answers("abc")) == [None]
+        assert scores_of(url, "abc") == [None]
 
 
 def test_a_busy_endpoint_is_asked_again_and_a_dead_one_named() -> None:
     with endpoint([(503, ""), (429, "")]) as (url, asked):
-        assert EndpointJudge(url, "m", read_constitution()).score(answers("abc")) == [0.3]
+        assert scores_of(url, "abc") == [0.3]
         assert len(asked) == 3
     with pytest.raises(OvernightError, match=r"judge at http://127.*OVERNIGHT_JUDGE_URL"):
-        EndpointJudge(url, "m", read_constitution()).score(answers("abc"))
+        scores_of(url, "abc")
 
 
 def test_an_endpoint_that_refuses_is_not_asked_again() -> None:
@@ -90,7 +105,7 @@ def test_an_endpoint_that_refuses_is_not_asked_again() -> None:
         endpoint([(404, "")]) as (url, asked),
         pytest.raises(OvernightError, match="404"),
     ):
-        EndpointJudge(url, "m", read_constitution()).score(answers("abc"))
+        scores_of(url, "abc")
     assert len(asked) == 1
 
 
@@ -99,8 +114,8 @@ def test_the_model_scores_by_the_mean_probability_of_the_answer_under_the_consti
     constitution = Constitution(principles=(Principle(name="short", text="Be short."),))
     texts = ["    return a", "    return total + b"]
     with closing(open_engine(world / "base", "ctranslate2")) as engine:
-        scores = ModelJudge(engine, codec, constitution, 256).score(answers(*texts))
-        assert ModelJudge(engine, codec, constitution, 8).score(answers(*texts)) == [None, None]
+        scores = ModelJudge(engine, codec, constitution, 256).judge(answers(*texts))
+        assert ModelJudge(engine, codec, constitution, 8).judge(answers(*texts)) == [None, None]
     model = AutoModelForCausalLM.from_pretrained(world / "base", dtype=torch.float32)
     for text, score in zip(texts, scores, strict=True):
         target = answer_tokens(codec.encode(text))

@@ -92,7 +92,7 @@ def test_json_has_four_keys_and_spans_of_three(root: Path) -> None:
 
 
 def test_a_person_reads_the_figure_that_decided_and_the_lines(root: Path) -> None:
-    told = [line for each in explain([root / name for name in FILES]) for line in each.told()]
+    told = [line for each in explain([root / name for name in FILES]) for line in each.report()]
     assert [line.split()[0] for line in told if not line.startswith(" ")] == [
         each.decision for each in explain([root / name for name in FILES])
     ]

@@ -39,7 +39,6 @@ from components.evaluation.likelihood import (
     predictions,
     slices,
     unigram_bits_per_byte,
-    windows,
     xz_bits_per_byte,
 )
 from components.evaluation.measure import figures, narrowed, questions
@@ -107,15 +106,6 @@ def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TokenizeConfig(validation_fraction=0.5)
     tokenize.run(config, source=root / "clean", tokenizer=models / "base", out=root / "tokens")
     return root
-
-
-@given(st.integers(1, 400), st.integers(2, 50))
-def test_windows_score_every_prediction_once(num_predictions: int, context: int) -> None:
-    found = list(windows(num_predictions, context))
-    assert [index for _, scored, end in found for index in range(scored, end)] == list(range(num_predictions))
-    for first, scored, end in found:
-        assert end - first <= context
-        assert scored - first >= min(scored, context // 2 - 1)
 
 
 @torch.inference_mode()

@@ -238,6 +238,16 @@ def test_a_program_is_the_main_module_of_a_fresh_directory_every_time() -> None:
     assert [outcome.detail for outcome in run_programs([source, source], num_workers=1)] == ["", ""]
 
 
+def test_nothing_of_ours_is_there_to_import(runner: Runner) -> None:
+    source = (
+        "import sys\nassert not [each for each in sys.modules if 'components' in each or 'walls' in each]\n"
+        "assert not [each for each in sys.path if 'execution' in each or 'jail' in each]\n"
+        "import components"
+    )
+    outcome = run(runner, source)
+    assert (outcome.cause, outcome.detail) == ("raised", "ModuleNotFoundError: No module named 'components'")
+
+
 def test_hashes_are_seeded_alike_in_every_jail() -> None:
     assert len({run_program("print(hash('seed'), {'a', 'b', 'c', 'd'})").output for _ in range(3)}) == 1
 

@@ -17,7 +17,7 @@ from components.data.measures import document_statistics
 from components.data.profile import SUMMARY, summary
 from components.release import environment
 from components.release.config import ReleaseConfig
-from components.release.environment import WeightedVersion
+from components.serving.versions import WeightedVersion
 from flows.accepted import Accepted, judge, keep
 from flows.graph import Stage
 from tests.data.conftest import document
@@ -65,7 +65,7 @@ class Lines:
         )
 
     def judged(self, config: DriftConfig = WARN) -> str | None:
-        return judge("check_clean", self.check, config, Accepted(self.settings, CONFIG), self.events)
+        return judge("check_clean", self.check, config, Accepted(self.settings, "production", CONFIG), self.events)
 
 
 @pytest.fixture

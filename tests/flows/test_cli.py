@@ -126,3 +126,23 @@ def test_alone_it_shows_the_help(
 ) -> None:
     code, errors = answer(monkeypatch, capsys)
     assert code == 2 and "rollback" in errors and errors.count("\n") > 10
+
+
+def test_help_loads_no_more_than_it_shows() -> None:
+    """Every command's help, in one bare process: neither the platform's tools nor our own configuration."""
+    program = """
+import sys
+from typer.main import get_command
+from flows import cli
+
+names = sorted(get_command(cli.app).commands)
+for arguments in ([], *([name] for name in names)):
+    cli.app([*arguments, "--help"], standalone_mode=False)
+print(*names, file=sys.stderr)
+print(*sorted({each.partition(".")[0] for each in sys.modules}), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    names, loaded = (line.split() for line in done.stderr.splitlines())
+    assert {"cycle", "promote", "trace"} <= {*names} and "flows" in loaded
+    assert done.stdout.count("Usage:") == len(names) + 1
+    assert not {*loaded} & {"components", "mlflow", "polars", "prefect", "ray", "rich", "torch"}

@@ -37,7 +37,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "make.py").write_text(MAKE)
     expected = Prediction(low=1.4, value=1.5, high=1.6, unit="bits per byte")
     plan = plan_fixed(PlanConfig(mode="fixed"), 4096).model_copy(update={"predicted": expected})
-    path = root / report.PLAN
+    path = root / report.PLAN / "plan.json"
     path.parent.mkdir(parents=True)
     path.write_text(plan.model_dump_json())
     monkeypatch.chdir(root)

@@ -17,8 +17,9 @@ from components.core.closure import ROOT
 from components.core.config import Settings
 from components.release import environment
 from components.release.config import ReleaseConfig
-from components.release.environment import EnvironmentFile, WeightedVersion
+from components.release.environment import EnvironmentFile
 from components.release.status import EnvironmentStatus, read_status
+from components.serving.versions import WeightedVersion
 
 PATIENCE_SECONDS = 120
 FAST = "from flows import reconcile; reconcile.PERIOD_SECONDS = 0.2; reconcile.main()"

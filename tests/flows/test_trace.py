@@ -23,7 +23,8 @@ from components.core.errors import BusyError, ConfigError, DataError
 from components.data import opt_out
 from components.data.documents import document_id
 from components.release import environment, registry
-from components.release.environment import EnvironmentFile, WeightedVersion
+from components.release.environment import EnvironmentFile
+from components.serving.versions import WeightedVersion
 from flows import trace, trace_command
 from flows.params import Params, compose
 from flows.trace_tables import show_forgotten

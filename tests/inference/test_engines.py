@@ -294,7 +294,7 @@ def test_what_a_folder_says_about_sampling_changes_nothing(model_dir: ModelDir, 
 def test_an_adapter_is_refused(model_dir: ModelDir, tmp_path: Path) -> None:
     copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
     (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model_dir("qwen3"))}))
-    with pytest.raises(ArtifactError, match=r"holds an adapter.*merge it"):
+    with pytest.raises(ArtifactError, match=r"found a LoRA adapter.*merge it first"):
         TransformersEngine(copy)
 
 

@@ -10,7 +10,8 @@ from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError
 from components.release import environment
 from components.release.config import ReleaseConfig
-from components.release.environment import Desired, EnvironmentFile, WeightedVersion
+from components.release.environment import Desired, EnvironmentFile
+from components.serving.versions import WeightedVersion
 
 CONFIG = ReleaseConfig()
 

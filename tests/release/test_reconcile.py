@@ -22,12 +22,14 @@ from components.core.config import Settings
 from components.core.errors import ArtifactError, BusyError, ConfigError, OvernightError
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
-from components.release.environment import WeightedVersion
+from components.release.environment import EnvironmentFile
 from components.release.reconcile import reconcile
 from components.release.status import EnvironmentStatus, read_status
 from components.serving import deploy
 from components.serving.config import ServingConfig
 from components.serving.telemetry import find_response
+from components.serving.versions import WeightedVersion
+from tests.release.test_environment import promote, push_tree, version
 from tests.serving.random_model import write_random_model
 
 pytestmark = [
@@ -78,7 +80,7 @@ def commit(settings: Settings, *versions: WeightedVersion) -> str:
 
 
 def run(settings: Settings) -> EnvironmentStatus:
-    status = reconcile(settings, RELEASE, SERVING)
+    status = reconcile(settings, "production", RELEASE, SERVING)
     assert status == read_status(settings)
     return status.environments[0]
 
@@ -252,8 +254,49 @@ def test_git_away_serves_on_and_says_stale(production: Settings, digests: dict[i
     run(production)
     away = production.model_copy(update={"environments_url": "http://127.0.0.1:9/environments.git"})
     with pytest.raises(OvernightError, match="git ls-remote failed"):
-        reconcile(away, RELEASE, SERVING)
+        reconcile(away, "production", RELEASE, SERVING)
     (entry,) = read_status(production).environments
     assert entry.stale and entry.desired_commit is None and entry.live_commit is not None
     assert models(production) <= {"overnight:1", "overnight:2"}
     assert not run(production).stale
+
+
+def test_the_status_holds_every_environment_by_its_name(settings: Settings) -> None:
+    """Whatever the gateway serves, and as they were where Git does not answer; here no Ray does either."""
+    first = promote(settings, version(1)).commit
+
+    def text(name: str, *versions: WeightedVersion) -> bytes:
+        return environment.render(EnvironmentFile(environment=name, versions=versions)).encode()
+
+    head = push_tree(
+        settings,
+        staging=text("staging", version(2)),
+        production=text("production", version(1)),
+        fresh=text("fresh"),
+        broken=b"[",
+    )
+
+    def entries(served: str, **changes: str) -> dict[str, EnvironmentStatus]:
+        alone = settings.model_copy(update={"ray_address": "127.0.0.1:9", **changes})
+        with pytest.raises(ConfigError, match="nothing answers there"):
+            reconcile(alone, served, RELEASE, SERVING)
+        status = read_status(settings)
+        assert status is not None and status.gateway_url is None
+        return {each.name: each for each in status.environments}
+
+    found = entries("production")
+    assert [*found] == ["broken", "fresh", "production", "staging"]
+    assert {name: each.desired_commit for name, each in found.items()} == {
+        "broken": None,
+        "fresh": head,
+        "production": first,
+        "staging": head,
+    }
+    assert "broken.yaml" in (found["broken"].reason or "")
+    assert (found["fresh"].stale, found["fresh"].reason) == (False, None)
+    assert (found["staging"].stale, found["staging"].reason) == (True, "the gateway here serves production")
+    assert found["production"].stale and "nothing answers there" in (found["production"].reason or "")
+    assert entries("staging")["production"].reason == "the gateway here serves staging"
+    away = entries("production", environments_url="http://127.0.0.1:9/environments.git")
+    assert [*away] == [*found] and "git ls-remote failed" in (away["production"].reason or "")
+    assert (away["fresh"].stale, away["fresh"].reason, away["fresh"].desired_commit) == (True, "Git did not say", head)

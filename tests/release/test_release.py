@@ -14,7 +14,7 @@ from components.evaluation.criteria import Criteria, Guard, Primary
 from components.evaluation.pairs import Paired
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
-from components.release.release import Evidence, ReleaseResult, promote, release, rollback
+from components.release.release import Evidence, ReleaseResult, promote, release
 
 MakeModel = Callable[[str], Path]
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
@@ -54,7 +54,9 @@ def evidence(against: Callable[[Path], Mapping[str, Paired]], **changes: float) 
 
 
 def first(settings: Settings, make_model: MakeModel) -> ReleaseResult:
-    return release(settings, CONFIG, model_dir=make_model("one"), evidence=evidence(nobody), tags={"cycle": "c-1"})
+    return release(
+        settings, "production", CONFIG, model_dir=make_model("one"), evidence=evidence(nobody), tags={"cycle": "c-1"}
+    )
 
 
 def versions(settings: Settings) -> list[int]:
@@ -91,7 +93,7 @@ def test_releasing_again_changes_nothing(settings: Settings, make_model: MakeMod
 )
 def test_a_challenger(settings: Settings, make_model: MakeModel, bits: float, decision: str, live: list[int]) -> None:
     first(settings, make_model)
-    result = release(settings, CONFIG, model_dir=make_model("two"), evidence=evidence(better_by(bits)))
+    result = release(settings, "production", CONFIG, model_dir=make_model("two"), evidence=evidence(better_by(bits)))
     assert (result.decision, result.version, versions(settings)) == (decision, 2, live)
     assert (result.environment_commit is None) == (decision != "promote")
     assert registry.get(settings, 2).tags["gate"] == decision
@@ -101,7 +103,9 @@ def test_every_look_at_a_candidate_costs_evidence(settings: Settings, make_model
     """Bounds widen from 97.5 % to 99.2 % with the second look at one candidate; another candidate begins anew."""
     first(settings, make_model)
     for name, look, confidence in (("two", "1", "97.5%"), ("two", "2", "99.2%"), ("three", "1", "97.5%")):
-        result = release(settings, CONFIG, model_dir=make_model(name), evidence=evidence(better_by(0.005)))
+        result = release(
+            settings, "production", CONFIG, model_dir=make_model(name), evidence=evidence(better_by(0.005))
+        )
         assert result.decision == "not_enough_evidence"
         assert confidence in result.reasons[0]
         assert registry.get(settings, result.version).tags["gate_looks"] == look
@@ -109,7 +113,9 @@ def test_every_look_at_a_candidate_costs_evidence(settings: Settings, make_model
 
 def test_below_the_absolute_gate_no_champion_is_measured(settings: Settings, make_model: MakeModel) -> None:
     first(settings, make_model)
-    result = release(settings, CONFIG, model_dir=make_model("two"), evidence=evidence(nobody, bits_per_byte=1.89))
+    result = release(
+        settings, "production", CONFIG, model_dir=make_model("two"), evidence=evidence(nobody, bits_per_byte=1.89)
+    )
     assert result.decision == "refuse" and "needed at most 0.950" in result.reasons[0]
     assert "first model" not in " ".join(result.reasons)
 
@@ -119,11 +125,11 @@ def test_a_decision_about_yesterday_s_champion_is_not_committed(settings: Settin
     registry.register(settings, make_model("three"), tags={}, metrics={})
 
     def meanwhile(champion: Path) -> Mapping[str, Paired]:
-        promote(settings, CONFIG, version=2)
+        promote(settings, "production", CONFIG, version=2)
         return better_by(0.1)(champion)
 
     with pytest.raises(OvernightError, match=r"production was changed by .* run the release again"):
-        release(settings, CONFIG, model_dir=make_model("two"), evidence=evidence(meanwhile))
+        release(settings, "production", CONFIG, model_dir=make_model("two"), evidence=evidence(meanwhile))
     assert versions(settings) == [2]
 
 
@@ -136,10 +142,12 @@ def test_mlflow_down_commits_nothing(settings: Settings, make_model: MakeModel) 
 
 def test_promote_and_rollback_by_hand(settings: Settings, make_model: MakeModel) -> None:
     first(settings, make_model)
-    release(settings, CONFIG, model_dir=make_model("two"), evidence=evidence(better_by(-0.1)))
-    result = promote(settings, CONFIG, version=2)
+    release(settings, "production", CONFIG, model_dir=make_model("two"), evidence=evidence(better_by(-0.1)))
+    result = promote(settings, "production", CONFIG, version=2)
     assert result.decision == "promote" and "refuse" in result.reasons[0] and versions(settings) == [2]
-    assert promote(settings, CONFIG, version=2).decision == "already_live"
-    assert [each.version for each in rollback(settings, CONFIG).file.versions] == [1]
+    assert promote(settings, "production", CONFIG, version=2).decision == "already_live"
+    assert [
+        each.version for each in environment.rollback(settings, "production", CONFIG, reason="by hand").file.versions
+    ] == [1]
     with pytest.raises(OvernightError, match="version 9 of overnight is not registered; registered: 1, 2"):
-        promote(settings, CONFIG, version=9)
+        promote(settings, "production", CONFIG, version=9)

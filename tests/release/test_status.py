@@ -14,12 +14,12 @@ from components.release.status import (
     status_path,
     write_status,
 )
-from components.serving.router import Target
+from components.serving.versions import WeightedVersion
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 LIVE = EnvironmentStatus(
     name="production",
-    versions=(Target(version=1, digest="0" * 64, weight=100),),
+    versions=(WeightedVersion(version=1, digest="0" * 64, weight=100),),
     desired_commit="a" * 40,
     live_commit="a" * 40,
     stale=False,

@@ -19,8 +19,9 @@ from components.serving.api import DIGEST_HEADER, build
 from components.serving.config import ServingConfig
 from components.serving.model import PROBED_CHARACTERS, ModelServer, too_long
 from components.serving.protocol import Answer, ApiError, Job, Refusal
-from components.serving.router import Table, Target, choose
+from components.serving.router import Table, choose
 from components.serving.telemetry import Telemetry, find_response
+from components.serving.versions import WeightedVersion
 from components.tokens.text import TextCodec
 
 CONFIG = ServingConfig(max_body_bytes=20_000, max_samples=4, max_stops=2)
@@ -35,19 +36,19 @@ class Local:
         self.config = CONFIG
         self.telemetry = Telemetry(responses)
         self._server = server
-        target = Target(version=7, digest=digest, weight=100)
+        target = WeightedVersion(version=7, digest=digest, weight=100)
         self._table = Table(environment="production", commit="c" * 40, serving="s" * 64, targets=(target,))
 
     def table(self) -> Table:
         return self._table
 
-    def route(self, model: str) -> Target:
+    def route(self, model: str) -> WeightedVersion:
         target = choose(self._table, model, 0.5)
         if target is None:
             raise ApiError(404, f"The model {model!r} is not served", code="model_not_found", param="model")
         return target
 
-    async def answer(self, target: Target, job: Job) -> Answer:
+    async def answer(self, target: WeightedVersion, job: Job) -> Answer:
         answer = await self._server.answer(job)
         if isinstance(answer, Refusal):
             raise ApiError(400, answer.message, code=answer.code, param=answer.param)

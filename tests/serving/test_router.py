@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from components.serving.router import Table, Target, choose
+from components.serving.router import Table, choose
+from components.serving.versions import WeightedVersion
 
 
 def table(*weights: int) -> Table:
-    targets = tuple(Target(version=index + 1, digest="d" * 64, weight=each) for index, each in enumerate(weights))
+    targets = tuple(
+        WeightedVersion(version=index + 1, digest="d" * 64, weight=each) for index, each in enumerate(weights)
+    )
     return Table(environment="production", commit="c" * 40, serving="s" * 64, targets=targets)
 
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from components.core.errors import DataError
+from components.core.text import JSON_BYTES
 from components.tokens import adoption
 from components.tokens.alphabet import byte_names
 from components.tokens.encoder import Encoder
@@ -348,7 +349,7 @@ def test_a_file_beyond_the_bounds_is_refused(content: str, message: str, tmp_pat
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     with path.open("wb") as file:
-        file.truncate(pipeline.FILE_BYTES + 1)
+        file.truncate(JSON_BYTES + 1)
     with pytest.raises(DataError, match=r"has 64000001 bytes, at most 64000000 are read"):
         pipeline.read(path)
 

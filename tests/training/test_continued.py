@@ -24,7 +24,7 @@ from components.tokens.special import SpecialTokens
 from components.tokens.store import TokenStore
 from components.tokens.text import TextCodec
 from components.training import continued, plan, pretrain
-from components.training.config import Plan, PlanConfig, PretrainConfig
+from components.training.config import Plan, PlanConfig, PretrainConfig, read_plan
 from components.training.held_out import Validation
 from components.training.trainer import World
 from components.training.validation import nats
@@ -62,7 +62,7 @@ def planned(folder: Path, out: Path, **changes: object) -> Plan:
     config = PlanConfig.model_validate_json(json.dumps(values))
     files = {"tokens": folder / "tokens", "hardware": folder / "hardware.json", "laws": folder / "laws.json"}
     plan.run(config, **files, out=out)
-    return pretrain.read_plan(out)
+    return read_plan(out)
 
 
 def work_of(folder: Path, described: Plan, run: Path) -> Work:
@@ -264,11 +264,19 @@ def with_layer(path: Path) -> None:
     save_file(weights | again, path / "model.safetensors", metadata={"format": "pt"})
 
 
+def adapter(path: Path) -> None:
+    """As PEFT saves one: no model, but the name of one."""
+    (path / "config.json").unlink()
+    (path / "model.safetensors").rename(path / "adapter_model.safetensors")
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "other"}))
+
+
 BROKEN: list[tuple[Callable[[Path], None], str]] = [
     (without("config.json"), r"config\.json: cannot be read as JSON: .*needs a directory of Hugging Face's form"),
     (without("tokenizer.json"), r"tokenizer\.json: cannot be read as a tokenizer: .* save it beside the weights"),
     (without_end, r"no token ends a text: found eos_token '<\|gone\|>', needed one among the added_tokens"),
     (pickled, r"found pytorch_model\.bin, a pickle, which is never loaded; needed model\.safetensors"),
+    (adapter, r"broken: found a LoRA adapter \(adapter_config\.json\), needed a whole model: merge it first"),
     (truncated, r"model\.safetensors: not safetensors: .*; copy the checkpoint again"),
     (with_config(model_type="llamoid"), r"transformers has no model_type llamoid"),
     (with_config(architectures=["BertForMaskedLM"]), r"found BertForMaskedLM, needed a decoder"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from components.training import engine, pretrain
-from components.training.config import FixedRun, Plan, PretrainConfig
+from components.training.config import FixedRun, Plan, PretrainConfig, read_plan
 from components.training.trainer import World
 from components.training.work import Work
 from components.training.worker import train_worker
@@ -47,7 +47,7 @@ def test_a_deadline_run_replayed_in_fixed_mode_has_the_same_bytes(
 ) -> None:
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     make_inputs(tmp_path)
-    fixed = pretrain.read_plan(tmp_path / "plan")
+    fixed = read_plan(tmp_path / "plan")
     chosen = {"precision": "bfloat16", "accelerators": ("float8",)}
     short = {"micro_batch_samples": 4}  # of the 8 that are configured: memory decides this
     by_clock = fixed.model_copy(update={"mode": "deadline", "steps": None, "training_seconds": 5.0} | chosen | short)

@@ -4,9 +4,10 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch._inductor import config as inductor
 
 from components.training import checkpoint
@@ -15,8 +16,8 @@ from components.training.figures import Report
 from components.training.model import build
 from components.training.optimizer import orthogonalise
 from components.training.schedule import fixed
+from components.training.strides import strided_windows
 from components.training.trainer import NonFiniteLossError, Trainer, World
-from components.training.validation import windows_of
 from tests.margins import Margins
 from tests.training.runs import SHAPE, batches_for, recipe, run_small, same
 
@@ -139,9 +140,10 @@ def test_orthogonalise_brings_singular_values_near_one(margins: Margins) -> None
         margins.effect("share above a half", float((values > 0.5).float().mean()), least=0.6)
 
 
-def test_every_window_of_validation_scores_each_token_once() -> None:
-    for length in (1, 5, 16, 17, 40, 64, 100):
-        windows = list(windows_of(length, 16))
-        scored = np.concatenate([np.arange(first, end) for _, first, end in windows])
-        assert scored.tolist() == list(range(length))
-        assert all(0 <= start <= first < end <= start + 16 for start, first, end in windows)
+@given(st.integers(1, 400), st.integers(2, 50))
+def test_windows_score_every_prediction_once(num_predictions: int, context: int) -> None:
+    found = list(strided_windows(num_predictions, context))
+    assert [index for _, scored, end in found for index in range(scored, end)] == list(range(num_predictions))
+    for first, scored, end in found:
+        assert end - first <= context
+        assert scored - first >= min(scored, context // 2 - 1)

@@ -21,7 +21,7 @@ from components.tokens.config import NUM_BYTE_TOKENS
 from components.tokens.special import SPECIAL_TOKENS
 from components.tokens.store import SPLITS, TokenWriter
 from components.training import plan, pretrain
-from components.training.config import PlanConfig, PretrainConfig
+from components.training.config import PlanConfig, PretrainConfig, read_plan
 from components.training.trainer import World
 from components.training.work import Work
 from components.training.worker import train_worker
@@ -86,7 +86,7 @@ def unbroken(folder: Path) -> Path:
     run = folder / "unbroken"
     work = Work(
         config=PretrainConfig.model_validate_json(json.dumps(PRETRAIN)),
-        plan=pretrain.read_plan(folder / "plan"),
+        plan=read_plan(folder / "plan"),
         tokens=folder / "tokens",
         tokenizer=folder / "tokenizer",
         run=run,

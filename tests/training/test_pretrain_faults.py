@@ -29,7 +29,7 @@ from components.core.errors import ArtifactError, ConfigError, OvernightError
 from components.core.events import read_events
 from components.training import micro_batch, pretrain, workers
 from components.training import plan as planning
-from components.training.config import PretrainConfig
+from components.training.config import PretrainConfig, read_plan
 from components.training.groups.faults import FaultsConfig
 from tests.training import test_pretrain
 from tests.training.test_pretrain import PLAN, PRETRAIN, command, finish, make_inputs, unbroken
@@ -192,7 +192,7 @@ def test_sharded_workers_on_ray_leave_the_weights_of_data_parallel_ones(
         monkeypatch.setenv("OVERNIGHT_STATE", str(place / "state"))
         monkeypatch.setattr(test_pretrain, "PLAN", {**short, "parallel": parallel})
         make_inputs(place)
-        assert pretrain.read_plan(place / "plan").parallel == parallel
+        assert read_plan(place / "plan").parallel == parallel
         train(place, "out")
         weights.append((place / "out" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
@@ -342,11 +342,11 @@ def test_an_older_plan_is_named(inputs: Path, tmp_path: Path) -> None:
     with artifact.create(tmp_path / "plan", stage="plan", config=StepConfig(), inputs=[], code=code) as draft:
         (draft.path / "plan.json").write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match=r"plan\.json: not a plan: .*shape.*; run plan again"):
-        pretrain.read_plan(tmp_path / "plan")
+        read_plan(tmp_path / "plan")
 
 
 def plan_of(inputs: Path, **changes: Any) -> Any:
-    return pretrain.read_plan(inputs / "plan").model_copy(update=changes)
+    return read_plan(inputs / "plan").model_copy(update=changes)
 
 
 def test_a_cluster_too_small_is_refused_before_ray_waits_for_it(inputs: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from components.core.errors import one_line
+
 # `licence` as it was declared (a name, an SPDX expression or a whole text), null when nothing was said; `author` as
 # `Name`, `mail` or `Name <mail>`, null when it is not known. `path` is relative to the source, never to this machine.
 BATCH_SCHEMA = pl.Schema(
@@ -41,12 +43,6 @@ def left_rows(rows: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
     """(path, reason, detail) tuples as a table of LEFT_SCHEMA; a detail becomes one line, whatever it quotes."""
     told = [(path, reason, one_line(detail)) for path, reason, detail in rows]
     return pl.DataFrame(told, schema=LEFT_SCHEMA, orient="row")
-
-
-def one_line(said: object) -> str:
-    """Any text or error as one line of at most 200 characters that can be shown and written."""
-    text = str(said)[:2_000].encode("utf-8", "backslashreplace").decode()
-    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:200]
 
 
 def documents(columns: Mapping[str, Sequence[str | None]]) -> pl.DataFrame:

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core.config import read_settings
-from components.core.errors import DataError
+from components.core.errors import DataError, one_line
 from components.data.config import FeedbackContract
 from components.data.feedback import SCHEMA, feedback_statistics
 from components.data.rules import violations
 from components.data.sources.arrow_types import extension_type
-from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch, left_rows, one_line
+from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch, left_rows
 from components.data.sources.cells import seconds_of
 from components.data.sources.config import FeedbackSource
 from components.data.sources.parquet import checked

@@ -29,8 +29,8 @@ from datasets.packaged_modules.text.text import Text
 from datasets.utils.file_utils import xopen
 
 from components.core.artifact import sha256_of
-from components.core.errors import ConfigError, DataError
-from components.data.sources.batch import Batch, left_rows, one_line
+from components.core.errors import ConfigError, DataError, one_line
+from components.data.sources.batch import Batch, left_rows
 from components.data.sources.cells import ColumnError
 from components.data.sources.config import HuggingFaceSource
 from components.data.sources.jsonl import LINE_BYTES_PER_TEXT_BYTE, lines, rows_of

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from components.core.errors import one_line
 from components.core.text import is_utf16
-from components.data.sources.batch import BATCH_ROWS, Batch, left_rows, one_line
+from components.data.sources.batch import BATCH_ROWS, Batch, left_rows
 from components.data.sources.cells import ColumnError
 from components.data.sources.config import JsonlSource
 from components.data.sources.parquet import tables

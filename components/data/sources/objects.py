@@ -27,8 +27,7 @@ from typing import Any, TypeVar
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 
 from components.core.artifact import sha256_of
-from components.core.errors import DataError
-from components.core.store import one_line
+from components.core.errors import DataError, one_line
 
 _ATTEMPTS = 4  # each of which the client tries four times, where the request itself fails
 _FIRST_PAUSE_SECONDS = 0.1

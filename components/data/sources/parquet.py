@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from components.core.errors import DataError
+from components.core.errors import DataError, one_line
 from components.data.documents import cut
 from components.data.sources.arrow_types import extension_type_in
-from components.data.sources.batch import BATCH_BYTES, Batch, left_rows, one_line
+from components.data.sources.batch import BATCH_BYTES, Batch, left_rows
 from components.data.sources.cells import ColumnError
 from components.data.sources.config import ParquetSource, TableSource
 from components.data.sources.files import printable

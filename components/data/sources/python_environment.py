@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.errors import one_line
 from components.core.text import readable
 from components.data.licences import declare, from_text, is_text
-from components.data.sources.batch import Batch, one_line
+from components.data.sources.batch import Batch
 from components.data.sources.config import PythonEnvironmentSource
 from components.data.sources.files import Left, SourceFile, read_files
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from components.core.errors import DataError
+from components.core.errors import DataError, one_line
 
 
 class Still:
@@ -99,6 +99,4 @@ class Remote:
         try:
             return self._opened.read(size)
         except OSError as error:
-            raise DataError(
-                f"{self._place}: cannot be read on: {' '.join(str(error).split())[:200]}; run it again"
-            ) from error
+            raise DataError(f"{self._place}: cannot be read on: {one_line(error)}; run it again") from error

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import DataError
+from components.core.text import read_json_object
 from components.tokens.alphabet import REPLACEMENT, byte_characters, byte_names
 
-# Gemma's, the largest in use, has 33 MB and 262,144 tokens.
-FILE_BYTES = 64_000_000
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_CHARACTERS = 2048
 MAX_PARTS = 32
@@ -33,13 +32,8 @@ def read(path: Path) -> Json:
         "a checkpoint is continued with its own tokenizer, save it beside the weights (AutoTokenizer.save_pretrained)"
     )
     try:
-        if (size := path.stat().st_size) > FILE_BYTES:
-            raise ValueError(f"has {size} bytes, at most {FILE_BYTES} are read")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        if not isinstance(content, dict):
-            raise ValueError(f"found {type(content).__name__}, needed an object")
-        return content
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json_object(path)
+    except ValueError as error:
         raise DataError(f"{path}: cannot be read as a tokenizer: {error}; {needed}") from error
 
 
@@ -160,8 +154,8 @@ def runaway(expression: str) -> str | None:
         return "it refers back to what it matched"
     holds = [False]  # of each group that is open: whether it holds a repetition
     closed = False  # whether the last thing was a group that holds one
-    for found in _TOKENS.finditer(expression):
-        token = found.group()
+    for match in _TOKENS.finditer(expression):
+        token = match.group()
         if token.startswith("("):
             holds.append(False)
             closed = False
@@ -190,7 +184,7 @@ def patterns_of(content: Json) -> list[str]:
 
 def literals(expression: str) -> list[str]:
     """The plain texts in a regular expression."""
-    characters = (found.group() for found in _TOKENS.finditer(expression))
+    characters = (match.group() for match in _TOKENS.finditer(expression))
     plain = (
         each.removeprefix("\\") if re.fullmatch(r"\\?[^\w\s\\()|?*+.^$]|\w", each) else "\0" for each in characters
     )

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
-from components.core.errors import DataError
+from components.core.errors import DataError, one_line
 from components.tokens.foreign.weights import Tensor, linked
 
 EMBEDDINGS = {
@@ -45,8 +45,7 @@ def skeleton(directory: Path, held: dict[str, Tensor]) -> tuple[PreTrainedModel,
                 output_loading_info=True,
             )
     except Exception as error:  # a config.json of any content reaches any line of the library
-        reason = " ".join(str(error).split())[:300]
-        raise DataError(f"{directory}: transformers cannot load it as a decoder: {reason}") from error
+        raise DataError(f"{directory}: transformers cannot load it as a decoder: {one_line(error, 300)}") from error
     finally:
         logging.set_verbosity(verbosity)
     if missing := sorted(report["missing_keys"]):

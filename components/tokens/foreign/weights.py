@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from components.core.errors import DataError
+from components.core.text import read_json_object
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BESIDE = ("config.json", "generation_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-# The largest models have some 100,000 tensors, each a line of the index.
-INDEX_BYTES = 64_000_000
+ADAPTER = "adapter_config.json"
+CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers' classes of decoders end
 
 
 class Tensor(NamedTuple):
@@ -30,6 +31,13 @@ class Tensor(NamedTuple):
     file: Path
     dtype: str
     shape: tuple[int, ...]
+
+
+def why_adapter(directory: Path) -> str | None:
+    """Why a folder with an adapter is refused: with its file there transformers loads another model, which it names."""
+    if not (directory / ADAPTER).exists():
+        return None
+    return f"{directory}: found a LoRA adapter ({ADAPTER}), needed a whole model: merge it first and save that"
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -54,24 +62,26 @@ def left_out(directory: Path) -> list[str]:
 
 def tensors(directory: Path) -> dict[str, Tensor]:
     """Every tensor by name. Raises DataError for a damaged file, and when the index and the shards disagree."""
-    found: dict[str, Tensor] = {}
+    headers: dict[str, Tensor] = {}
     for path in weight_files(directory):
         for name, each in _header(path).items():
-            if name in found:
-                raise DataError(f"{path}: {name} is in {found[name].file.name} too; needed it once: these are two sets")
-            found[name] = each
+            if name in headers:
+                raise DataError(
+                    f"{path}: {name} is in {headers[name].file.name} too; needed it once: these are two sets"
+                )
+            headers[name] = each
     index = directory / INDEX
     if index.is_file():
         named = _weight_map(index)
         wrong = sorted(
-            name for name in {*named, *found} if name not in found or named.get(name) != found[name].file.name
+            name for name in {*named, *headers} if name not in headers or named.get(name) != headers[name].file.name
         )
         if wrong:
             name = wrong[0]
-            held = f"{found[name].file.name} holds it" if name in found else "no shard holds it"
+            held = f"{headers[name].file.name} holds it" if name in headers else "no shard holds it"
             says = f"is to be in {named[name]}" if name in named else "is not named"
             raise DataError(f"{index}: {name} {says} and {held}; needed an index of these shards: copy them again")
-    return found
+    return headers
 
 
 @contextmanager
@@ -98,13 +108,10 @@ def linked(directory: Path) -> Iterator[Path]:
 def _weight_map(index: Path) -> dict[str, str]:
     """Name of a tensor -> name of its file, each a file beside the index."""
     try:
-        if index.stat().st_size > INDEX_BYTES:
-            raise ValueError(f"has {index.stat().st_size} bytes, at most {INDEX_BYTES} are read")
-        content: Any = json.loads(index.read_bytes())
-        named: Any = content.get("weight_map") if isinstance(content, dict) else None
+        named: Any = read_json_object(index).get("weight_map")
         if not isinstance(named, dict) or not named:
             raise ValueError("has no weight_map of names and files")
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{index}: cannot be read: {error}; copy the checkpoint again") from error
     for file in {*map(str, named.values())}:
         if PurePath(file).name != file or not file.endswith(".safetensors"):

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.core.artifact import Manifest, write_file
 from components.core.config import digest_of
-from components.core.errors import DataError
+from components.core.errors import DataError, one_line
 from components.training.config import PlanConfig
 from components.training.laws import Law
 from components.training.planning.fit import FITTED_NUMBERS, Fitted, Interval, Run
@@ -161,7 +161,7 @@ def read(path: Path) -> FittedLaw | None:
         found = json.loads(path.read_bytes())
         return FittedLaw.model_validate_json(json.dumps(found)) if found else None
     except (OSError, ValueError, ValidationError) as error:
-        raise DataError(f"{path}: not a fitted law: {' '.join(str(error).split())[:200]}; {mend}") from error
+        raise DataError(f"{path}: not a fitted law: {one_line(error)}; {mend}") from error
 
 
 def write(path: Path, law: FittedLaw) -> None:
