@@ -1,8 +1,8 @@
 """Pretrain a model on Ray Train.
 
 Reads   token files (`--tokens`), the tokenizer (`--tokenizer`), the plan (`--plan`)
-Writes  a Hugging Face directory with the tokenizer's files, and history.csv; statistics hold the decisions that
-        fixed mode replays
+Writes  a Hugging Face directory with the tokenizer's files, history.csv and validation.csv; statistics hold the
+        decisions that fixed mode replays
 A run that was killed anywhere goes on from its last good checkpoint when the same command is given again: checkpoints
 lie under a key of config, code and inputs, and go once the artifact is complete. In deadline mode the time spent before
 a kill counts.
@@ -190,7 +190,7 @@ def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any
     """Copy what the model consists of, and say how many rows its tables have."""
     for source in (path for folder in folders for path in artifact.files(folder, "*")):
         shutil.copyfile(source, draft.path / source.name)
-    draft.rows["history.csv"] = figures.pop("history_rows")
+    draft.rows |= figures.pop("rows")
     draft.rows["spikes.jsonl"] = figures.pop("spikes")
 
 
