@@ -40,6 +40,8 @@ from flows.report import CycleRecord
 from flows.templates import TEMPLATES, environment
 
 PROFILE_PAGE = "profile.html"
+# Of the documents that bits per byte are measured on while pretraining runs.
+XZ_IN_TRAINING = "xz_bits_per_byte_in_training"
 LICENCES_SHOWN = 8
 VERDICTS = {
     "promote": ("Promoted", "good"),
@@ -223,7 +225,7 @@ def training(found: Artifacts) -> list[Chart]:
     history, validation = (
         pl.read_csv(path / name, infer_schema_length=None) for name in ("history.csv", "validation.csv")
     )
-    xz = manifest.statistics.get(XZ_BITS_PER_BYTE)
+    xz = manifest.statistics.get(XZ_IN_TRAINING)
 
     def points(table: pl.DataFrame, column: str) -> list[tuple[float, float]]:
         return table.select("tokens", pl.col(column).cast(pl.Float64)).drop_nulls().rows()
@@ -231,7 +233,12 @@ def training(found: Artifacts) -> list[Chart]:
     reference = (f"xz -9: {xz:.3f}", xz) if xz else None
     charts = [
         line_chart("Training loss, nats per token", points(history, "loss"), "tokens", logarithmic=True),
-        line_chart("Held-out bits per byte", points(validation, "bits_per_byte"), "tokens", reference=reference),
+        line_chart(
+            "Held-out bits per byte, short documents",
+            points(validation, "bits_per_byte"),
+            "tokens",
+            reference=reference,
+        ),
         line_chart("Learning rate", points(history, "learning_rate"), "tokens"),
     ]
     return [each for each in charts if each is not None]

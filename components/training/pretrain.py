@@ -39,6 +39,7 @@ TIMED_FIGURES = (
     *("training_seconds", "checkpoint_stall_seconds", "data_stall_share"),
     *("warm_up_seconds", "validation_seconds"),
 )
+XZ_IN_TRAINING = "xz_bits_per_byte_in_training"
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
 
 
@@ -76,12 +77,13 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
             figures = run_workers(work, settings)
         worked = figures["training_seconds"] + figures["validation_seconds"]
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
-        xz_bytes, num_bytes = compressed.result()
-    sampled = figures.pop("validation_indices")
-    xz_bits = 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
+        documents = compressed.result()
+    xz_bits = compressed_bits_per_byte(documents, figures.pop("validation_indices"))
     with artifact.create(out, stage="pretrain", config=config, inputs=inputs, code=Path(__file__)) as draft:
         _fill(draft, [run_path / "export", tokenizer], figures)
         draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
+        if sampled := figures.pop("validation_indices_in_training"):  # the documents of validation.csv
+            draft.statistics[XZ_IN_TRAINING] = compressed_bits_per_byte(documents, sampled)
     told = ("validation_bits_per_byte", "validation_nats_per_label", "xz_bits_per_byte")
     events.metrics({name: draft.statistics[name] for name in told if draft.statistics.get(name) is not None})
     shutil.rmtree(run_path)
@@ -154,6 +156,12 @@ def xz_bytes_of_documents(tokens: Path) -> tuple[list[int], list[int]]:
     documents = [text.encode() for text in order.join(texts, on="id", how="left", maintain_order="left")["text"]]
     compressed = [len(lzma.compress(each, format=lzma.FORMAT_XZ, preset=9)) for each in documents]
     return compressed, [len(each) for each in documents]
+
+
+def compressed_bits_per_byte(documents: tuple[list[int], list[int]], sampled: Sequence[int]) -> float:
+    """What `xz -9` needs for some of the held-out documents, of what it makes of each and their bytes."""
+    xz_bytes, num_bytes = documents
+    return 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
 
 
 def split_figures(

@@ -212,7 +212,13 @@ def train_worker(
             return {}
         figures = _finish(work, trainer, outcome, schedule) | _read(work, samples, watch, outcome)
     compiled = trainer.loss is not trainer.eager and work.plan.compiled
-    return {**figures, "warm_up_seconds": warm_up_seconds, "compiled": compiled}
+    in_training = validate.indices.tolist() if validate else []
+    return {
+        **figures,
+        "validation_indices_in_training": in_training,
+        "warm_up_seconds": warm_up_seconds,
+        "compiled": compiled,
+    }
 
 
 def warmed_up(work: Work, world: World, batch: Batch, told: "Told") -> tuple[Trainer, float]:

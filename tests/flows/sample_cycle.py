@@ -101,7 +101,7 @@ class Workspace:
         self._write(
             "pretrain",
             {"history.csv": history(), "validation.csv": validation()},
-            {"validation_bits_per_byte": 1.535, "xz_bits_per_byte": 1.871},
+            {"validation_bits_per_byte": 1.535, "xz_bits_per_byte": 1.871, "xz_bits_per_byte_in_training": 2.104},
         )
         for stage in ("sft", "preferences", "align", "evaluate"):
             self._write(stage, {})
