@@ -151,7 +151,7 @@ class PretrainConfig(StepConfig):
     spikes: SpikesConfig = Field(default_factory=SpikesConfig, description="what to do when the loss jumps")
     report_every_steps: int = Field(25, ge=1, description="rows of history.csv, metrics and progress")
     validate_every_steps: int = Field(75, ge=1, description="a multiple of report_every_steps")
-    validation_bytes: int = Field(12_000, ge=1, description="held-out bytes of those during training: short documents")
+    validation_bytes: int = Field(10_000, ge=1, description="held-out bytes of those during training: short documents")
     final_validation_bytes: int = Field(600_000, ge=1, description="held-out bytes of the last one; all if fewer")
     checkpoint_seconds: float = Field(20, ge=0, description="between checkpoints")
     faults: FaultsConfig = Field(default_factory=FaultsConfig, description="workers that fail, hang or are too few")
