@@ -59,7 +59,7 @@ test: setup  ## the tests
 	# on two cores take as long and wait for each other.
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -m "not drill" $(ARGS)
 
-drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go: a quarter of an hour
+drills: setup  ## whole stages on Ray while workers are killed, disks fill and nodes go; the documents' commands: half an hour
 	@$(BIN)/python -m pytest -m drill $(ARGS)
 
 processors: setup  ## tests of figures as other processors compute them, one thread and two, in random order: an hour

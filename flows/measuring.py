@@ -43,7 +43,7 @@ COMPARISON = Path("reports/compare")
 def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -> list[dict[str, Any]]:
     """Every figure of a model on the held-out documents of data/tokens and on suites (the built-in ones if none).
 
-    `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, metrics.json, summary.csv;
+    `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, figures.json, summary.csv;
     times stand in its manifest. Figures are events for MLflow, too.
     """
     config = read_params().evaluate

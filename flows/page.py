@@ -40,6 +40,8 @@ from flows.report import CycleRecord
 from flows.templates import TEMPLATES, environment
 
 PROFILE_PAGE = "profile.html"
+# Of the documents that bits per byte are measured on while pretraining runs.
+XZ_IN_TRAINING = "xz_bits_per_byte_in_training"
 LICENCES_SHOWN = 8
 VERDICTS = {
     "promote": ("Promoted", "good"),
@@ -220,17 +222,24 @@ def _speed(found: Artifacts) -> list[Figure]:
 def training(found: Artifacts) -> list[Chart]:
     """Loss, held-out bits per byte and learning rate over tokens."""
     path, manifest = found.find("pretrain")
-    history = pl.read_csv(path / "history.csv", infer_schema_length=None)
-    xz = manifest.statistics.get(XZ_BITS_PER_BYTE)
+    history, validation = (
+        pl.read_csv(path / name, infer_schema_length=None) for name in ("history.csv", "validation.csv")
+    )
+    xz = manifest.statistics.get(XZ_IN_TRAINING)
 
-    def points(column: str) -> list[tuple[float, float]]:
-        return history.select("tokens", pl.col(column).cast(pl.Float64)).drop_nulls().rows()
+    def points(table: pl.DataFrame, column: str) -> list[tuple[float, float]]:
+        return table.select("tokens", pl.col(column).cast(pl.Float64)).drop_nulls().rows()
 
     reference = (f"xz -9: {xz:.3f}", xz) if xz else None
     charts = [
-        line_chart("Training loss, nats per token", points("loss"), "tokens", logarithmic=True),
-        line_chart("Held-out bits per byte", points("validation_bits_per_byte"), "tokens", reference=reference),
-        line_chart("Learning rate", points("learning_rate"), "tokens"),
+        line_chart("Training loss, nats per token", points(history, "loss"), "tokens", logarithmic=True),
+        line_chart(
+            "Held-out bits per byte, short documents",
+            points(validation, "bits_per_byte"),
+            "tokens",
+            reference=reference,
+        ),
+        line_chart("Learning rate", points(history, "learning_rate"), "tokens"),
     ]
     return [each for each in charts if each is not None]
 
@@ -353,7 +362,7 @@ def links(record: CycleRecord, out: Path, found: Artifacts, state: Path) -> list
     """Files of this cycle that a browser can show, relative to the page."""
     wanted = {
         "cycle.json, this page for scripts": out.parent / "cycles" / f"{record.cycle_id}.json",
-        "metrics.json, the evaluation": found.outputs.get("evaluate", Path("evaluate")) / "metrics.json",
+        "figures.json, the evaluation": found.outputs.get("evaluate", Path("evaluate")) / "figures.json",
         "plan.json, the plan": found.outputs.get("plan", Path("plan")) / "plan.json",
         "Data Docs of check_raw": state / "docs" / "check_raw" / "index.html",
         "Data Docs of check_clean": state / "docs" / "check_clean" / "index.html",

@@ -149,7 +149,7 @@ def evaluation_rows(metrics: Mapping[str, Any]) -> list[Row]:
 
 
 def _estimates(metrics: Mapping[str, Any], model: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(suite, metric, {value, low, high, n}) of one model; what has another shape is for metrics.json's readers."""
+    """(suite, metric, {value, low, high, n}) of one model; what has another shape is for figures.json's readers."""
     suites = metrics.get(model)
     for suite, values in suites.items() if isinstance(suites, Mapping) else ():
         for metric, each in values.items() if isinstance(values, Mapping) else ():

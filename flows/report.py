@@ -16,7 +16,7 @@ from flows.stage import StageResult, Status
 
 REPORTS = Path("reports")
 PLAN = REPORTS / "plan"
-METRICS = REPORTS / "evaluation" / "metrics.json"
+FIGURES = REPORTS / "evaluation" / "figures.json"
 
 
 class Record(BaseModel):
@@ -109,8 +109,8 @@ def current_plan(directory: Path = PLAN) -> Plan | None:
         return None
 
 
-def read_metrics(path: Path = METRICS) -> dict[str, Any]:
-    """Evaluation's metrics, once they were made."""
+def read_metrics(path: Path = FIGURES) -> dict[str, Any]:
+    """Every figure of the evaluation, once it was made."""
     metrics: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
     return metrics
 

@@ -2,8 +2,8 @@
 
 A directory without a manifest does not exist. Writers fill a temporary sibling, fsync, rename; readers check what they
 read: the files that the manifest lists, and that there are no others, since libraries read whatever lies in a folder.
-The digest of an artifact is the digest of its manifest without `run`, which alone holds times, hosts and measurements:
-same inputs, same code, same seed, same digest.
+The digest of an artifact is the digest of its manifest without `run` and `timed`, which alone hold times, hosts and
+measurements: same inputs, same code, same seed, same digest.
 Not covered: a file that changes after the check and before another reader opens it by its path.
 """
 
@@ -79,11 +79,14 @@ class Manifest(BaseModel):
     files: tuple[File, ...]
     statistics: dict[str, Any] = Field(description="counts and figures that depend on inputs, code and seed alone")
     run: dict[str, Any] = Field(description="times, hosts, measurements: no part of the digest")
+    timed: tuple[File, ...] = Field(
+        (), description="files that hold such: checked as others are, no part of the digest"
+    )
 
     @model_validator(mode="after")
     def _paths_differ(self) -> Self:
-        paths = {file.path for file in self.files}
-        if len(paths) < len(self.files):
+        paths = {file.path for file in self.all_files}
+        if len(paths) < len(self.all_files):
             raise ValueError("lists a file twice; do not trust it")
         folders = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
         if both := sorted(paths & folders):
@@ -92,8 +95,13 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """sha256 of everything but `run`, hex."""
-        return digest_of(self.model_dump(mode="json", exclude={"run"}))
+        """sha256 of everything but `run` and `timed`, hex."""
+        return digest_of(self.model_dump(mode="json", exclude={"run", "timed"}))
+
+    @property
+    def all_files(self) -> tuple[File, ...]:
+        """What the directory holds beside the manifest."""
+        return self.files + self.timed
 
     @property
     def rows(self) -> int:
@@ -102,13 +110,17 @@ class Manifest(BaseModel):
 
 
 class Draft:
-    """An artifact being written: put files under `path`, say rows, statistics and measurements."""
+    """An artifact being written: put files under `path`, say rows, statistics and measurements.
+
+    `timed` names the files that hold times: they are no part of the digest.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: dict[str, int] = {}
         self.statistics: dict[str, Any] = {}
         self.run: dict[str, Any] = {}
+        self.timed: set[str] = set()
         self.manifest: Manifest | None = None
 
 
@@ -129,6 +141,7 @@ def create(out: Path, *, stage: str, config: StepConfig, inputs: Sequence[Manife
     started = time.time()
     try:
         yield draft
+        sealed = _seal(temporary, draft.rows, draft.timed)
         draft.manifest = Manifest(
             stage=stage,
             config=config.model_dump(mode="json"),
@@ -136,9 +149,10 @@ def create(out: Path, *, stage: str, config: StepConfig, inputs: Sequence[Manife
             code_version=code_digest(code),
             lock_digest=lock_digest(),
             inputs=tuple(Input(stage=each.stage, digest=each.digest) for each in inputs),
-            files=_seal(temporary, draft.rows),
+            files=tuple(file for file in sealed if file.path not in draft.timed),
             statistics=draft.statistics,
             run={"started_at": started, "seconds": time.time() - started, "host": socket.gethostname(), **draft.run},
+            timed=tuple(file for file in sealed if file.path in draft.timed),
         )
         write_file(temporary / MANIFEST, draft.manifest.model_dump_json(indent=1).encode())
         _replace_directory(temporary, out)
@@ -169,7 +183,7 @@ def read(path: Path, *, verify: bool = True) -> Manifest:
     if verify:
         _require_no_others(path, manifest)
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            list(pool.map(lambda file: _check(path / file.path, file), manifest.files))
+            list(pool.map(lambda file: _check(path / file.path, file), manifest.all_files))
     return manifest
 
 
@@ -179,7 +193,7 @@ def files(directory: Path, pattern: str) -> list[Path]:
     Of a draft, which has no manifest yet, those that are there.
     """
     if (directory / MANIFEST).exists():
-        names = [file.path for file in read(directory, verify=False).files]
+        names = [file.path for file in read(directory, verify=False).all_files]
     else:
         names = [name for name, entry in _entries(directory) if _kind(entry) == "file"]
     return [directory / name for name in sorted(names) if "/" not in name and fnmatch.fnmatchcase(name, pattern)]
@@ -206,7 +220,7 @@ def _entries(directory: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 def _require_no_others(directory: Path, manifest: Manifest) -> None:
     """Raise ArtifactError unless a directory holds the files of its manifest, folders for them, and nothing else."""
-    listed = {MANIFEST, *(file.path for file in manifest.files)}
+    listed = {MANIFEST, *(file.path for file in manifest.all_files)}
     folders = {str(parent) for name in listed for parent in PurePosixPath(name).parents}
     try:
         for name, entry in _entries(directory):
@@ -261,13 +275,13 @@ def write_file(path: Path, content: bytes) -> None:
     _sync(path.parent)
 
 
-def _seal(directory: Path, rows: dict[str, int]) -> tuple[File, ...]:
+def _seal(directory: Path, rows: dict[str, int], timed: set[str]) -> tuple[File, ...]:
     """Hash and fsync every file below a directory, in the order of their paths."""
     kinds = {name: _kind(entry) for name, entry in _entries(directory)}
     assert {"file", "folder"} >= set(kinds.values()), f"an artifact has files of its own alone: {kinds}"
     names = sorted(name for name, kind in kinds.items() if kind == "file")
-    unknown = sorted(set(rows) - set(names))
-    assert not unknown, f"rows stated for files that were not written: {unknown}"
+    unknown = sorted({*rows, *timed} - set(names))
+    assert not unknown, f"stated of files that were not written: {unknown}"
 
     def seal(name: str) -> File:
         path = directory / name

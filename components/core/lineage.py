@@ -55,7 +55,7 @@ def in_directory(path: Path) -> Held | None:
     if not (path / MANIFEST).exists():
         return None
     manifest = read(path, verify=False)
-    return Held(manifest=manifest, files={file.path: path / file.path for file in manifest.files})
+    return Held(manifest=manifest, files={file.path: path / file.path for file in manifest.all_files})
 
 
 def in_cache(objects: Path) -> dict[str, Held]:
@@ -68,7 +68,7 @@ def in_cache(objects: Path) -> dict[str, Held]:
             manifest = Manifest.model_validate_json(files[MANIFEST].read_bytes())
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             continue  # a directory that is no artifact of ours, or of another schema, or half collected
-        if all(file.path in files and files[file.path].exists() for file in manifest.files):
+        if all(file.path in files and files[file.path].exists() for file in manifest.all_files):
             found[manifest.digest] = Held(manifest=manifest, files=files)
     return found
 

@@ -169,7 +169,7 @@ class Store:
                 return manifest
             self.backend.delete(f"{name}/{MANIFEST}")
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda file: self.backend.put(source / file.path, f"{name}/{file.path}"), manifest.files))
+            list(pool.map(lambda file: self.backend.put(source / file.path, f"{name}/{file.path}"), manifest.all_files))
         self.backend.put(source / MANIFEST, f"{name}/{MANIFEST}")
         return manifest
 
@@ -203,7 +203,7 @@ class Store:
                 self.download_file(f"{name}/{path}", temporary / path, sha256=sha256)
 
             with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(lambda file: fetch(file.path, file.sha256), manifest.files))
+                list(pool.map(lambda file: fetch(file.path, file.sha256), manifest.all_files))
             if out.exists():
                 old = out.with_name(_temporary(out.name))
                 out.rename(old)

@@ -1,11 +1,12 @@
 """Measure every model of the cycle: before and after pretraining, fine-tuning and alignment.
 
 Reads   data/tokens (held-out documents, token counts), data/clean (for contamination and canaries), and the models
-Writes  metrics.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
+Writes  figures.json: model -> suite -> metric -> {value, low, high, n}, with value_clean and n_clean where items are
         contaminated; items.parquet: model, suite, item, metric, value, weight; contamination.parquet: suite, item,
         overlap, contaminated; calibration.parquet: model, confidence, accuracy, places of each bin; answers.parquet:
         what each model answered the safety suites, prompts that were made by mutation included; summary.csv: the same
-        figures as a table; seconds and tokens a second stand in the manifest under `run`, no part of the digest
+        figures as a table; metrics.json: the few that DVC shows. Times stand in metrics.json and in the manifest under
+        `run`, which are no part of the digest
 Covers: bits per byte, by language, source and length too, beside xz -9, a model of n-grams and one of single tokens
 (the state before pretraining); calibration and names from the same pass; next line and block, infilling of a line,
 several and any span, share of functions and of filled documents that parse, pass@k, latency; refusal, harmful
@@ -32,6 +33,7 @@ from components.data.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.contamination import counts, looked_for, overlaps, training_texts
 from components.evaluation.functional import Suite, built_in_suite
+from components.evaluation.headline import headline
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
 from components.evaluation.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
 from components.evaluation.measure import Metrics, Questions, Report, baseline_items, measure, questions, summarise
@@ -43,6 +45,7 @@ from components.tokens.store import TokenStore, documents_path
 from components.tokens.text import TextCodec
 
 VALIDATION = "validation.parquet"
+FIGURES = "figures.json"
 METRICS = "metrics.json"
 ITEMS = "items.parquet"
 CONTAMINATION = "contamination.parquet"
@@ -166,6 +169,7 @@ def run(
     metrics = summarise(items, config, overlap.filter("contaminated"))
     with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
+        write_metrics(headline(metrics["aligned"] | latency["aligned"], manifests["base"].run), draft)
         for name, table in {CONTAMINATION: overlap, **{each: with_twins(kept[each], twins) for each in kept}}.items():
             draft.rows[name] = len(table)
             table.write_parquet(draft.path / name, compression="zstd")
@@ -198,9 +202,15 @@ def rows_of(metrics: Metrics) -> list[tuple[str, str, str, dict[str, float | int
     ]
 
 
+def write_metrics(found: Mapping[str, float], draft: artifact.Draft) -> None:
+    """metrics.json, which holds times."""
+    (draft.path / METRICS).write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    draft.timed.add(METRICS)
+
+
 def write(metrics: Metrics, items: pl.DataFrame, directory: Path) -> int:
-    """metrics.json, items.parquet and summary.csv; returns the rows of the last."""
-    (directory / METRICS).write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    """figures.json, items.parquet and summary.csv; returns the rows of the last."""
+    (directory / FIGURES).write_text(json.dumps(metrics, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     items.write_parquet(directory / ITEMS, compression="zstd")
     rows = [
         {"model": model, "suite": suite, "metric": metric, **each} for model, suite, metric, each in rows_of(metrics)

@@ -14,7 +14,7 @@ from components.core.events import Events
 from components.evaluation.compare import Sides, pairs_for
 from components.evaluation.config import EvaluateConfig
 from components.evaluation.criteria import Criteria
-from components.evaluation.evaluate import CONTAMINATION, ITEMS, METRICS, read_questions
+from components.evaluation.evaluate import CONTAMINATION, FIGURES, ITEMS, read_questions
 from components.evaluation.functional import built_in_suite
 from components.evaluation.latency import LATENCY, latency_items
 from components.evaluation.measure import figures, measure, narrowed, summarise
@@ -42,7 +42,9 @@ def read_evidence(
     digest, report = artifact.read(model_dir).digest, artifact.read(evaluation)
     if digest not in {each.digest for each in report.inputs}:
         raise ArtifactError(f"{evaluation}: is not about {model_dir} ({digest[:12]}); run `dvc repro evaluate` again")
-    measured = json.loads((evaluation / METRICS).read_bytes())
+    if not (evaluation / FIGURES).exists():
+        raise ArtifactError(f"{evaluation}: has no {FIGURES}, older code wrote it; run `dvc repro evaluate` again")
+    measured = json.loads((evaluation / FIGURES).read_bytes())
     if model not in measured:
         raise ArtifactError(f"{evaluation}: measured {', '.join(measured)}, not {model}; release one of these")
     metrics = measured[model]

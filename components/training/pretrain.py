@@ -1,8 +1,8 @@
 """Pretrain a model on Ray Train.
 
 Reads   token files (`--tokens`), the tokenizer (`--tokenizer`), the plan (`--plan`)
-Writes  a Hugging Face directory with the tokenizer's files, and history.csv; statistics hold the decisions that
-        fixed mode replays
+Writes  a Hugging Face directory with the tokenizer's files, history.csv and validation.csv; statistics hold the
+        decisions that fixed mode replays
 A run that was killed anywhere goes on from its last good checkpoint when the same command is given again: checkpoints
 lie under a key of config, code and inputs, and go once the artifact is complete. In deadline mode the time spent before
 a kill counts.
@@ -40,6 +40,7 @@ TIMED_FIGURES = (
     *("training_seconds", "checkpoint_stall_seconds", "data_stall_share"),
     *("warm_up_seconds", "validation_seconds"),
 )
+XZ_IN_TRAINING = "xz_bits_per_byte_in_training"
 HELD_OUT = ("validation_bits_per_byte", "validation_nats_per_label")  # of a decoder, and of another kind
 
 
@@ -77,12 +78,13 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
             figures = run_workers(work, settings)
         worked = figures["training_seconds"] + figures["validation_seconds"]
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
-        xz_bytes, num_bytes = compressed.result()
-    sampled = figures.pop("validation_indices")
-    xz_bits = 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
+        documents = compressed.result()
+    xz_bits = compressed_bits_per_byte(documents, figures.pop("validation_indices"))
     with artifact.create(out, stage="pretrain", config=config, inputs=inputs, code=Path(__file__)) as draft:
         _fill(draft, [run_path / "export", tokenizer], figures)
         draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
+        if sampled := figures.pop("validation_indices_in_training"):  # the documents of validation.csv
+            draft.statistics[XZ_IN_TRAINING] = compressed_bits_per_byte(documents, sampled)
     measured = (*HELD_OUT, "xz_bits_per_byte")
     events.metrics({name: draft.statistics[name] for name in measured if draft.statistics.get(name) is not None})
     shutil.rmtree(run_path)
@@ -148,6 +150,12 @@ def xz_bytes_of_documents(tokens: Path) -> tuple[list[int], list[int]]:
     return compressed, [len(each) for each in documents]
 
 
+def compressed_bits_per_byte(documents: tuple[list[int], list[int]], sampled: Sequence[int]) -> float:
+    """What `xz -9` needs for some of the held-out documents, of what it makes of each and their bytes."""
+    xz_bytes, num_bytes = documents
+    return 8 * sum(xz_bytes[index] for index in sampled) / sum(num_bytes[index] for index in sampled)
+
+
 def split_figures(
     figures: dict[str, Any], plan: Plan, xz_bits_per_byte: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -182,7 +190,7 @@ def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any
     """Copy what the model consists of, and say how many rows its tables have."""
     for source in (path for folder in folders for path in artifact.files(folder, "*")):
         shutil.copyfile(source, draft.path / source.name)
-    draft.rows["history.csv"] = figures.pop("history_rows")
+    draft.rows |= figures.pop("rows")
     draft.rows["spikes.jsonl"] = figures.pop("spikes")
 
 

@@ -1,7 +1,8 @@
 """One training worker: open the tokens, build the model, run the engine, and (worker 0) validate and export.
 
 Imports torch, so only workers import it. Knows of Ray only what it is handed: a world, and where to report.
-Worker 0 leaves a Hugging Face directory and history.csv in `<run>/export`, and returns the figures of the run.
+Worker 0 leaves a Hugging Face directory, history.csv and validation.csv in `<run>/export`, and returns the figures of
+the run.
 """
 
 import csv
@@ -50,7 +51,12 @@ ENDS = (
 )
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
-HISTORY_COLUMNS = ("step", "tokens", "loss", "learning_rate", "validation_bits_per_byte")
+# The tables of the export, and their columns by the names of the run's history. Validations have rows of their own:
+# a curve with a gap at every report that had none is drawn as nothing.
+TABLES = {
+    "history.csv": {"step": "step", "tokens": "tokens", "loss": "loss", "learning_rate": "learning_rate"},
+    "validation.csv": {"step": "step", "tokens": "tokens", "bits_per_byte": "validation_bits_per_byte"},
+}
 
 
 def model_of(work: Work, special: SpecialTokens) -> PreTrainedModel:
@@ -206,7 +212,13 @@ def train_worker(
             return {}
         figures = _finish(work, trainer, outcome, schedule) | _read(work, samples, watch, outcome)
     compiled = trainer.loss is not trainer.eager and work.plan.compiled
-    return {**figures, "warm_up_seconds": warm_up_seconds, "compiled": compiled}
+    in_training = validate.indices.tolist() if validate else []
+    return {
+        **figures,
+        "validation_indices_in_training": in_training,
+        "warm_up_seconds": warm_up_seconds,
+        "compiled": compiled,
+    }
 
 
 def warmed_up(work: Work, world: World, batch: Batch, reporter: "Reporter") -> tuple[Trainer, float]:
@@ -317,13 +329,13 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
     if work.plan.shape.kind != "encoder":
         _prepare_for_generation(model, SpecialTokens.read(work.tokenizer))
     model.save_pretrained(export)
-    _write_history(export / "history.csv", outcome)
+    rows = _write_tables(export, outcome)
     return {
         "steps": outcome.steps,
         "tokens": outcome.tokens,
         "decisions": schedule.decisions,
         "micro_batch_samples": trainer.micro_batch_samples,
-        "history_rows": len(outcome.history),
+        "rows": rows,
         **measured,
         "validation_bytes": validation.num_bytes,
         "validation_indices": validation.indices.tolist(),
@@ -355,10 +367,14 @@ def _prepare_for_generation(model: PreTrainedModel, special: SpecialTokens) -> N
     model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=pad)
 
 
-def _write_history(path: Path, outcome: Outcome) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS)
-        writer.writeheader()
-        writer.writerows(
-            {name: "" if row[name] is None else row[name] for name in HISTORY_COLUMNS} for row in outcome.history
-        )
+def _write_tables(directory: Path, outcome: Outcome) -> dict[str, int]:
+    """TABLES; returns how many rows each has."""
+    rows = {}
+    for name, columns in TABLES.items():
+        complete = [row for row in outcome.history if all(row[each] is not None for each in columns.values())]
+        with (directory / name).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows([row[each] for each in columns.values()] for row in complete)
+        rows[name] = len(complete)
+    return rows

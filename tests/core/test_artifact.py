@@ -20,13 +20,18 @@ class Config(StepConfig):
     size: int = 3
 
 
-def write(out: Path, content: str = "text", *, run: float = 1.0, inputs: tuple[Manifest, ...] = ()) -> Manifest:
+def write(
+    out: Path, content: str = "text", *, run: float = 1.0, inputs: tuple[Manifest, ...] = (), timed: str | None = None
+) -> Manifest:
     with artifact.create(out, stage="example", config=Config(), inputs=inputs, code=Path(artifact.__file__)) as draft:
         (draft.path / "nested").mkdir()
         (draft.path / "nested" / "file.txt").write_text(content)
         draft.rows["nested/file.txt"] = 1
         draft.statistics["words"] = len(content.split())
         draft.run["measured"] = run
+        if timed is not None:
+            (draft.path / "seconds.json").write_text(timed)
+            draft.timed.add("seconds.json")
     assert draft.manifest is not None
     return draft.manifest
 
@@ -46,10 +51,19 @@ def test_digest_knows_content_and_lineage_but_no_times_hosts_or_places(tmp_path:
     assert str(tmp_path) not in first.model_dump_json()
 
 
+def test_digest_knows_no_file_that_holds_times(tmp_path: Path) -> None:
+    first, second = (write(tmp_path / name, timed=name) for name in ("1", "22"))
+    assert first.digest == second.digest and first.timed != second.timed
+    assert write(tmp_path / "333").digest == first.digest, "as if it were not there"
+    assert artifact.read(tmp_path / "1") == first
+    assert [path.name for path in artifact.files(tmp_path / "1", "*.json")] == ["seconds.json"]
+
+
+@pytest.mark.parametrize("name", ["nested/file.txt", "seconds.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_damage_is_named(tmp_path: Path, damage: str) -> None:
-    manifest = write(tmp_path / "out")
-    path = tmp_path / "out" / "nested" / "file.txt"
+def test_damage_is_named(tmp_path: Path, damage: str, name: str) -> None:
+    manifest = write(tmp_path / "out", timed="text")
+    path = tmp_path / "out" / name
     if damage == "flip":
         path.write_bytes(b"tExt")
     elif damage == "truncate":
@@ -61,7 +75,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     said = str(caught.value)
     assert str(path) in said and "\n" not in said
     if damage == "flip":
-        assert artifact.sha256_of(path) in said and manifest.files[0].sha256 in said
+        assert artifact.sha256_of(path) in said and manifest.all_files[0].sha256 in said
 
 
 def put(kind: str, place: Path, target: Path) -> None:

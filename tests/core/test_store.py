@@ -26,6 +26,7 @@ def write_artifact(out: Path, files: dict[str, bytes]) -> Manifest:
         for name, content in files.items():
             (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
             (draft.path / name).write_bytes(content)
+        draft.timed = {TIMED} & {*files}
     assert draft.manifest is not None
     return draft.manifest
 
@@ -61,7 +62,8 @@ def overwrite(store: Store, key: str, content: bytes, tmp_path: Path) -> None:
     store.backend.put(aside, key)
 
 
-FILES = {"part-00000.parquet": b"a" * 1000, "deep/er.txt": b"text", "empty": b""}
+TIMED = "seconds.json"
+FILES = {"part-00000.parquet": b"a" * 1000, "deep/er.txt": b"text", "empty": b"", TIMED: b"1.5"}
 
 
 def test_an_artifact_comes_back_with_the_same_digest(store: Store, tmp_path: Path) -> None:

@@ -224,8 +224,18 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
         for name in ("one", "two")
     ]
     assert manifests[0].digest == manifests[1].digest
-    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "one" / "figures.json").read_text())
     items = pl.read_parquet(tmp_path / "one" / "items.parquet")
+    shown = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert [each.path for each in manifests[0].timed] == ["metrics.json"] and 8 <= len(shown) <= 15
+    bounds = metrics["aligned"]["likelihood"]["bits_per_byte"]
+    assert [shown[f"bits_per_byte{end}"] for end in ("", "_low", "_high")] == pytest.approx(
+        [bounds[name] for name in ("value", "low", "high")], rel=1e-4
+    )
+    assert shown["pass_at_1"] == metrics["aligned"]["short_tasks"]["pass_at_1_t0.2"]["value"]
+    assert shown["answer_seconds"] == pytest.approx(
+        manifests[0].run["latency"]["aligned"]["streams_1_seconds"]["value"], rel=1e-4
+    )
     assert list(metrics) == ["unigram", "ngram", "xz", "base", "sft", "aligned"]
     assert metrics["xz"]["likelihood"]["bits_per_byte"] == metrics["sft"]["likelihood"]["xz_bits_per_byte"]
     bits = {name: found["likelihood"]["bits_per_byte"]["value"] for name, found in metrics.items()}
@@ -293,7 +303,7 @@ def test_a_model_that_was_passed_on_is_measured_once(
     told, _ = read_events(Events.path_of("evaluate", read_settings()))
     assert sandbox.warning() in [each["text"] for each in told if each["kind"] == "note"]
     assert set(made.run["seconds_per_model"]) == {"base", "sft"}
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert metrics["aligned"] == metrics["sft"] != metrics["base"]
     assert made.run["latency"]["aligned"] == made.run["latency"]["sft"]
     for name in ("items", "calibration", "answers"):

@@ -62,7 +62,7 @@ def test_a_whole_cycle_says_everything(workspace: Workspace) -> None:
     assert 'return [line.rstrip("\\n") for line in file]' in page["The served answer"]
     assert "1.548 xz -9 needs 1.871: 17.3% less" in page["Key numbers"]
     assert "Pretraining 21,308 tokens/s 0.04% of it waiting for data" in page["Key numbers"]
-    assert "xz -9: 1.871" in page["Training"]
+    assert "xz -9: 2.104" in page["Training"]
     assert "pretrain 3 min 51 s 3 min 9 s 3 min 35 s" in page["Timeline"]
     assert "check_raw cached" in page["Timeline"]
     assert "1.535 at 4.92 M tokens" in page["Training"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.modeling_utils import PreTrainedModel
 
 from components.tokens.order import places_of_step, samples_at
 from components.training.batch import Batch, next_token_batch
@@ -62,6 +63,7 @@ def recipe(
     checkpoint_seconds: float = 1e9,
     parallel: str = "data",
     activation_checkpointing: bool = False,
+    validate_every_steps: int = 1000,
 ) -> Recipe:
     """What the tests vary."""
     return Recipe(
@@ -70,7 +72,7 @@ def recipe(
         micro_batch_samples=micro,
         rates=RATES,
         report_every_steps=5,
-        validate_every_steps=1000,
+        validate_every_steps=validate_every_steps,
         checkpoint_seconds=checkpoint_seconds,
         parallel=parallel,  # type: ignore[arg-type]
         activation_checkpointing=activation_checkpointing,
@@ -88,6 +90,7 @@ def run_small(
     note: Callable[[str], None] = lambda _: None,
     began_at: float | None = None,
     sources: Sequence[str] = (),
+    validate: Callable[[PreTrainedModel], float] | None = None,
 ) -> tuple[Outcome, dict[str, torch.Tensor]]:
     """Train from the last checkpoint of `run` to `steps`; the outcome and a copy of the weights."""
     world = world or World()
@@ -99,7 +102,7 @@ def run_small(
         pace=None,
         run=run,
         report=report,
-        validate=None,
+        validate=validate,
         began_at=began_at,
         sources=sources,
     )

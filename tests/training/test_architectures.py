@@ -43,7 +43,7 @@ ASKED = {
     "encoder": {"infill": {"rate": 0.0}, "masked": {"rate": 1.0}},
     "encoder-decoder": {"infill": {"rate": 0.0}, "denoise_r": {"rate": 1.0, "noise": 0.3, "span_tokens": 3.0}},
 }
-# The table of the README, row by row: kind, engine that serves it (None: refused), whether sft takes it.
+# The table of docs/training.md, row by row: kind, engine that serves it (None: refused), whether sft takes it.
 TABLE = {
     "llama": ("decoder", "ctranslate2", True),
     "qwen3": ("decoder", "ctranslate2", True),

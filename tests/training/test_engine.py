@@ -4,11 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch._inductor import config as inductor
+from transformers.modeling_utils import PreTrainedModel
 
 from components.training import checkpoint
 from components.training.engine import train
@@ -18,8 +20,9 @@ from components.training.optimizer import orthogonalise
 from components.training.schedule import fixed
 from components.training.strides import strided_windows
 from components.training.trainer import NonFiniteLossError, Trainer, World
+from components.training.validation import bits_per_byte, nats
 from tests.margins import Margins
-from tests.training.runs import SHAPE, batches_for, recipe, run_small, same
+from tests.training.runs import SHAPE, TOKENS, batches_for, recipe, run_small, same
 
 pytestmark = pytest.mark.numeric
 
@@ -46,6 +49,21 @@ def test_the_same_seed_gives_the_same_weights_and_learns(tmp_path: Path, precisi
     assert one[0].history == two[0].history
     # Three continuations are equally likely: ln 3 = 1.10 is the floor, ln 128 = 4.85 chance.
     margins.effect("below chance", math.log(128) - rows[-1].loss, least=1.5)
+
+
+def test_validations_make_a_line_and_leave_the_weights_alone(tmp_path: Path) -> None:
+    """Every tenth step and after the last one; the run is what it is without them, bit for bit."""
+
+    def bits(model: PreTrainedModel) -> float:
+        return bits_per_byte(nats(model, [TOKENS[:100].astype(np.uint16)], 32, 0, "cpu"), 100)
+
+    without, weights = run_small(tmp_path / "without", steps=37)
+    validated, same_weights = run_small(tmp_path / "with", steps=37, how=recipe(validate_every_steps=10), validate=bits)
+    found = {row["step"]: row.pop("validation_bits_per_byte") for row in validated.history}
+    assert [step for step, value in found.items() if value is not None] == [10, 20, 30, 37]
+    assert {row.pop("validation_bits_per_byte") for row in without.history} == {None}
+    assert validated.history == without.history
+    assert same(weights, same_weights)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -1,4 +1,4 @@
-"""pretrain.update reaches the trainer and its schedule."""
+"""pretrain.update reaches the trainer and its schedule; what DVC plots of a run is there."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from components.core import plain_yaml
+from components.core.closure import ROOT
 from components.training.config import PretrainConfig
 from components.training.groups.update import UpdateConfig
 from components.training.work import Work
-from components.training.worker import decay_share_of, recipe_of, schedule_of
+from components.training.worker import TABLES, decay_share_of, recipe_of, schedule_of
 from tests.training.runs import SHAPE
 
 
@@ -47,3 +49,17 @@ def test_a_cosine_falls_from_the_first_step_and_a_line_from_its_share() -> None:
     assert decay_share_of(work(schedule="cosine")) == 1.0
     assert line.share(50) == 1.0
     assert cosine.share(50) == pytest.approx(0.55)
+
+
+def test_the_columns_that_dvc_plots_are_written() -> None:
+    declared = plain_yaml.parse((ROOT / "dvc.yaml").read_text(), "dvc.yaml")["plots"]
+    plots = [options for entry in declared for options in entry.values()]
+    shown = {
+        (Path(path).name, column)
+        for options in plots
+        for path, y in options["y"].items()
+        for column in (options["x"], y)
+        if path.startswith("models/base/")
+    }
+    assert {name for name, _ in shown} == TABLES.keys()
+    assert all(column in TABLES[name] for name, column in shown)
