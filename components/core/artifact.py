@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from components.core.closure import code_digest, lock_digest
+from components.core.closure import code_of, digest_of_code, lock_digest
 from components.core.config import StepConfig, digest_of
 from components.core.errors import ArtifactError
 
@@ -126,19 +126,25 @@ def create(out: Path, *, stage: str, config: StepConfig, inputs: Sequence[Manife
     temporary = out.parent / f".{out.name}{TEMPORARY}{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     draft = Draft(temporary)
-    started = time.time()
+    started, ran = time.time(), code_of(code)  # now: the file on disk may be another one when the stage ends
     try:
         yield draft
         draft.manifest = Manifest(
             stage=stage,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
-            code_version=code_digest(code),
+            code_version=digest_of_code(ran),
             lock_digest=lock_digest(),
             inputs=tuple(Input(stage=each.stage, digest=each.digest) for each in inputs),
             files=_seal(temporary, draft.rows),
             statistics=draft.statistics,
-            run={"started_at": started, "seconds": time.time() - started, "host": socket.gethostname(), **draft.run},
+            run={
+                "started_at": started,
+                "seconds": time.time() - started,
+                "host": socket.gethostname(),
+                "code": ran,
+                **draft.run,
+            },
         )
         write_file(temporary / MANIFEST, draft.manifest.model_dump_json(indent=1).encode())
         _replace_directory(temporary, out)
