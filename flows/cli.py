@@ -108,7 +108,7 @@ def _check_request(
         before, wanted = params.change(text)
     _load("components.core.cluster").check_reachable(settings)
     graph = _load("flows.graph")
-    stages = graph.stages_until(graph.read_graph(), until)
+    stages = graph.stages_until(_load("components.core.stages").read_stages(), until)
     _load("flows.deadline").require_possible(wanted, settings, stages, before)
     if release and until is None:
         _load("flows.ports").require_gateway_port(settings)
@@ -118,7 +118,7 @@ def _start_ray_if_needed(settings: Settings) -> None:
     """Start Ray beside the Prefect server when some stage will run; a failure shows again, and is told, in the flow."""
     graph = _load("flows.graph")
     try:
-        stages = graph.read_graph()
+        stages = _load("components.core.stages").read_stages()
         if len(graph.current_stages(stages)) < len(stages):
             _load("components.core.cluster").start_head(settings)
     except OvernightError:
@@ -155,7 +155,7 @@ def _tell(result: dict[str, Any]) -> None:
 def plan(
     hours: Annotated[float | None, typer.Option(help="deadline of the whole cycle; params.yaml's when absent")] = None,
     profile: Annotated[str | None, typer.Option(help="plan with profiles/PROFILE.yaml; writes no params.yaml")] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="fit a scaling law to small runs on data/tokens first")] = False,
+    fit: Annotated[bool, typer.Option("--fit", help="fit a scaling law to small runs on the tokens first")] = False,
     fit_minutes: Annotated[float | None, typer.Option(help="--fit with so much for the small runs; 10 alone")] = None,
     hardware: Annotated[str | None, typer.Option(help="another machine, from the table: h100x8, h200, cpux2")] = None,
     simulate: Annotated[int | None, typer.Option(metavar="N", help="draw N cycles with failures and delays")] = None,
@@ -190,11 +190,12 @@ def plan(
 
 @app.command()
 def release(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL_DIR", help="the cycle's when left out")] = None,
 ) -> None:
     """Register a model, ask the gate, commit the environment file, serve."""
-    _require_directory(model, "a model")
-    _flow_command("flows.release", "release", model_dir=str(model))
+    if model is not None:
+        _require_directory(model, "a model")
+    _flow_command("flows.release", "release", model_dir=str(model) if model else None)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is a number to refuse, not an option

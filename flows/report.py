@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core import artifact
 from components.core.artifact import write_file
 from components.core.errors import ArtifactError
+from components.core.stages import Stage, read_stages, released, writer
 from components.training.config import Plan
 from flows.stage import StageResult, Status
 
 REPORTS = Path("reports")
-PLAN = REPORTS / "plan" / "plan.json"
-METRICS = REPORTS / "evaluation" / "metrics.json"
 
 
 class Record(BaseModel):
@@ -101,21 +100,30 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def read_plan(path: Path = PLAN) -> Plan | None:
+def read_plan() -> Plan | None:
     """The plan of the cycle, once it was made."""
-    return Plan.model_validate_json(path.read_bytes()) if path.exists() else None
+    path = _written("training_plan", "plan.json")
+    return Plan.model_validate_json(path.read_bytes()) if path else None
 
 
-def read_metrics(path: Path = METRICS) -> dict[str, Any]:
+def read_metrics() -> dict[str, Any]:
     """Evaluation's metrics, once they were made."""
-    metrics: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+    path = _written("evaluation", "metrics.json")
+    metrics: dict[str, Any] = json.loads(path.read_bytes()) if path else {}
     return metrics
 
 
-def model_record(model_dir: Path, base_dir: Path) -> ModelRecord | None:
+def _written(kind: str, name: str) -> Path | None:
+    """A file of a kind of artifact, if it is there."""
+    path = writer(read_stages(), kind).output / name
+    return path if path.exists() else None
+
+
+def model_record(stages: Sequence[Stage]) -> ModelRecord | None:
     """The final model as its own manifest and that of its pretraining describe it; None before there is one."""
     try:
-        final, base = artifact.read(model_dir, verify=False), artifact.read(base_dir, verify=False)
+        final = artifact.read(released(stages).output, verify=False)
+        base = artifact.read(writer(stages, "base_model").output, verify=False)
     except ArtifactError:
         return None
     return ModelRecord(digest=final.digest, parameters=base.statistics["parameters"], tokens=base.statistics["tokens"])
