@@ -14,6 +14,7 @@ from components.core.closure import ROOT, closure, code_of
 from components.core.config import StepConfig
 from components.core.errors import ConfigError
 from components.core.stages import Stage, read_all, read_stages
+from components.deadline.config import StageReserves
 from components.lineage import survey
 from flows.graph import runs_again
 from flows.params import compose, defaults, overridden, profile_names, section_names, tree
@@ -147,6 +148,8 @@ def test_an_artifact_is_asked_for_by_its_kind() -> None:
     everything = read_stages(ROOT)
     assert stages.writer(everything, "base_model").name == "pretrain"
     assert stages.released(everything).name == "align"
+    by_clock = [each.name for each in everything if each.meta.by_clock]
+    assert by_clock == [name for name in STAGES if StageReserves().ends_by_clock(name)], "who plans time knows the same"
     for kind, who in (("poems", "no stage writes"), ("tokens", "tokenize, tokenize writes")):
         with pytest.raises(ConfigError, match=rf"{who} {kind}; needed one stage with `meta: \{{writes: {kind}\}}`"):
             stages.writer([*everything, *everything], kind)
