@@ -16,12 +16,12 @@ from components.core import artifact
 from components.core.config import Settings
 from components.core.errors import ArtifactError, GateRefused, OvernightError
 from components.core.events import Events
+from components.core.stages import Stage
 from components.data import drift
 from components.data.config import DriftConfig
 from components.data.profile import SUMMARY
 from components.release import environment as environments
 from components.release.config import ReleaseConfig
-from flows.graph import Stage
 
 FOLDER = "accepted"
 

@@ -96,10 +96,11 @@ def _check_request(
     """Find mistakes within a second or two, before any server starts. The flow, which forms start too, checks again."""
     from components.core.cluster import check_reachable
     from components.core.errors import ConfigError
+    from components.core.stages import read_stages
     from flows import params
     from flows import replay as replaying
     from flows.deadline import require_possible
-    from flows.graph import read_graph, stages_until
+    from flows.graph import stages_until
     from flows.ports import require_gateway_port
     from flows.workspace import exclusive
 
@@ -109,7 +110,7 @@ def _check_request(
         text = replaying.text(replay) if replay else params.requested(profile, hours, overrides)
         before, wanted = params.change(text)
     check_reachable(settings)
-    require_possible(wanted, settings, stages_until(read_graph(), until), before)
+    require_possible(wanted, settings, stages_until(read_stages(), until), before)
     if release and until is None:
         require_gateway_port(settings)
 
@@ -118,10 +119,11 @@ def _start_ray_if_needed(settings: "Settings") -> None:
     """Start Ray beside the Prefect server when some stage will run; a failure shows again, and is told, in the flow."""
     from components.core.cluster import start_head
     from components.core.errors import OvernightError
-    from flows.graph import current_stages, read_graph
+    from components.core.stages import read_stages
+    from flows.graph import current_stages
 
     try:
-        stages = read_graph()
+        stages = read_stages()
         if len(current_stages(stages)) < len(stages):
             start_head(settings)
     except OvernightError:
@@ -132,7 +134,7 @@ def _start_ray_if_needed(settings: "Settings") -> None:
 def plan(
     hours: Annotated[float | None, typer.Option(help="deadline of the whole cycle; params.yaml's when absent")] = None,
     profile: Annotated[str | None, typer.Option(help="plan with profiles/PROFILE.yaml; writes no params.yaml")] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="fit a scaling law to small runs on data/tokens first")] = False,
+    fit: Annotated[bool, typer.Option("--fit", help="fit a scaling law to small runs on the tokens first")] = False,
     fit_minutes: Annotated[float | None, typer.Option(help="--fit with so much for the small runs; 10 alone")] = None,
     hardware: Annotated[str | None, typer.Option(help="another machine, from the table: h100x8, h200, cpux2")] = None,
     simulate: Annotated[int | None, typer.Option(metavar="N", help="draw N cycles with failures and delays")] = None,
@@ -169,18 +171,19 @@ def plan(
 
 @app.command()
 def release(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR")] = Path("models/aligned"),
+    model: Annotated[Path | None, typer.Argument(metavar="MODEL_DIR", help="the cycle's when left out")] = None,
 ) -> None:
     """Register a model, ask the gate, commit the environment file, serve."""
     from components.core.config import read_settings
 
-    _require_directory(model, "a model")
+    if model is not None:
+        _require_directory(model, "a model")
     settings = read_settings()
     with _prefect(settings) as server:
         from flows.release import release as run_release
 
         server.wait()
-        print(json.dumps(run_release(model_dir=str(model)), indent=1))
+        print(json.dumps(run_release(model_dir=str(model) if model else None), indent=1))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is a number to refuse, not an option

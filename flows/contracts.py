@@ -7,8 +7,8 @@ from typing import Any
 from prefect.artifacts import create_table_artifact
 
 from components.core.config import Settings
+from components.core.stages import Stage
 from components.data.contract import REPORT
-from flows.graph import Stage
 
 
 def tell_prefect(stage: Stage, settings: Settings, *, failed_since: float | None = None) -> None:

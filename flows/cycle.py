@@ -23,13 +23,12 @@ from components.core.artifact import Manifest
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
 from components.core.events import Events
-from components.data.sources import fingerprint
+from components.core.stages import Stage, read_all, read_stages, released, writer
 from components.deadline.budget import process_seconds
+from components.lineage import survey
 from components.release.status import read_status
-from components.tokens import adoption
-from components.training import hardware
 from components.training.config import Plan
-from components.training.planning import fitted, predictions
+from components.training.planning import predictions
 from components.training.shape import kind_of
 from flows import contracts, graph, params, replay, report, stage
 from flows.accepted import Accepted, judge
@@ -44,11 +43,8 @@ from flows.workspace import exclusive
 
 Profile = Literal["smoke", "cpu-hour", "h200-day", "h100x8-day"]
 Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours from now")]
-MODEL, BASE = Path("models/aligned"), Path("models/base")
-HARDWARE = Path(".overnight/hardware.json")
-SOURCES = Path(".overnight/sources.json")
-LAWS = Path(".overnight/laws.json")
-INITIAL = Path(".overnight/initial.json")
+# Kinds of artifacts: what the plan predicts the loss of, and the first model that answers.
+BASE, CHAT = "base_model", "tuned_model"
 RETRY_DELAYS_SECONDS = [5.0, 30.0]
 UNPLANNED_TIMEOUT_SECONDS = 6 * 3600.0
 
@@ -75,7 +71,7 @@ class Cycle:
         self.profile = profile
         self.started_at = started_at
         self.params = params.read_params()
-        by_clock = [name for name in names if self.params.plan.reserves.ends_by_clock(name)]
+        by_clock = [each.name for each in read_stages() if each.meta.by_clock]
         self.deadline = Deadline(self.settings, self.params, names, by_clock, self.note)
         self.budgets: dict[str, float] = {}
         self.recorded: report.CycleRecord | None = None
@@ -93,7 +89,7 @@ class Cycle:
         self.notes.append(text)
         self.progress.note(text)
 
-    def bring_up_to_date(self, each: graph.Stage, tell_ui: Callable[[str, float], None]) -> stage.StageResult:
+    def bring_up_to_date(self, each: Stage, tell_ui: Callable[[str, float], None]) -> stage.StageResult:
         """Run one stage if DVC finds it out of date. Raises StageFailed after telling the progress."""
         started_at = time.time()
         plan = report.current_plan()
@@ -130,13 +126,13 @@ class Cycle:
         self._keep(result, started_at)
         self.deadline.keep(result, self.budgets.get(each.name))
         self.progress.finished(each.name, result)
-        if each.output == BASE and result.status == "ran" and plan is not None:
-            self._compare_prediction(plan)
+        if each.meta.writes == BASE and result.status == "ran" and plan is not None:
+            self._compare_prediction(plan, each.output)
         return result
 
-    def _compare_prediction(self, plan: Plan) -> None:
+    def _compare_prediction(self, plan: Plan, base: Path) -> None:
         """Hold what pretraining reached against what the plan predicted, and keep both."""
-        row = predictions.outcome(plan, artifact.read(BASE, verify=False))
+        row = predictions.outcome(plan, artifact.read(base, verify=False))
         if row is not None and predictions.keep(report.REPORTS / "laws", row):
             self.note(
                 f"predicted {row['predicted']:.3f} bits per byte ({row['low']:.3f} to {row['high']:.3f}), "
@@ -153,7 +149,7 @@ class Cycle:
         self.events.metric(f"given_seconds/{name}", seconds)
         return self.settings.model_copy(update={"stage_ends_at": now + seconds})
 
-    def judge_drift(self, each: graph.Stage) -> None:
+    def judge_drift(self, each: Stage) -> None:
         """Hold the corpus that a stage left, also one from the cache, against the one in production.
 
         It depends on what is in production, which no cache key knows, so it is no part of the stage. Raises
@@ -170,10 +166,10 @@ class Cycle:
         self.results = [(other, at) for other, at in self.results if other.name != result.name]
         self.results.append((result, started_at))
 
-    def _is_current(self, each: graph.Stage) -> bool:
+    def _is_current(self, each: Stage) -> bool:
         """Whether DVC finds nothing to do for a stage. The first ones are asked about together, which is faster."""
         if self._current is None:
-            self._current = graph.current_stages(graph.read_graph())
+            self._current = graph.current_stages(read_stages())
         return each.name in self._current or each.name in graph.current_stages([each])
 
     def release(self) -> None:
@@ -183,9 +179,8 @@ class Cycle:
         self.progress.started("release", plan.stage_seconds.get("release") if plan else None)
         events = Events("release", self.settings)
         watch = StageWatch("release", self.settings, self.progress)
-        self.released, self.serving = release_model(
-            self.settings, self.params.release.environment, self.params, events, MODEL
-        )
+        model, environment = released(read_stages()).output, self.params.release.environment
+        self.released, self.serving = release_model(self.settings, environment, self.params, events, model)
         watch()
         seconds = time.time() - started_at
         result = stage.StageResult(
@@ -193,7 +188,7 @@ class Cycle:
             status="cached" if self.released.decision == "already_live" else "ran",
             seconds=seconds,
             work_seconds=seconds,
-            digest=graph.manifest_digest(MODEL),
+            digest=graph.manifest_digest(model),
             peak_memory_bytes=0,
         )
         self._keep(result, started_at)
@@ -208,7 +203,7 @@ class Cycle:
         by_clock = self.params.plan.mode == "deadline"
         made = self._made()
         contents = {name: replay.content(manifest) for name, manifest in made.items()}
-        machine, commit = json.loads(HARDWARE.read_bytes()), head_commit()
+        machine, commit = json.loads(survey.HARDWARE.read_bytes()), head_commit()
         if self.recorded:
             self.note(replay.compared(self.recorded, contents, machine, commit))
         return report.CycleRecord(
@@ -224,7 +219,7 @@ class Cycle:
             peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
             stages=report.stage_records(self.results, report.current_plan(), run_ids, self.budgets),
             metrics=report.read_metrics() if complete else {},
-            model=report.model_record(MODEL, BASE) if complete else None,
+            model=report.model_record(read_stages()) if complete else None,
             release=self.released,
             serving=self.serving,
             notes=tuple(self.notes),
@@ -239,7 +234,7 @@ class Cycle:
     def _made(self) -> dict[str, Manifest]:
         """The artifacts of the stages that this cycle got to, by stage."""
         digests = {result.name: result.digest for result, _ in self.results}
-        found = replay.outputs({each.name: each.output for each in graph.read_graph() if each.name in digests})
+        found = replay.outputs({each.name: each.output for each in read_stages() if each.name in digests})
         return {name: manifest for name, manifest in found.items() if manifest.digest == digests[name]}
 
 
@@ -249,7 +244,7 @@ def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(error, stage.StageFailed) and error.transient
 
 
-def stage_task(cycle: Cycle, each: graph.Stage) -> Task[[], dict[str, Any]]:
+def stage_task(cycle: Cycle, each: Stage) -> Task[[], dict[str, Any]]:
     """A stage of the graph as a Prefect task of the same name."""
 
     def bring_up_to_date() -> dict[str, Any]:
@@ -302,8 +297,7 @@ def cycle(
     with exclusive(settings, "a cycle"):
         recorded = replay.find(replayed) if replayed else None  # before its record's place may be taken
         notes = configure(profile, hours, overrides, replayed)
-        stages = graph.read_graph()
-        graph.require_dependencies(stages, "clean", params.read_params().clean.decontaminate.suites)
+        stages = read_stages()
         chosen = graph.stages_until(stages, until)
         require_chat(chosen, params.read_params())
         release = release and len(chosen) == len(stages)
@@ -322,24 +316,24 @@ def cycle(
 def configure(
     profile: str | None, hours: float | None, overrides: Sequence[str], replayed: str | None = None
 ) -> list[str]:
-    """Write what was asked into params.yaml, what this machine is, which checkpoint is gone on from, and what the
-    sources hold now, so that DVC sees all of it. Returns what a person should know of it."""
+    """Write what was asked into params.yaml, and what stages depend on beside artifacts, so that DVC sees all of it.
+    Returns what a person should know of it."""
     params.write_params(replay.text(replayed) if replayed else params.requested(profile, hours, overrides))
-    hardware.write(HARDWARE)
-    fitted.ensure(LAWS)
-    adoption.write_initial_path(params.read_params().pretrain.init_from, INITIAL)
-    return fingerprint.write(params.read_params().ingest.sources, SOURCES)
+    notes = [note for each in read_all() if each.meta.survey for note in survey.run(each.arguments)]
+    again = graph.runs_again(read_stages())
+    return [*notes, *([again] if again else [])]
 
 
-def require_chat(stages: Sequence[graph.Stage], asked: params.Params) -> None:
+def require_chat(stages: Sequence[Stage], asked: params.Params) -> None:
     """Raise ConfigError where a stage needs a model that answers, and the architecture has none that does."""
     architecture = asked.plan.architecture
     has_chat = asked.pretrain.init_from is not None or kind_of(architecture) == "decoder"
-    if not has_chat and any(each.name == "sft" for each in stages):
-        raise ConfigError(f"plan.architecture {architecture} has no chat: run with --until pretrain")
+    if not has_chat and any(each.meta.writes == CHAT for each in stages):
+        last = writer(stages, BASE).name
+        raise ConfigError(f"plan.architecture {architecture} has no chat: run with --until {last}")
 
 
-def _run(current: Cycle, stages: Sequence[graph.Stage], release: bool) -> dict[str, Any]:
+def _run(current: Cycle, stages: Sequence[Stage], release: bool) -> dict[str, Any]:
     """Run stages and release; whatever happens, leave a report and MLflow's share sent as far as it can be."""
     settings = current.settings
     forwarder = LiveForwarder(settings, current.cycle_id, current.note)
@@ -375,7 +369,7 @@ def _conclude(current: Cycle, forwarder: LiveForwarder, error: str | None) -> di
     path = report.write(record)
     page: Path | None = None
     try:
-        page = render_page(record, graph.read_graph(), current.settings.state)
+        page = render_page(record, read_stages(), current.settings.state)
     except Exception as caught:
         current.note(f"the page could not be drawn ({type(caught).__name__}: {caught}); {path} holds the record")
     if error is not None or current.released.decision in REFUSALS:
@@ -396,10 +390,9 @@ def stop_idle_ray(settings: Settings) -> None:
         cluster.stop_head(settings)
 
 
-def render_page(record: report.CycleRecord, stages: Sequence[graph.Stage], state: Path) -> Path:
+def render_page(record: report.CycleRecord, stages: Sequence[Stage], state: Path) -> Path:
     """reports/cycle.html from the record and what the stages left."""
-    outputs = {each.name: each.output for each in stages}
-    return render(record, report.REPORTS / "cycle.html", outputs=outputs, state=state)
+    return render(record, report.REPORTS / "cycle.html", stages=stages, state=state)
 
 
 def main(

@@ -11,6 +11,7 @@ from pathlib import Path
 from components.core import services
 from components.core.config import Settings, digest_of
 from components.core.errors import ConfigError
+from components.core.stages import Stage
 from components.deadline import durations
 from components.deadline.config import PLAN, START, TimePlan
 from components.deadline.division import SECONDS_PER_HOUR, Needs, deadline_seconds, divide, shortest_hours
@@ -60,11 +61,12 @@ class Deadline:
         needs = Needs(self._params.plan, self._durations, self._cycle)
         following = self._names[self._names.index(stage) :]
         elapsed = now - self._started_at
-        seconds, planned = divide(needs, elapsed, following)[stage], plan.stage_seconds[stage]
+        seconds = divide(needs, elapsed, following)[stage]
+        planned = plan.stage_seconds.get(stage, needs.of(stage).wanted)
         if abs(seconds - planned) > max(NOTED_SECONDS, NOTED_SHARE * planned):
             left = deadline_seconds(needs.config) - elapsed
             lack = sum(needs.of(name).minimum for name in following) - left
-            late = sum(plan.stage_seconds[name] for name in following) - left
+            late = sum(plan.stage_seconds.get(name, needs.of(name).wanted) for name in following) - left
             why = _why(seconds < planned, late, left, lack)
             self._note(f"plan corrected: {stage} gets {seconds:.0f} s instead of {planned:.0f}, {why}")
         return seconds
@@ -101,7 +103,7 @@ def _why(less: bool, late: float, left: float, lack: float) -> str:
     return f"what follows needs {'more' if less else 'less'} time than planned"
 
 
-def require_possible(params: Params, settings: Settings, stages: Sequence[graph.Stage], before: Params | None) -> None:
+def require_possible(params: Params, settings: Settings, stages: Sequence[Stage], before: Params | None) -> None:
     """Refuse, before anything is started, a deadline that cannot be met. Raises ConfigError with the shortest one.
 
     `before` are the parameters on disk: a stage whose section is another than there will run, whatever DVC says now.

@@ -1,42 +1,23 @@
-"""The graph as DVC reads it: stage names in topological order, and which of them would run.
+"""Which stages of the graph (components.core.stages) DVC would run, and why.
 
-dvc.yaml is the only list of stages. DVC is asked in this process (a tenth of a second a stage); running one is left to
-`dvc repro --single-item` in a process of its own.
+DVC is asked in this process (a tenth of a second a stage); running one is left to `dvc repro --single-item` in a
+process of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import networkx
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from components.core import artifact, private
-from components.core.closure import closure
+from components.core.closure import ROOT, code_of
 from components.core.config import read_settings
-from components.core.errors import ConfigError
+from components.core.errors import ArtifactError, ConfigError
+from components.core.stages import Stage, descendants
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One stage of dvc.yaml. Paths are relative to the repository's root."""
-
-    name: str
-    command: str
-    dependencies: tuple[str, ...]
-    outputs: tuple[Path, ...]
-
-    @property
-    def module_path(self) -> Path:
-        """The source file of the stage's module."""
-        words = self.command.split()
-        return Path(*words[words.index("-m") + 1].split(".")).with_suffix(".py")
-
-    @property
-    def output(self) -> Path:
-        """The one artifact that the stage writes."""
-        return self.outputs[0]
+# Of the files that changed, so many are named.
+SHOWN_FILES = 3
 
 
 def _open(root: Path) -> Repo:
@@ -45,39 +26,18 @@ def _open(root: Path) -> Repo:
     return Repo(str(root))
 
 
-def read_graph(root: Path = Path()) -> list[Stage]:
-    """All stages, each after those that it depends on; among equals in the order of dvc.yaml.
-
-    Raises ConfigError with one line when dvc.yaml cannot be read.
-    """
-    try:
-        with _open(root) as repo:
-            graph = repo.index.graph
-            order = {stage: position for position, stage in enumerate(repo.index.stages)}
-            names = list(networkx.lexicographical_topological_sort(graph.reverse(), key=order.__getitem__))
-            return [_stage(stage, Path(repo.root_dir)) for stage in names]
-    except DvcException as error:
-        raise ConfigError(f"dvc.yaml: {' '.join(str(error).split())}") from error
-
-
-def _stage(stage: object, root: Path) -> Stage:
-    return Stage(
-        name=stage.name,  # type: ignore[attr-defined]
-        command=stage.cmd,  # type: ignore[attr-defined]
-        dependencies=tuple(each.def_path for each in stage.deps if each.def_path),  # type: ignore[attr-defined]
-        outputs=tuple(Path(each.fs_path).relative_to(root) for each in stage.outs),  # type: ignore[attr-defined]
-    )
-
-
 def current_stages(stages: Sequence[Stage], root: Path = Path()) -> set[str]:
     """Names of the first stages, as far as all of them are as dvc.lock has them: command, parameters, dependencies,
     outputs. What comes after one that is not has to be asked about once that one ran."""
     current: set[str] = set()
-    with _open(root) as repo, repo.lock:
-        for each in stages:
-            if repo.stage.load_one(name=each.name).changed():
-                break
-            current.add(each.name)
+    try:
+        with _open(root) as repo, repo.lock:
+            for each in stages:
+                if repo.stage.load_one(name=each.name).changed():
+                    break
+                current.add(each.name)
+    except DvcException as error:
+        raise ConfigError(f"dvc.yaml: {' '.join(str(error).split())}") from error
     return current
 
 
@@ -91,18 +51,35 @@ def stages_until(stages: Sequence[Stage], until: str | None) -> list[Stage]:
     return list(stages[: names.index(until) + 1])
 
 
-def require_dependencies(stages: Sequence[Stage], name: str, paths: Sequence[str]) -> None:
-    """Raise ConfigError unless a stage depends on each of some files that params.yaml names: DVC would not see one
-    change."""
-    listed = {path for stage in stages if stage.name == name for path in stage.dependencies}
-    for path in paths:
-        if path not in listed:
-            raise ConfigError(f"dvc.yaml: stage {name} reads {path} and does not depend on it; add it to its deps")
+def runs_again(stages: Sequence[Stage]) -> str | None:
+    """One line: which of the stages run again since their code is another one than what wrote their artifacts, and
+    which files changed. None when there are none. What they replace stays in DVC's cache."""
+    changed: dict[str, list[str]] = {}
+    old_layout = False
+    for each in stages:
+        try:
+            wrote = output_manifest(each).run.get("code")
+        except ArtifactError:
+            continue  # it runs since its artifact is not there
+        runs = code_of(ROOT / each.module_path)
+        old_layout = old_layout or wrote is None
+        if wrote != runs:
+            changed[each.name] = _differences(wrote or {}, runs)
+    if not changed:
+        return None
+    first, *later = [each.name for each in stages if each.name in descendants(stages, changed)]
+    who = first if not later else f"{first} and {len(later)} later stage{'s' if len(later) > 1 else ''}"
+    verb = "run" if later else "runs"
+    if old_layout:
+        whose = "their artifacts do" if later else "its artifact does"
+        return f"{who} {verb} again: {whose} not say which code wrote {'them' if later else 'it'} (an older layout)"
+    files = list(dict.fromkeys(file for names in changed.values() for file in names))
+    more = f" and {len(files) - SHOWN_FILES} more" if len(files) > SHOWN_FILES else ""
+    return f"{who} {verb} again: {', '.join(files[:SHOWN_FILES])}{more} changed"
 
 
-def missing_dependencies(stage: Stage) -> list[str]:
-    """Source files that the stage may execute and dvc.yaml does not list among its dependencies."""
-    return sorted({path.as_posix() for path in closure(stage.module_path)} - set(stage.dependencies))
+def _differences(wrote: Mapping[str, str], runs: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*wrote, *runs} if wrote.get(name) != runs.get(name))
 
 
 def output_manifest(stage: Stage) -> artifact.Manifest:

@@ -14,6 +14,7 @@ from components.core import artifact
 from components.core.artifact import write_file
 from components.core.errors import DataError
 from components.core.events import Events
+from components.core.stages import read_stages, writer
 from components.evaluation import execute as executing
 from components.evaluation.compare import Sides, combine, compare_items, judge, pairs_for
 from components.evaluation.contamination import looked_for, overlaps, training_texts
@@ -22,9 +23,9 @@ from components.evaluation.evaluate import (
     ITEMS,
     VALIDATION,
     evaluate_model,
+    evaluation,
     read_questions,
     rows_of,
-    write,
 )
 from components.evaluation.functional import built_in_suite, read_suite
 from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
@@ -35,13 +36,11 @@ from components.tokens.text import TextCodec
 from flows.comparison import markdown, svg
 from flows.params import read_params
 
-TOKENS = Path("data/tokens")
-SOURCE = Path("data/clean")
 COMPARISON = Path("reports/compare")
 
 
 def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -> list[dict[str, Any]]:
-    """Every figure of a model on the held-out documents of data/tokens and on suites (the built-in ones if none).
+    """Every figure of a model on the held-out documents of this workspace and on suites (the built-in ones if none).
 
     `out` keeps it as an artifact that `compare` reads: items.parquet, contamination.parquet, figures.json, summary.csv;
     times stand in its manifest. Figures are events for MLflow, too.
@@ -49,19 +48,15 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
     config = read_params().evaluate
     TextCodec(model_dir)  # a directory without one is told of at once, not after the questions
     ours = (model_dir / artifact.MANIFEST).exists()
-    inputs = [artifact.read(TOKENS), *([artifact.read(model_dir)] if ours else [])]
+    inputs = [artifact.read(_tokens()), *([artifact.read(model_dir)] if ours else [])]
     asked = _asked(suites)
     items, contamination = _measured(model_dir, asked)
     times = latency_items({model_dir.name: model_dir}, asked.documents["text"].to_list(), config.latency)
     latency = latency_metrics(times, config)
     metrics = summarise(items, config, None if contamination is None else contamination.filter("contaminated"))
     if out is not None:
-        code = Path(executing.__file__).with_name("evaluate.py")
-        with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=code) as draft:
-            draft.rows[ITEMS] = len(items)
-            draft.rows["summary.csv"] = write(metrics, items, draft.path)
-            if contamination is not None:
-                contamination.write_parquet(draft.path / CONTAMINATION, compression="zstd")
+        tables = {} if contamination is None else {CONTAMINATION: contamination}
+        with evaluation(out, config, inputs, metrics, items, tables) as draft:
             draft.run[LATENCY] = record(latency)
     rows = [*rows_of(metrics), *rows_of(latency)]
     _sent(
@@ -178,12 +173,13 @@ def _measured(model_dir: Path, asked: Questions) -> tuple[pl.DataFrame, pl.DataF
     """Items of a model, measured now, and their contamination by data/clean where that is there."""
     config = read_params().evaluate
     _, items = evaluate_model(model_dir, asked, config, _say)
-    if not SOURCE.is_dir():
-        _say(f"{SOURCE} is not there: contamination is not known")
+    source = writer(read_stages(), "clean_documents").output
+    if not source.is_dir():
+        _say(f"{source} is not there: contamination is not known")
         return items, None
-    artifact.read(SOURCE)
-    held_out = pl.read_parquet(TOKENS / VALIDATION, columns=["id", "text"])
-    found = looked_for(held_out, asked.suites, training_texts(SOURCE, held_out["id"]), config.contamination)
+    artifact.read(source)
+    held_out = pl.read_parquet(_tokens() / VALIDATION, columns=["id", "text"])
+    found = looked_for(held_out, asked.suites, training_texts(source, held_out["id"]), config.contamination)
     return items, overlaps(items, found, asked.suites, config.contamination)
 
 
@@ -204,11 +200,15 @@ def execute(suite: str, solutions: str) -> dict[str, Any]:
 
 
 def _asked(paths: Sequence[Path]) -> Questions:
-    """What data/tokens and some suites ask of every model; the built-in suites if none."""
+    """What held-out documents and some suites ask of every model; the built-in suites if none."""
     config = read_params().evaluate
-    artifact.read(TOKENS)
+    artifact.read(_tokens())
     suites = [read_suite(path) for path in paths] or [built_in_suite(name) for name in config.functional.suites]
-    return read_questions(TOKENS, suites, config)
+    return read_questions(_tokens(), suites, config)
+
+
+def _tokens() -> Path:
+    return writer(read_stages(), "tokens").output
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,6 @@
 """reports/cycle.html: what a cycle did, for people. One file, no network; nothing runs in it but its own script.
 
-Reads   the cycle's record, what its stages wrote (`outputs`), their events and Data Docs (`state`)
+Reads   the cycle's record, what its stages wrote, their events and Data Docs (`state`)
 Covers: cycles that failed or stopped half-way, and leftovers of earlier cycles: an artifact is shown only when its
 digest is the one in the record. Paths, texts and completions are strangers' words: all of them are escaped.
 """
@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from components.core import artifact
 from components.core.artifact import Manifest, write_file
 from components.core.errors import ArtifactError, one_line
 from components.core.events import read_events
+from components.core.stages import Stage
 from components.data.profile import PROFILE
 from flows import evaluation_page, profile_page
 from flows.chart import NO_BREAK, Chart, duration, line_chart, quantity, size, timeline
@@ -86,18 +87,25 @@ class Figure:
 class Artifacts:
     """What this cycle's stages left, and nothing else that lies in the same place."""
 
-    def __init__(self, record: CycleRecord, outputs: Mapping[str, Path]) -> None:
-        self._stages = {stage.name: stage for stage in record.stages}
-        self.outputs = outputs
+    def __init__(self, record: CycleRecord, stages: Sequence[Stage]) -> None:
+        self._records = {stage.name: stage for stage in record.stages}
+        self._outputs = {stage.name: stage.output for stage in stages}
+        self.stages = {stage.meta.writes: stage for stage in stages}
 
-    def find(self, stage: str) -> tuple[Path, Manifest]:
-        """Where a stage's artifact is, and its manifest. Raises Missing when it is not there or not this cycle's."""
-        known = self._stages.get(stage)
+    def find(self, kind: str) -> tuple[Path, Manifest]:
+        """Where a kind of artifact is, and its manifest. Raises Missing when it is not there or not this cycle's."""
+        if kind not in self.stages:
+            raise Missing(f"No stage of dvc.yaml writes {kind.replace('_', ' ')}.")
+        return self.of(self.stages[kind].name)
+
+    def of(self, stage: str) -> tuple[Path, Manifest]:
+        """As `find`, of the stage of a name."""
+        known = self._records.get(stage)
         if known is None:
             raise Missing(f"The stage {stage} did not run in this cycle.")
         if known.status == "failed":
             raise Missing(f"The stage {stage} failed.")
-        path = self.outputs.get(stage)
+        path = self._outputs.get(stage)
         if path is None:
             raise Missing(f"The stage {stage} names no output.")
         manifest = artifact.read(path, verify=False)
@@ -107,13 +115,13 @@ class Artifacts:
         return path, manifest
 
 
-def render(record: CycleRecord, out: Path, *, outputs: Mapping[str, Path], state: Path) -> Path:
+def render(record: CycleRecord, out: Path, *, stages: Sequence[Stage], state: Path) -> Path:
     """Write the page and return its path.
 
-    `outputs` says where each stage of the graph writes, `state` where events/<cycle> and docs/<stage> are. Whatever is
+    `stages` are those of the graph, `state` says where events/<cycle> and docs/<stage> are. Whatever is
     absent or unreadable is named on the page instead.
     """
-    found = Artifacts(record, outputs)
+    found = Artifacts(record, stages)
     script = (TEMPLATES / "cycle.js").read_text(encoding="utf-8")
     templates = environment({"duration": duration, "quantity": quantity, "size": size})
     profile = _section(lambda: corpus_profile(record, found, out.with_name(PROFILE_PAGE)))
@@ -194,7 +202,7 @@ def _held_out(record: CycleRecord, found: Artifacts) -> tuple[str, float, float 
         assert own is not None
         return name, own, xz_bits_per_byte(record.metrics)
     try:
-        statistics = found.find("pretrain")[1].statistics
+        statistics = found.find("base_model")[1].statistics
     except (Missing, ArtifactError):
         return None
     own, xz = statistics.get("validation_bits_per_byte"), statistics.get(XZ_BITS_PER_BYTE)
@@ -210,7 +218,7 @@ def _time(record: CycleRecord) -> Figure:
 def _speed(found: Artifacts) -> list[Figure]:
     """Tokens a second of pretraining, and the share of its time that it waited for data."""
     try:
-        timed = found.find("pretrain")[1].run
+        timed = found.find("base_model")[1].run
     except (Missing, ArtifactError):
         return []
     if "tokens_per_second" not in timed or "data_stall_share" not in timed:
@@ -221,7 +229,7 @@ def _speed(found: Artifacts) -> list[Figure]:
 
 def training(found: Artifacts) -> list[Chart]:
     """Loss, held-out bits per byte and learning rate over tokens."""
-    path, manifest = found.find("pretrain")
+    path, manifest = found.find("base_model")
     history, validation = (
         pl.read_csv(path / name, infer_schema_length=None) for name in ("history.csv", "validation.csv")
     )
@@ -260,19 +268,19 @@ class Corpus:
 
 def corpus(found: Artifacts) -> Corpus:
     """What came in, what went out and why, what stayed. Raises Missing when nothing came in."""
-    raw, ingested = found.find("ingest")
+    raw, ingested = found.find("raw_documents")
     missing: list[str] = []
 
-    def directory(stage: str) -> Path | None:
+    def directory(kind: str) -> Path | None:
         try:
-            return found.find(stage)[0]
+            return found.find(kind)[0]
         except (Missing, ArtifactError) as reason:
             missing.append(str(reason))
             return None
 
-    checked, clean = directory("check_raw"), directory("clean")
+    checked, clean = directory("checked_documents"), directory("clean_documents")
     removed, kept = removals(raw, checked, clean)
-    tokens = found.find("tokenize")[1].statistics if directory("tokenize") else None
+    tokens = found.find("tokens")[1].statistics if directory("tokens") else None
     licences = Count.ranked(ingested.statistics.get("documents_by_licence", {}))
     return Corpus(
         ingested=ingested.statistics,
@@ -291,7 +299,7 @@ def evaluation(record: CycleRecord, found: Artifacts, events: Path) -> Evaluatio
 
     Raises Missing when the stage has no artifact of this cycle.
     """
-    path, manifest = found.find("evaluate")
+    path, manifest = found.find("evaluation")
     metrics = evaluation_page.champion(events / "release.jsonl") | record.metrics
     shown = evaluation_page.evaluation(metrics, manifest.run.get("latency", {}), path)
     if not shown.rows:
@@ -316,7 +324,7 @@ def lineage(record: CycleRecord, found: Artifacts) -> list[Origin]:
     origins = []
     for stage in {each.name: each for each in record.stages}.values():
         try:
-            path, manifest = found.find(stage.name)
+            path, manifest = found.of(stage.name)
             parameters = json.dumps(manifest.config, indent=1, ensure_ascii=False)
         except (Missing, ArtifactError):
             path, manifest, parameters = None, None, ""
@@ -349,7 +357,7 @@ def corpus_profile(record: CycleRecord, found: Artifacts, out: Path) -> tuple[st
     """Draw the corpus' own page beside this one, and link to it. Raises Missing, and removes an older one, when this
     cycle has no profile."""
     try:
-        report, _ = found.find("check_clean")
+        report, _ = found.find("corpus_report")
         if not (report / PROFILE).is_file():
             raise Missing(f"{report} holds no {PROFILE}.")
     except (Missing, ArtifactError):
@@ -362,11 +370,12 @@ def links(record: CycleRecord, out: Path, found: Artifacts, state: Path) -> list
     """Files of this cycle that a browser can show, relative to the page."""
     wanted = {
         "cycle.json, this page for scripts": out.parent / "cycles" / f"{record.cycle_id}.json",
-        "figures.json, the evaluation": found.outputs.get("evaluate", Path("evaluate")) / "figures.json",
-        "plan.json, the plan": found.outputs.get("plan", Path("plan")) / "plan.json",
-        "Data Docs of check_raw": state / "docs" / "check_raw" / "index.html",
-        "Data Docs of check_clean": state / "docs" / "check_clean" / "index.html",
     }
+    for kind, name in (("evaluation", "figures.json"), ("training_plan", "plan.json")):
+        if kind in found.stages:
+            wanted[f"{name}, the {kind.replace('_', ' ')}"] = found.stages[kind].output / name
+    for stage in found.stages.values():
+        wanted[f"Data Docs of {stage.name}"] = state / "docs" / stage.name / "index.html"
     return [(text, os.path.relpath(path, out.parent)) for text, path in wanted.items() if path.is_file()]
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import polars as pl
 
+from components.core import artifact
 from components.data.documents import parts
 
-MODELS = ("base", "sft", "aligned", "champion")
+# What stands beside the models of the cycle, behind them.
+BESIDE = ("champion", "unigram", "ngram", "xz")
 BITS_PER_BYTE = "bits_per_byte"
 XZ_BITS_PER_BYTE = "xz_bits_per_byte"
 LOWER_IS_BETTER = (
@@ -48,7 +50,7 @@ class Removal:
 
 
 def removals(raw: Path, checked: Path | None, clean: Path | None) -> tuple[list[Removal], Removal | None]:
-    """What check_raw and clean took out by reason, largest first within a stage, and what clean kept.
+    """What checking and cleaning took out by reason, largest first within a stage, and what stayed.
 
     Bytes are those of the ingested text, shares are of bytes. A document that broke several rules counts once.
     """
@@ -58,13 +60,20 @@ def removals(raw: Path, checked: Path | None, clean: Path | None) -> tuple[list[
     found = []
     if checked:
         rules = pl.scan_parquet(checked / "quarantine.parquet").group_by("id", "path")
-        found += _by_reason("check_raw", rules.agg(reason=pl.col("rule").unique().sort().str.join(", ")), sizes, total)
+        found += _by_reason(
+            _stage(checked), rules.agg(reason=pl.col("rule").unique().sort().str.join(", ")), sizes, total
+        )
     if clean is None:
         return found, None
-    found += _by_reason("clean", pl.scan_parquet(clean / "drops.parquet").select("id", "reason"), sizes, total)
+    found += _by_reason(_stage(clean), pl.scan_parquet(clean / "drops.parquet").select("id", "reason"), sizes, total)
     kept = pl.scan_parquet(parts(clean)).select("id").join(sizes, on="id", how="left")
     count, num_bytes = kept.select(pl.len(), pl.col("bytes").sum()).collect().row(0)
-    return found, _removal("clean", "kept", count, num_bytes, total)
+    return found, _removal(_stage(clean), "kept", count, num_bytes, total)
+
+
+def _stage(directory: Path) -> str:
+    """The stage that wrote an artifact."""
+    return artifact.read(directory, verify=False).stage
 
 
 def _by_reason(stage: str, removed: pl.LazyFrame, sizes: pl.LazyFrame, total: int) -> list[Removal]:
@@ -109,13 +118,13 @@ class Row:
 
 def models_of(metrics: Mapping[str, Any]) -> list[str]:
     """Models that were evaluated, in the order in which they were made."""
-    known = [name for name in MODELS if name in metrics]
-    return known + [name for name in metrics if name not in known and any(_estimates(metrics, name))]
+    names = [*(name for name in metrics if name not in BESIDE), *(name for name in BESIDE if name in metrics)]
+    return [name for name in names if any(_estimates(metrics, name))]
 
 
 def final_model(metrics: Mapping[str, Any]) -> str | None:
     """The last model of the cycle that has bits per byte."""
-    found = [name for name in MODELS[:3] if bits_per_byte(metrics, name) is not None]
+    found = [name for name in metrics if name not in BESIDE and bits_per_byte(metrics, name) is not None]
     return found[-1] if found else None
 
 

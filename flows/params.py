@@ -6,22 +6,24 @@
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from ruamel.yaml import YAML
 
-from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
 from components.core import plain_yaml
 from components.core.artifact import write_file
+from components.core.closure import ROOT
 from components.core.config import StepConfig, read_yaml, validate
 from components.core.errors import ConfigError
-from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig, IngestConfig
+from components.core.stages import read_stages
+from components.data.config import CheckRawConfig, CleanConfig, IngestConfig
 from components.evaluation.config import EvaluateConfig
 from components.release.config import ReleaseConfig
 from components.serving.config import ServingConfig
-from components.tokens.config import TokenizeConfig, VocabularyConfig
+from components.tokens.config import VocabularyConfig
 from components.training.config import PlanConfig, PretrainConfig, objection
 
 PARAMS = Path("params.yaml")
@@ -34,22 +36,38 @@ HEADER = """\
 
 
 class Params(StepConfig):
-    """params.yaml: one section per stage of dvc.yaml, `release` and `serving`."""
+    """The sections of params.yaml that flows themselves read; `tree` adds those of every other stage."""
 
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     check_raw: CheckRawConfig = Field(default_factory=CheckRawConfig)
     clean: CleanConfig = Field(default_factory=CleanConfig)
-    check_clean: CheckCleanConfig = Field(default_factory=CheckCleanConfig)
     vocabulary: VocabularyConfig = Field(default_factory=VocabularyConfig)
-    tokenize: TokenizeConfig = Field(default_factory=TokenizeConfig)
     plan: PlanConfig = Field(default_factory=PlanConfig)
     pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
-    sft: SftConfig = Field(default_factory=SftConfig)
-    preferences: PreferencesConfig = Field(default_factory=PreferencesConfig)
-    align: AlignConfig = Field(default_factory=AlignConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     release: ReleaseConfig = Field(default_factory=ReleaseConfig)
     serving: ServingConfig = Field(default_factory=ServingConfig)
+
+
+@cache
+def tree() -> type[Params]:
+    """params.yaml as a whole: one section per stage of dvc.yaml, `release` and `serving`."""
+    stages = [each for each in read_stages(ROOT) if each.name not in Params.model_fields]
+    sections: dict[str, Any] = {
+        each.name: (each.config_type, Field(default_factory=each.config_type)) for each in stages
+    }
+    return create_model("Params", __base__=Params, __doc__=tree.__doc__, **sections)
+
+
+def section_names() -> list[str]:
+    """The stages in their order, and what comes after them."""
+    stages = [each.name for each in read_stages(ROOT)]
+    return stages + [name for name in tree().model_fields if name not in stages]
+
+
+def defaults() -> Params:
+    """The tree where nothing is configured."""
+    return tree()()
 
 
 def read_params(path: Path = PARAMS) -> Params:
@@ -59,13 +77,13 @@ def read_params(path: Path = PARAMS) -> Params:
 
 def checked(value: Any, where: str) -> Params:
     """A parsed tree, each section checked, and those that have to agree. Raises ConfigError with one line."""
-    params = validate(value, Params, where)
+    params = validate(value, tree(), where)
     listed = {Path(each) for each in params.clean.decontaminate.suites}
     for suite in params.evaluate.functional.suites:
         if (path := SUITES / f"{suite}.jsonl") not in listed:
             raise ConfigError(
                 f"{where}: clean.decontaminate.suites lacks {path}, which evaluate.functional.suites runs as {suite}; "
-                "add it there and to the deps of clean in dvc.yaml, or models are measured on what they were trained on"
+                "add it there, or models are measured on what they were trained on"
             )
     began_anew = params.pretrain.init_from is None  # a checkpoint's architecture is known when it has been read
     if began_anew and (found := objection(params.pretrain, params.plan.architecture)):
@@ -94,7 +112,7 @@ def written(params: "Params", origin: str) -> str:
 
 def _sections(params: Params) -> str:
     lines: list[str] = []
-    for section in Params.model_fields:
+    for section in section_names():
         config: BaseModel = getattr(params, section)
         lines += ["", f"{section}:" if type(config).model_fields else f"{section}: {{}}", *_keys(config, "  ")]
     return "\n".join(lines) + "\n"

@@ -19,9 +19,11 @@ from components.core import artifact
 from components.core.artifact import Manifest, write_file
 from components.core.config import Settings, read_settings, read_yaml
 from components.core.errors import ConfigError, DataError
+from components.core.stages import read_stages, writer
 from components.deadline import durations
 from components.deadline.config import START
 from components.deadline.division import Needs, elapsed_seconds
+from components.lineage import survey
 from components.training import hardware
 from components.training.config import Alternative, PlanConfig
 from components.training.laws import (
@@ -40,8 +42,7 @@ from flows import laws_chart, params
 from flows.chart import duration, quantity, size
 from flows.params import Params
 
-TOKENS, TOKENIZER, BASE = Path("data/tokens"), Path("models/tokenizer"), Path("models/base")
-LAWS, REPORTS = Path(".overnight/laws.json"), Path("reports/laws")
+REPORTS = Path("reports/laws")
 UNITS = {"bits per byte": "bits/byte"}
 NAMES = {"irreducible": "E", "a": "A", "alpha": "alpha", "b": "B", "beta": "beta"}
 
@@ -70,7 +71,7 @@ def run(asked: Asked, tell: Callable[[str], None]) -> dict[str, Any]:
     chosen = _params(profile)
     config = _plan_config(chosen.plan, asked, machine)
     tokens = _tokens()
-    law = fitted.read(LAWS) if LAWS.exists() else None
+    law = fitted.read(survey.LAWS) if survey.LAWS.exists() else None
     if asked.fit_minutes is not None:
         law = _fit(chosen, config, asked.fit_minutes, settings, tell)
     machine = machine or machine_here(hardware.describe(), config.device, config.num_workers)
@@ -118,7 +119,8 @@ def _plan_config(config: PlanConfig, asked: Asked, machine: Machine | None) -> P
 
 
 def _tokens() -> Manifest | None:
-    return artifact.read(TOKENS, verify=False) if (TOKENS / artifact.MANIFEST).exists() else None
+    tokens = writer(read_stages(), "tokens").output
+    return artifact.read(tokens, verify=False) if (tokens / artifact.MANIFEST).exists() else None
 
 
 def _fit(
@@ -127,10 +129,12 @@ def _fit(
     """Run the ladder, keep the law where the plan stage reads it, and its record in the reports."""
     if minutes <= 0:
         raise ConfigError(f"--fit-minutes {minutes:g}: needed more than 0")
-    for path in (TOKENS, TOKENIZER):
-        if not (path / artifact.MANIFEST).exists():
+    stages = read_stages()
+    tokens, tokenizer = writer(stages, "tokens"), writer(stages, "tokenizer")
+    for each in (tokens, tokenizer):
+        if not (each.output / artifact.MANIFEST).exists():
             raise DataError(
-                f"{path}: not there, and a law is fitted on it; `overnight cycle --until tokenize` makes it"
+                f"{each.output}: not there, and a law is fitted on it; `overnight cycle --until {tokens.name}` makes it"
             )
     # Threads that spin while they wait lose everything to any other process; Tune's own tables say nothing new.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -138,13 +142,13 @@ def _fit(
     law = ladder.fit_corpus(
         config,
         chosen.pretrain,
-        tokens=TOKENS,
-        tokenizer=TOKENIZER,
+        tokens=tokens.output,
+        tokenizer=tokenizer.output,
         state=settings.state,
         minutes=minutes,
         tell=tell,
     )
-    fitted.write(LAWS, law)
+    fitted.write(survey.LAWS, law)
     record = law.model_dump(mode="json", exclude={"draws"}) | {"intervals": law.intervals()}
     _write(REPORTS / "fit.json", json.dumps(record, indent=1) + "\n")
     return law
@@ -160,7 +164,7 @@ def _outlook(
 ) -> tuple[Outlook, str | None]:
     known, why = law_for(config, law, domain_of(tokens, config)) if tokens else (None, None)
     if tokens is None and law is not None:
-        why = "the fitted law is not used: data/tokens is not there to compare it with"
+        why = "the fitted law is not used: there are no tokens to compare it with"
     vocabulary_size = int(tokens.statistics["vocabulary_size"]) if tokens else chosen.vocabulary.vocabulary_size
     # Earlier cycles here say nothing of another machine.
     needs = Needs(config, durations.read(settings.state) if machine.measured else ())
@@ -202,7 +206,7 @@ def _told(
             each.model_dump(mode="json") | {"chosen": size == found.chosen} for size, each in found.rows.items()
         ],
         "reason": found.reason,
-        "notes": [*found.notes, *([] if tokens else ["data/tokens is not there: the vocabulary is params.yaml's"])],
+        "notes": [*found.notes, *([] if tokens else ["there are no tokens: the vocabulary is params.yaml's"])],
         "law": None if law is None else law.intervals(),
         "compute_optimal": _compute_optimal(found.rows[found.chosen], law.fitted.law if law else BESIROGLU),
         "predictions": predictions.read(REPORTS),

@@ -34,6 +34,8 @@ VALUES = {
     "package": ("Packages", 15),
 }
 SIDES = ("before", "after")
+# What became of documents that did not stay, in the order of the stages; those left out never came in.
+OUTCOMES = ("left", "quarantined", "dropped")
 SHOWN = 8
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # the id of a document, whose first figures tell it apart
 GAP = 0.12
@@ -84,7 +86,7 @@ class Values:
 class Reason:
     """Documents that one stage took out for one reason, with examples (path, detail)."""
 
-    stage: str
+    outcome: str
     reason: str
     documents: int
     bytes: int | None
@@ -194,20 +196,19 @@ def values(column: str, profile: Mapping[str, Any]) -> Values | None:
 def reasons(profile: Mapping[str, Any]) -> list[Reason]:
     """What left, in the order of the stages; shares are percentages of the documents that came in."""
     total = profile["before"]["documents"] or 1
-    stages = {"left": "ingest", "quarantined": "check_raw", "dropped": "clean"}
     return [
         Reason(
-            stage=stage,
+            outcome=outcome,
             reason=reason.replace("_", " "),
             documents=each["documents"],
             bytes=each["bytes"],
-            share=0.0 if stage == "ingest" else min(100.0, 100 * each["documents"] / total),
+            share=0.0 if outcome == OUTCOMES[0] else min(100.0, 100 * each["documents"] / total),
             examples=[
                 (example["path"] or "", _DIGEST.sub(r"\1", example["detail"] or "")) for example in each["examples"]
             ],
         )
-        for key, stage in stages.items()
-        for reason, each in profile[key].items()
+        for outcome in OUTCOMES
+        for reason, each in profile[outcome].items()
     ]
 
 

@@ -20,9 +20,10 @@ from prefect.client.schemas.objects import State
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
-from components.core import cluster, services
+from components.core import cluster
 from components.core.config import Settings, read_settings
 from components.core.errors import OvernightError, one_line
+from components.core.process import die_with_parent
 from components.release import reconcile as release_reconcile
 from components.release.status import PERIOD_SECONDS, REASON_CHARACTERS, Status, say
 from flows.params import read_params
@@ -76,7 +77,7 @@ def _record(reason: str) -> None:
 def main() -> None:
     """Follow Git until the supervisor ends, whose process id is the argument; without one, until this is ended."""
     if len(sys.argv) > 1:
-        services.die_with_parent()
+        die_with_parent()
         if os.getppid() != int(sys.argv[1]):  # it ended before the line above
             return
     follow(read_settings())

@@ -12,6 +12,7 @@ from components.core import cluster
 from components.core.config import Settings, read_settings
 from components.core.errors import GateRefused, OvernightError, one_line
 from components.core.events import Events
+from components.core.stages import read_stages, released, writer
 from components.release import environment as environments
 from components.release import release as releases
 from components.release.config import ENVIRONMENT_NAME
@@ -26,8 +27,6 @@ from flows.subprocesses import run_tool
 
 Version = Annotated[int, Field(ge=1, description="number of a registered version")]
 Environment = Annotated[str, Field(pattern=ENVIRONMENT_NAME, description="name of an environment file")]
-EVALUATION = Path("reports/evaluation")
-TOKENS = Path("data/tokens")
 REFUSALS = ("refuse", "not_enough_evidence")
 PROMPT = "def add(a, b):\n    return"
 
@@ -40,16 +39,17 @@ def release_model(
     Where the gate refuses, the champion goes on serving: nothing is raised, the record says so.
     """
     cluster.start_head(settings)
+    stages = read_stages()
     evidence = read_evidence(
         params.evaluate,
         params.release.criteria,
         events,
         model=model_dir.name,
         model_dir=model_dir,
-        evaluation=EVALUATION,
-        tokens=TOKENS,
+        evaluation=writer(stages, "evaluation").output,
+        tokens=writer(stages, "tokens").output,
     )
-    lineage = [graph.output_manifest(each) for each in graph.read_graph() if each.output.is_dir()]
+    lineage = [graph.output_manifest(each) for each in stages if each.output.is_dir()]
     tags = {"cycle": settings.cycle or "", "git_commit": head_commit()}
     result = releases.release(
         settings,
@@ -60,7 +60,7 @@ def release_model(
         lineage=lineage,
         tags=tags | {f"{LINEAGE_TAG}{each.stage}": each.digest for each in lineage},
     )
-    accepted.keep(settings, model_dir, graph.read_graph())
+    accepted.keep(settings, model_dir, stages)
     for reason in result.reasons:
         events.note(f"{result.decision}: {reason}")
     record = ReleaseRecord(
@@ -95,15 +95,16 @@ def first_request(url: str) -> ServingRecord:
 
 
 @flow(name="release", flow_run_name="release", persist_result=False)
-def release(model_dir: str = "models/aligned") -> dict[str, Any]:
+def release(model_dir: str | None = None) -> dict[str, Any]:
     """Register a model, ask the gate, commit the environment file, serve.
 
     Args:
-        model_dir: the model's directory; reports/evaluation must be about it
+        model_dir: the model's directory, which the last evaluation must be about; that of the cycle when empty
     """
     settings, params = read_settings(), read_params()
+    chosen = Path(model_dir) if model_dir else released(read_stages()).output
     events = Events("release", settings)
-    record, serving = release_model(settings, params.release.environment, params, events, Path(model_dir))
+    record, serving = release_model(settings, params.release.environment, params, events, chosen)
     require_promotion(record)
     return {"release": record.model_dump(), "serving": serving.model_dump() if serving else None}
 

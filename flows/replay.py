@@ -20,13 +20,12 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import digest_of
 from components.core.errors import ArtifactError, ConfigError, one_line
+from components.core.stages import read_stages, writer
 from flows import params
 from flows.params import Params
 from flows.report import REPORTS, CycleRecord
 
 RECORDS = REPORTS / "cycles"
-# The plan itself says "fixed" where it said "deadline"; every other artifact holds the same bytes.
-NOT_COMPARED = {"plan", "release"}
 
 
 def find(which: str) -> CycleRecord:
@@ -41,7 +40,7 @@ def find(which: str) -> CycleRecord:
         record = CycleRecord.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ConfigError(f"--replay {which}: {path} is not a record: {one_line(error)}") from error
-    if record.parameters is None or "pretrain" not in record.decided:
+    if record.parameters is None or _pretraining() not in record.decided:
         raise ConfigError(f"--replay {which}: that cycle trained no model ({record.error or 'it ended before'})")
     return record
 
@@ -74,11 +73,20 @@ def parameters(record: CycleRecord) -> Params:
     assert record.parameters is not None, "found with them"
     tree = json.loads(json.dumps(record.parameters))
     for stage, values in record.decided.items():
-        if stage == "pretrain":
-            tree["plan"] |= {"mode": "fixed", "fixed": tree["plan"]["fixed"] | values}
+        if stage == _pretraining():
+            plan = tree[_plan()]
+            plan |= {"mode": "fixed", "fixed": plan["fixed"] | values}
         else:
             tree[stage] |= values
     return params.checked(tree, f"reports/cycles/{record.cycle_id}.json")
+
+
+def _plan() -> str:
+    return writer(read_stages(), "training_plan").name
+
+
+def _pretraining() -> str:
+    return writer(read_stages(), "base_model").name
 
 
 def text(which: str) -> str:
@@ -89,7 +97,8 @@ def text(which: str) -> str:
 
 def compared(record: CycleRecord, contents: Mapping[str, str], machine: Mapping[str, Any], commit: str) -> str:
     """One line: which artifacts have the recorded bytes; where some do not, what else is not as recorded."""
-    names = [name for name in record.contents if name not in NOT_COMPARED and name in contents]
+    # The plan itself says "fixed" where it said "deadline"; every other artifact holds the same bytes.
+    names = [name for name in record.contents if name != _plan() and name in contents]
     other = [name for name in names if contents[name] != record.contents[name]]
     if not other:
         return f"replay of {record.cycle_id}: all {len(names)} artifacts have the recorded bytes"

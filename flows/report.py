@@ -11,12 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core import artifact
 from components.core.artifact import write_file
 from components.core.errors import ArtifactError
+from components.core.stages import Stage, read_stages, released, writer
 from components.training.config import Plan, read_plan
 from flows.stage import StageResult, Status
 
 REPORTS = Path("reports")
-PLAN = REPORTS / "plan"
-FIGURES = REPORTS / "evaluation" / "figures.json"
 
 
 class Record(BaseModel):
@@ -101,24 +100,26 @@ def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def current_plan(directory: Path = PLAN) -> Plan | None:
+def current_plan() -> Plan | None:
     """The plan of the cycle, once it was made. One that older code left is none: the stage that made it runs again."""
     try:
-        return read_plan(directory)
+        return read_plan(writer(read_stages(), "training_plan").output)
     except ArtifactError:
         return None
 
 
-def read_metrics(path: Path = FIGURES) -> dict[str, Any]:
+def read_metrics() -> dict[str, Any]:
     """Every figure of the evaluation, once it was made."""
+    path = writer(read_stages(), "evaluation").output / "figures.json"
     metrics: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
     return metrics
 
 
-def model_record(model_dir: Path, base_dir: Path) -> ModelRecord | None:
+def model_record(stages: Sequence[Stage]) -> ModelRecord | None:
     """The final model as its own manifest and that of its pretraining describe it; None before there is one."""
     try:
-        final, base = artifact.read(model_dir, verify=False), artifact.read(base_dir, verify=False)
+        final = artifact.read(released(stages).output, verify=False)
+        base = artifact.read(writer(stages, "base_model").output, verify=False)
     except ArtifactError:
         return None
     return ModelRecord(digest=final.digest, parameters=base.statistics["parameters"], tokens=base.statistics["tokens"])

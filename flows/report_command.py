@@ -4,7 +4,7 @@ from pathlib import Path
 
 from components.core.config import read_settings
 from components.core.errors import DataError
-from flows.graph import read_graph
+from components.core.stages import read_stages
 from flows.page import render
 from flows.report import REPORTS, CycleRecord
 
@@ -15,5 +15,4 @@ def render_last() -> Path:
     if not source.exists():
         raise DataError(f"{source}: no cycle has ended in this workspace; `overnight cycle` runs one")
     record = CycleRecord.model_validate_json(source.read_bytes())
-    outputs = {each.name: each.output for each in read_graph()}
-    return render(record, REPORTS / "cycle.html", outputs=outputs, state=read_settings().state)
+    return render(record, REPORTS / "cycle.html", stages=read_stages(), state=read_settings().state)

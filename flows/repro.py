@@ -4,7 +4,7 @@ import sys
 
 from dvc.cli import main
 
-from components.core.services import die_with_parent
+from components.core.process import die_with_parent
 
 if __name__ == "__main__":
     die_with_parent()

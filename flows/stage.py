@@ -18,13 +18,12 @@ from components.core.config import Settings, environment
 from components.core.errors import OvernightError
 from components.core.events import Events, read_events
 from components.core.private import folder
+from components.core.stages import Stage
 from components.training import cores, hardware
-from flows.graph import Stage, output_manifest
+from flows.graph import output_manifest
 
 Status = Literal["ran", "cached", "failed"]
 SAMPLE_SECONDS = 5.0
-# Stages that train in their own process, on all cores; pretrain's workers and plan's probe see to their threads.
-TRAINING = ("sft", "align")
 # DVC's word for a signal: -9 from a shell that made way for the command, 128 + 9 from one that waited for it.
 _KILLED = re.compile(r"exited with (-\d+|1(2[89]|[3-5]\d|6[0-4]))\b")
 
@@ -75,7 +74,7 @@ def run(stage: Stage, settings: Settings, *, timeout_seconds: float, watch: Call
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_variables(stage.name, settings),
+            env=_variables(stage, settings),
         )
     try:
         peak = _wait(process, events, settings, started + timeout_seconds, watch)
@@ -102,7 +101,7 @@ def _result(stage: Stage, status: Status, seconds: float, work_seconds: float, p
     )
 
 
-def _variables(stage: str, settings: Settings) -> dict[str, str]:
+def _variables(stage: Stage, settings: Settings) -> dict[str, str]:
     """The stage's environment: this interpreter first on the path, the cycle's id and start, its Ray."""
     variables = environment()
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"
@@ -114,7 +113,7 @@ def _variables(stage: str, settings: Settings) -> dict[str, str]:
     if settings.stage_ends_at:
         variables["OVERNIGHT_STAGE_ENDS_AT"] = repr(settings.stage_ends_at)
     variables.pop("PYTHONDONTWRITEBYTECODE", None)  # it would double the time of every import
-    if stage in TRAINING:
+    if stage.meta.all_cores:  # workers and probes of others see to their threads
         return cores.waiting(1, "cuda" if hardware.gpus() else "cpu") | variables
     return cores.SLEEPING | variables
 

@@ -15,7 +15,8 @@ import httpx
 from components.core.config import Settings, environment
 from components.core.errors import OvernightError
 from components.core.private import folder
-from components.core.services import die_with_parent, free_port, log_path
+from components.core.process import die_with_parent
+from components.core.services import free_port, log_path
 from flows import guarded
 from flows.variables import prefect_api_url, server_variables
 

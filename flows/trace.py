@@ -4,7 +4,7 @@ Reads artifacts of the workspace, the registry, the environment repository, DVC'
 Works on what is there, and says which stage has not run, and which artifact was made from another one than lies here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,43 +13,38 @@ import polars as pl
 
 from components.core.config import Settings
 from components.core.errors import DataError, OvernightError
-from components.core.lineage import Held, by_digest, chain, in_cache, in_directory
+from components.core.lineage import Chain, Held, by_digest, by_kind, chain, in_cache, in_directory
+from components.core.stages import Stage, read_stages
 from components.data import opt_out, provenance
 from components.release import lineage, registry
+from components.release.registry import RegisteredVersion
 from components.training.exposure import reads, token_range
 from flows.graph import cache_objects
 from flows.params import Params
 from flows.workspace import exclusive
 
-PLACES = {
-    "ingest": Path("data/raw"),
-    "check_raw": Path("data/checked"),
-    "clean": Path("data/clean"),
-    "vocabulary": Path("models/tokenizer"),
-    "tokenize": Path("data/tokens"),
-    "plan": Path("reports/plan"),
-    "pretrain": Path("models/base"),
-    "sft": Path("models/sft"),
-    "preferences": Path("data/preferences"),
-    "align": Path("models/aligned"),
-}
-MODELS = ("pretrain", "sft", "align")
+# What a document goes through, by the kind of what each stage leaves.
+KINDS = (
+    *("raw_documents", "checked_documents", "clean_documents", "tokenizer", "tokens", "training_plan", "base_model"),
+    *("tuned_model", "preference_pairs", "aligned_model"),
+)
 Found = dict[str, Any]
 
 
 def trace(reference: str, settings: Settings, params: Params) -> Found:
     """All that is known of a document; None where a stage has not run. Raises DataError for one that nobody knows."""
-    held = {stage: found for stage, path in PLACES.items() if (found := in_directory(path)) is not None}
-    identity = provenance.identify(reference, held.get("ingest"))
-    notes = [f"{PLACES[stage]}: not there, {stage} has not run yet" for stage in PLACES if stage not in held]
-    notes += _made_from_others(held)
-    raw, checked, clean = (held.get(stage) for stage in ("ingest", "check_raw", "clean"))
+    stages = stages_by_kind()
+    held = {kind: found for kind, stage in stages.items() if (found := in_directory(stage.output)) is not None}
+    identity = provenance.identify(reference, held.get("raw_documents"))
+    notes = [not_there(stage) for kind, stage in stages.items() if kind not in held]
+    notes += _made_from_others(held, stages)
+    raw, checked, clean = (held.get(kind) for kind in ("raw_documents", "checked_documents", "clean_documents"))
     copies = provenance.copies(raw, identity) if raw else []
     versions = _versions(settings, params, held, identity, notes)
     entry = _opted_out(Path(params.ingest.opt_out), identity, copies)
     if not copies and not entry and not any(each["saw"] for each in versions or []):
         raise DataError(
-            f"{reference}: no document of data/raw has this id, and no registered model is known to have it"
+            f"{reference}: no document of the corpus has this id, and no registered model is known to have it"
         )
     return {
         "id": identity,
@@ -59,10 +54,10 @@ def trace(reference: str, settings: Settings, params: Params) -> Found:
         "clean": _decision(clean, identity) if clean else None,
         **_training(held, identity),
         "models": [
-            {"stage": stage, "digest": held[stage].digest}
-            | asdict(lineage.seen(chain(held[stage], by_digest(held.values())), stage, identity))
-            for stage in MODELS
-            if stage in held
+            {"stage": stage.name, "digest": held[kind].digest}
+            | asdict(lineage.seen(_chain(held[kind], held.values(), stages), kind, identity))
+            for kind, stage in stages.items()
+            if stage.meta.model and kind in held
         ],
         "versions": versions,
         "notes": notes,
@@ -97,16 +92,31 @@ def forget(reference: str, settings: Settings, params: Params, *, reason: str, n
     }
 
 
-def _made_from_others(held: Mapping[str, Held]) -> list[str]:
+def stages_by_kind() -> dict[str, Stage]:
+    """The stages that a document goes through, in their order."""
+    return {each.meta.writes: each for each in read_stages() if each.meta.writes in KINDS}
+
+
+def not_there(stage: Stage) -> str:
+    """What is said of a stage that has left nothing yet."""
+    return f"{stage.output}: not there, {stage.name} has not run yet"
+
+
+def _chain(last: Held, known: Iterable[Held], stages: Mapping[str, Stage]) -> Chain:
+    return by_kind(chain(last, by_digest(known)), stages.values())
+
+
+def _made_from_others(held: Mapping[str, Held], stages: Mapping[str, Stage]) -> list[str]:
     """A note for every artifact that was made from another one than lies here."""
     notes = []
-    for stage, each in held.items():
+    here = {stages[kind].name: (stages[kind].output, each.digest) for kind, each in held.items()}
+    for kind, each in held.items():
         for made_from in each.manifest.inputs:
-            here = held.get(made_from.stage)
-            if here is not None and here.digest != made_from.digest:
+            path, digest = here.get(made_from.stage, (None, made_from.digest))
+            if digest != made_from.digest:
                 notes.append(
-                    f"{PLACES[stage]}: was made from another {PLACES[made_from.stage]} ({made_from.digest[:12]}) than "
-                    f"lies here ({here.digest[:12]}); run `overnight cycle`"
+                    f"{stages[kind].output}: was made from another {path} ({made_from.digest[:12]}) than "
+                    f"lies here ({digest[:12]}); run `overnight cycle`"
                 )
     return notes
 
@@ -148,14 +158,14 @@ def _decision(clean: Held, identity: str) -> Found:
 def _training(held: Mapping[str, Held], identity: str) -> Found:
     """tokens, training, instructions and preferences: None where the stage has not run or does not have it."""
     found: Found = dict.fromkeys(("tokens", "training", "instructions", "preferences"))
-    tokens = token_range(held["tokenize"], identity) if "tokenize" in held else None
+    tokens = token_range(held["tokens"], identity) if "tokens" in held else None
     if tokens is not None:
         found["tokens"] = asdict(tokens)
-    base, plan = held.get("pretrain"), held.get("plan")
+    base, plan = held.get("base_model"), held.get("training_plan")
     if tokens is not None and tokens.split == "train" and base is not None and plan is not None:
         made_from = {each.digest for each in base.manifest.inputs}
-        if {held["tokenize"].digest, plan.digest} <= made_from:
-            read = reads(tokens, base, plan, held["tokenize"])
+        if {held["tokens"].digest, plan.digest} <= made_from:
+            read = reads(tokens, base, plan, held["tokens"])
             found["training"] = {
                 "windows": [read.first_window, read.last_window],
                 "num_steps": read.num_steps,
@@ -166,10 +176,10 @@ def _training(held: Mapping[str, Held], identity: str) -> Found:
                     )
                 ],
             }
-    if "sft" in held:
-        found["instructions"] = lineage.instructions(held["sft"], identity)
-    if "preferences" in held:
-        found["preferences"] = lineage.preferences(held["preferences"], identity)
+    if "tuned_model" in held:
+        found["instructions"] = lineage.instructions(held["tuned_model"], identity)
+    if "preference_pairs" in held:
+        found["preferences"] = lineage.preferences(held["preference_pairs"], identity)
     return found
 
 
@@ -189,9 +199,16 @@ def _versions(
     if any(each.missing or not each.held for each in chains.values()):
         known |= in_cache(cache_objects())
         chains = {each.version: lineage.chain_of(settings, each, known) for each in registered}
+    stages = stages_by_kind()
+    kinds = {stage.name: kind for kind, stage in stages.items()}
+
+    def saw(version: RegisteredVersion) -> lineage.Seen:
+        stage = version.tags.get("stage", "")
+        return lineage.seen(by_kind(chains[version.version], stages.values()), kinds.get(stage, stage), identity)
+
     return [
         {"version": each.version, "digest": each.digest}
-        | asdict(lineage.seen(chains[each.version], each.tags.get("stage", ""), identity))
+        | asdict(saw(each))
         | {"environments": environments.get(each.digest, [])}
         for each in registered
     ]
@@ -205,7 +222,7 @@ def _next(found: Found, staying: list[Found]) -> list[str]:
             f"run `overnight cycle`: the text leaves at ingest, with its exact copies ({len(found['copies'])} in all)"
         )
     else:
-        lines.append("the text is not in data/raw; the list keeps it from coming in again")
+        lines.append("the text is not in the corpus; the list keeps it from coming in again")
     if staying:
         lines.append(
             f"near copies that are other texts: {len(staying)}; they stay, or come in where it stood in their way: "

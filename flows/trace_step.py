@@ -14,37 +14,34 @@ from rich.text import Text
 
 from components.core.errors import DataError
 from components.core.lineage import Held, in_directory
+from components.core.stages import Stage
 from components.data import provenance
-from flows.trace import PLACES
+from flows.trace import not_there, stages_by_kind
 
 Found = dict[str, Any]
-NEEDED = ("vocabulary", "tokenize", "plan", "pretrain")
+NEEDED = ("tokenizer", "tokens", "training_plan", "base_model")
 RECORDS = "spikes.jsonl"
 SHOWN = 20
 
 
 def trace_step(step: int) -> Found:
     """All that is known of a step's batch. Raises DataError when what the model was made from is not here."""
-    held = {stage: here for stage, path in PLACES.items() if (here := in_directory(path)) is not None}
-    _require(held)
+    stages = stages_by_kind()
+    held = {kind: here for kind, stage in stages.items() if (here := in_directory(stage.output)) is not None}
+    _require(held, stages)
+    tokenizer, tokens, plan, base = (stages[kind].output for kind in NEEDED)
     recompute = importlib.import_module("components.training.recompute")
-    found: Found = recompute.documents_of_step(
-        step,
-        tokens=PLACES["tokenize"],
-        tokenizer=PLACES["vocabulary"],
-        plan=PLACES["plan"],
-        base=PLACES["pretrain"],
-    )
-    recorded = [each for each in _records(held["pretrain"]) if each["step"] == step]
+    found: Found = recompute.documents_of_step(step, tokens=tokens, tokenizer=tokenizer, plan=plan, base=base)
+    recorded = [each for each in _records(held["base_model"]) if each["step"] == step]
     identities = {each["id"] for batch in (found, *recorded) for each in batch["documents"]}
-    known = provenance.decisions(held.get("ingest"), held.get("clean"), sorted(identities))
+    known = provenance.decisions(held.get("raw_documents"), held.get("clean_documents"), sorted(identities))
     spikes = [
         each | {"documents": [document | known[document["id"]] for document in each["documents"]]} for each in recorded
     ]
     return {
         "step": step,
         "batch": found["batch"],
-        "weights": f"{PLACES['pretrain']} {held['pretrain'].digest[:12]}",
+        "weights": f"{base} {held['base_model'].digest[:12]}",
         "loss": found["loss"],
         "samples": found["samples"],
         "documents": [each | known[each["id"]] for each in found["documents"]],
@@ -52,16 +49,18 @@ def trace_step(step: int) -> Found:
     }
 
 
-def _require(held: dict[str, Held]) -> None:
-    for stage in NEEDED:
-        if stage not in held:
-            raise DataError(f"{PLACES[stage]}: not there, {stage} has not run yet")
-    made_from = {each.stage: each.digest for each in held["pretrain"].manifest.inputs}
-    for stage in NEEDED[:-1]:
-        if made_from.get(stage) != held[stage].digest:
+def _require(held: dict[str, Held], stages: dict[str, Stage]) -> None:
+    for kind in NEEDED:
+        if kind not in held:
+            raise DataError(not_there(stages[kind]))
+    *inputs, base = NEEDED
+    made_from = {each.stage: each.digest for each in held[base].manifest.inputs}
+    for kind in inputs:
+        digest = made_from.get(stages[kind].name, "none")
+        if digest != held[kind].digest:
             raise DataError(
-                f"{PLACES['pretrain']}: was made from another {PLACES[stage]} ({made_from.get(stage, 'none')[:12]}) "
-                f"than lies here ({held[stage].digest[:12]}); `dvc checkout` brings those that belong together"
+                f"{stages[base].output}: was made from another {stages[kind].output} ({digest[:12]}) than lies here "
+                f"({held[kind].digest[:12]}); `dvc checkout` brings those that belong together"
             )
 
 
@@ -105,7 +104,7 @@ def _table(documents: list[Found]) -> Table:
         copies = each["copies"]
         table.add_row(
             Text(each["id"][:12]),
-            Text(copies[0]["path"] if copies else "not in data/raw"),
+            Text(copies[0]["path"] if copies else "not in the corpus"),
             Text(", ".join(sorted({str(copy["licence"]) for copy in copies}))),
             Text(str(each["tokens"])),
             Text(f"{each['nats_per_token']:.3f}"),
@@ -116,7 +115,7 @@ def _table(documents: list[Found]) -> Table:
 
 def _cleaning(document: Found) -> str:
     """What cleaning decided, in a few words."""
-    parts = ["kept" if document["cluster"] else "not in data/clean"]
+    parts = ["kept" if document["cluster"] else "not kept"]
     kinds = [each["kind"] for each in document["redactions"]]
     parts += [f"redacted {kinds.count(kind)} {kind}" for kind in sorted(set(kinds))]
     parts += [f"{each['path']} dropped: {each['reason']}" for each in document["drops"][:2]]

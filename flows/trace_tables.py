@@ -68,7 +68,7 @@ def show_forgotten(found: Found, target: Console) -> None:
 
 def _way(found: Found) -> list[tuple[str, str]]:
     """The steps that a document went through, each in a line or a few."""
-    rows = [("source", _copy(each)) for each in found["copies"]] or [("source", "not in data/raw")]
+    rows = [("source", _copy(each)) for each in found["copies"]] or [("source", "not in the corpus")]
     if found["opted_out"]:
         entry = ", ".join(f"{name} {value}" for name, value in found["opted_out"].items())
         rows.append(("opted out", f"{entry}; it leaves at the next ingest"))

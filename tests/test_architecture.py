@@ -1,5 +1,6 @@
 """Layers run one way, the engine is plain torch, no pickle, and each rule is shown to catch a planted violation."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,16 @@ def test_every_area_is_known() -> None:
         ("components/core/x.py", "from . import config", "relative import"),
         ("flows/x.py", "import pickle", "imports pickle"),
         ("flows/x.py", "\n" * 700, "longer than 600 lines"),
+        ("flows/x.py", 'LAST = ("a", "align")', "names the stage align"),
+        ("components/training/pretrain.py", "def f(x):\n    return x['sft'] or x['pretrain']", "names the stage sft"),
+        ("components/data/x.py", "def f(x):\n    return f'{x}: run models/base/x again'", "names models/base, a path"),
     ],
 )
 def test_a_planted_violation_is_caught(tmp_path: Path, place: str, text: str, said: str) -> None:
     planted = tmp_path / place
     planted.parent.mkdir(parents=True)
     planted.write_text(text)
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
     (found,) = violations(tmp_path)
     assert found.startswith(f"{place}:") and said in found
 
@@ -47,7 +52,9 @@ def test_what_is_allowed_is_not_called_a_violation(tmp_path: Path) -> None:
         "components/release/x.py": "import mlflow\nfrom components.core.errors import DataError",
         "components/training/engine.py": "import torch, math\nfrom components.training.model import build",
         "flows/x.py": "import prefect, mlflow\nfrom components.release import gate",
+        "components/data/clean.py": "'Reads data/raw'\nSTAGE = 'clean'\nTEXT = 'align, sft and clean'",
     }.items():
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(text)
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
     assert violations(tmp_path) == []

@@ -23,12 +23,12 @@ import polars as pl
 from components.alignment.examples import Example, examples_of
 from components.data.documents import row_groups
 
-Use = Literal["sft", "heldout", "preferences"]
+Use = Literal["tuning", "heldout", "pairs"]
 # Two stages must agree on these shares, so they are no parameters. Prompts with examples are scarce and only the
 # verifier of preferences has a use for them.
 SHARES: dict[bool, dict[Use, float]] = {
-    False: {"sft": 0.75, "heldout": 0.05, "preferences": 0.20},
-    True: {"sft": 0.20, "heldout": 0.05, "preferences": 0.75},
+    False: {"tuning": 0.75, "heldout": 0.05, "pairs": 0.20},
+    True: {"tuning": 0.20, "heldout": 0.05, "pairs": 0.75},
 }
 MAX_CHARACTERS = 2000
 BUILTINS = frozenset(dir(builtins))
@@ -54,7 +54,7 @@ class Instruction:
             if point < share:
                 return use
             point -= share
-        return "preferences"
+        return "pairs"
 
 
 def extract(text: str, document: str) -> list[Instruction]:
@@ -206,7 +206,7 @@ def read_instructions(source: Path, tokens: Path, uses: Collection[Use]) -> Iter
     frames: Iterable[pl.DataFrame] = (
         _candidates(frame, ids) for _, _, frame in row_groups(source, columns=["id", "text", "language"])
     )
-    if "preferences" in uses:
+    if "pairs" in uses:
         both = [frame.with_columns(first=pl.col("text").str.contains(">>> ", literal=True)) for frame in frames]
         frames = chain((each.filter("first") for each in both), (each.filter(~pl.col("first")) for each in both))
     seen: set[str] = set()

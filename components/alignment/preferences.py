@@ -77,7 +77,7 @@ class Pair:
 def choose_prompts(config: PreferencesConfig, source: Path, tokens: Path, codec: TextCodec) -> list[Instruction]:
     """Prompts short enough, at most `max_prompts`; those whose reference answer satisfies its examples first."""
     chosen: list[Instruction] = []
-    for instruction in read_instructions(source, tokens, ["preferences"]):
+    for instruction in read_instructions(source, tokens, ["pairs"]):
         if len(codec.encode(instruction.prompt)) <= config.max_prompt_tokens:
             chosen.append(instruction)
             if len(chosen) == config.max_prompts:

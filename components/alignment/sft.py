@@ -56,10 +56,10 @@ def read_pairs(
 
     Raises DataError when there is none of either.
     """
-    kept: dict[str, list[Instruction]] = {"sft": [], "heldout": []}
-    rows: dict[str, list[tuning.Row]] = {"sft": [], "heldout": []}
-    limits = {"sft": config.max_pairs, "heldout": config.num_heldout_pairs}
-    for instruction in read_instructions(source, tokens, ["sft", "heldout"]):
+    kept: dict[str, list[Instruction]] = {"tuning": [], "heldout": []}
+    rows: dict[str, list[tuning.Row]] = {"tuning": [], "heldout": []}
+    limits = {"tuning": config.max_pairs, "heldout": config.num_heldout_pairs}
+    for instruction in read_instructions(source, tokens, ["tuning", "heldout"]):
         use = instruction.use
         if len(rows[use]) < limits[use] and len((row := encode(instruction, codec))["input_ids"]) <= config.max_tokens:
             rows[use].append(row)
@@ -111,8 +111,10 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
     codec = TextCodec(base)
     contract = Contract("instructions", config.contract, events, {"max_tokens": config.max_tokens})
     instructions, encoded = read_pairs(config, source, tokens, codec)
-    rows, heldout = encoded["sft"], encoded["heldout"]
-    pairs = instruction_statistics([*instructions["sft"], *instructions["heldout"]], [*rows, *heldout], codec.special)
+    rows, heldout = encoded["tuning"], encoded["heldout"]
+    pairs = instruction_statistics(
+        [*instructions["tuning"], *instructions["heldout"]], [*rows, *heldout], codec.special
+    )
     verdict = contract.require(pairs, where=source)
     events.note(f"{len(rows)} pairs to learn from, {len(heldout)} held out")
     model = tuning.load_model(base)
@@ -131,7 +133,7 @@ def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path
         tuning.save_model(model, base, draft.path)
         draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
         learned = pl.DataFrame(
-            {name: [getattr(each, name) for each in instructions["sft"]] for name in ("document", "name")}
+            {name: [getattr(each, name) for each in instructions["tuning"]] for name in ("document", "name")}
         )
         learned.write_parquet(draft.path / "instructions.parquet", compression="zstd")
         draft.rows["instructions.parquet"] = learned.height

@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from components.core.closure import code_digest, lock_digest
+from components.core.closure import code_of, digest_of_code, lock_digest
 from components.core.config import StepConfig, digest_of
 from components.core.errors import ArtifactError, one_line
 
@@ -138,7 +138,7 @@ def create(out: Path, *, stage: str, config: StepConfig, inputs: Sequence[Manife
     temporary = out.parent / f".{out.name}{TEMPORARY}{uuid.uuid4().hex[:8]}"
     temporary.mkdir()
     draft = Draft(temporary)
-    started = time.time()
+    started, ran = time.time(), code_of(code)  # now: the file on disk may be another one when the stage ends
     try:
         yield draft
         sealed = _seal(temporary, draft.rows, draft.timed)
@@ -146,12 +146,18 @@ def create(out: Path, *, stage: str, config: StepConfig, inputs: Sequence[Manife
             stage=stage,
             config=config.model_dump(mode="json"),
             config_digest=config.digest,
-            code_version=code_digest(code),
+            code_version=digest_of_code(ran),
             lock_digest=lock_digest(),
             inputs=tuple(Input(stage=each.stage, digest=each.digest) for each in inputs),
             files=tuple(file for file in sealed if file.path not in draft.timed),
             statistics=draft.statistics,
-            run={"started_at": started, "seconds": time.time() - started, "host": socket.gethostname(), **draft.run},
+            run={
+                "started_at": started,
+                "seconds": time.time() - started,
+                "host": socket.gethostname(),
+                "code": ran,
+                **draft.run,
+            },
             timed=tuple(file for file in sealed if file.path in draft.timed),
         )
         write_file(temporary / MANIFEST, draft.manifest.model_dump_json(indent=1).encode())

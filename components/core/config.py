@@ -47,6 +47,11 @@ class StepConfig(BaseModel):
         """sha256 of the canonical JSON of all values, hex."""
         return digest_of(self.model_dump(mode="json"))
 
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """Files that the parameters name and the stage reads: their content decides, too, whether it runs again."""
+        return ()
+
 
 class Settings(BaseModel):
     """Where things live: OVERNIGHT_<NAME>, else .overnight/settings.toml, else the default."""
@@ -179,7 +184,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_section(path: Path, section: str, config_type: type[Model]) -> Model:
     """The section of one stage as its config. Raises ConfigError with one line for every mistake."""
-    values = read_yaml(path)
+    return section_of(read_yaml(path), path, section, config_type)
+
+
+def section_of(values: Mapping[str, Any], path: Path, section: str, config_type: type[Model]) -> Model:
+    """A section of a file that was read. Raises ConfigError as `read_section` does."""
     if section not in values:
         raise ConfigError(
             f"{path}: section {section} is missing; `overnight cycle --profile smoke` writes every section"

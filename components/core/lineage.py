@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from components.core.artifact import MANIFEST, Manifest, read
 from components.core.errors import ArtifactError
+from components.core.stages import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,15 @@ def chain(last: Held, known: Mapping[str, Held]) -> Chain:
         else:
             missing[each.stage] = each.digest
     return Chain(held=held, missing={stage: digest for stage, digest in missing.items() if stage not in held})
+
+
+def by_kind(found: Chain, stages: Iterable[Stage]) -> Chain:
+    """The same chain by the kind of each artifact; one whose stage dvc.yaml does not know keeps its stage's name."""
+    kinds = {each.name: each.meta.writes or each.name for each in stages}
+    return Chain(
+        held={kinds.get(stage, stage): each for stage, each in found.held.items()},
+        missing={kinds.get(stage, stage): digest for stage, digest in found.missing.items()},
+    )
 
 
 def by_digest(artifacts: Iterable[Held | None]) -> dict[str, Held]:

@@ -5,13 +5,10 @@ creation time beside its id, so that a recycled id is never taken for ours, and 
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
-import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -139,16 +136,6 @@ def stop(settings: Settings, name: str, grace_seconds: float = 5) -> bool:
         _signal(process.kill)
     psutil.wait_procs(alive, timeout=grace_seconds)
     return True
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends, however that ends (Linux; elsewhere nothing happens).
-
-    Without it a SIGKILLed cycle would leave a stage that trains on, beside the one that the next command starts.
-    """
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
 
 
 def _signal(send: Callable[[], None]) -> None:

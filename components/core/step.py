@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from components.core import reads
 from components.core.artifact import Manifest
 from components.core.config import StepConfig, read_section
 from components.core.errors import OvernightError
 from components.core.events import Events
-from components.core.services import die_with_parent
+from components.core.process import die_with_parent
 
 Config = TypeVar("Config", bound=StepConfig)
 
@@ -54,6 +55,8 @@ def _run(stage: str, config_type: type[Config], run: Callable[..., Manifest], ar
         config = read_section(options.params, stage, config_type)
         for name, value in config.model_dump(mode="json").items():
             events.parameter(name, value)
+        if (code := reads.CODE / f"{stage}.json").exists():  # DVC looks at it again when the stage has ended
+            reads.write(code, Path(str(sys.modules[run.__module__].__file__)), config.named_files)
         manifest = run(config, **{name: getattr(options, name) for name in paths})
     except OvernightError as error:
         events.write("failed", error=str(error), exit_code=error.exit_code, transient=False)

@@ -298,7 +298,7 @@ class DecontaminateConfig(StepConfig):
 
     suites: tuple[str, ...] = Field(
         ("components/evaluation/suites/short_tasks.jsonl",),
-        description="files of items, from the repository's root; all that evaluate runs, each in the deps of clean",
+        description="files of items, from the repository's root; all that evaluate runs",
     )
     ngram_words: int = Field(10, ge=2, le=50, description="words per n-gram; passages of fewer words match as a whole")
     min_words: int = Field(8, ge=2, le=50, description="passages of fewer words are in many programs: not looked for")
@@ -323,3 +323,8 @@ class CleanConfig(StepConfig):
         description="text bytes per Ray task; a worker needs about five times as much, and 250 MB",
     )
     shard_bytes: int = Field(128_000_000, ge=1_000_000, le=1_000_000_000, description="text bytes of one Parquet file")
+
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """The suites: a passage of another one is another document to drop."""
+        return self.decontaminate.suites

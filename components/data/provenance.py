@@ -31,7 +31,9 @@ def identify(reference: str, raw: Held | None) -> str:
     if is_hexadecimal and len(digits) == ID_CHARACTERS:
         return digits
     if raw is None:
-        raise DataError(f"{reference}: there is no data/raw to look it up in; give the whole id, or run ingest first")
+        raise DataError(
+            f"{reference}: there is no corpus to look it up in; give the whole id, or run `overnight cycle` first"
+        )
     found = scan(raw, PARTS).filter(pl.col("path") == reference).select("id", "path", "package", "version").collect()
     if found.is_empty() and is_hexadecimal and len(digits) >= MIN_PREFIX:
         found = _select(raw, pl.col("id").str.starts_with(digits))
@@ -44,7 +46,7 @@ def identify(reference: str, raw: Held | None) -> str:
         raise DataError(f"{reference}: fits {len(ids)} documents ({_some(found)}); give the id of one of them")
     hint = f", and an id is looked up from {MIN_PREFIX} characters on" if is_hexadecimal else ""
     raise DataError(
-        f"{reference}: fits no document of data/raw{_left(reference, raw)}; give an id or a path in it{hint}"
+        f"{reference}: fits no document of the corpus{_left(reference, raw)}; give an id or a path in it{hint}"
     )
 
 

@@ -52,7 +52,7 @@ class Needs:
         if stage == PRETRAIN:
             least = self.around_training + config.minimum_training_seconds
             return Need(minimum=least, wanted=least, maximum=math.inf)
-        reserve = self.reserves[stage]
+        reserve = self._reserve(stage)
         if not isinstance(reserve, TimedReserve):
             seconds = self.pace * self._usual(stage)
             return Need(minimum=seconds, wanted=seconds, maximum=seconds)
@@ -76,13 +76,17 @@ class Needs:
         """Both."""
         return self.startup + self.finish
 
+    def _reserve(self, stage: str) -> StageReserve:
+        """What is set aside for a stage; one that nobody measured yet gets what most of them get."""
+        return self.reserves.get(stage, StageReserve())
+
     def _recorded(self, stage: str) -> list[Duration]:
         return [each for each in self._earlier if each.stage == stage][-RECORDS:]
 
     def _usual(self, stage: str) -> float:
         """Seconds at a pace of 1: the median of the last runs, else the reserve."""
         runs = [each.seconds / each.pace for each in self._recorded(stage)]
-        return median(runs) if runs else self.reserves[stage].seconds
+        return median(runs) if runs else self._reserve(stage).seconds
 
     def _useful(self, stage: str) -> float:
         """Seconds at a pace of 1 that a stage by the clock had use for in its last run."""

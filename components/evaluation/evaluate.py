@@ -17,15 +17,16 @@ Not covered: whether answers to instructions help, functions of languages beside
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from components.core import artifact
-from components.core.artifact import Manifest
+from components.core.artifact import Draft, Manifest
 from components.core.columns import read_columns
 from components.core.events import Events
 from components.core.step import main
@@ -44,6 +45,7 @@ from components.execution.sandbox import walls, warning
 from components.tokens.store import TokenStore, documents_path
 from components.tokens.text import TextCodec
 
+STAGE = "evaluate"
 VALIDATION = "validation.parquet"
 FIGURES = "figures.json"
 METRICS = "metrics.json"
@@ -149,12 +151,12 @@ def run(
     config: EvaluateConfig, *, tokens: Path, source: Path, base: Path, sft: Path, aligned: Path, out: Path
 ) -> Manifest:
     """Measure every model on the same questions. Raises ArtifactError for a model that cannot be read."""
-    models = {"base": base, "sft": sft, "aligned": aligned}
+    models = {each.name: each for each in (base, sft, aligned)}
     manifests = {name: artifact.read(path) for name, path in models.items()}
     inputs = [artifact.read(path) for path in (tokens, source)] + [*manifests.values()]
     twins = same_as(manifests)
     distinct = {name: path for name, path in models.items() if name not in twins}
-    events = Events("evaluate")
+    events = Events(STAGE)
     if words := warning():
         events.note(words)
     asked = read_questions(tokens, [built_in_suite(name) for name in config.functional.suites], config)
@@ -167,12 +169,9 @@ def run(
     latency = latency_metrics(times, config)
     overlap = overlaps(items, known.overlaps, asked.suites, config.contamination)
     metrics = summarise(items, config, overlap.filter("contaminated"))
-    with artifact.create(out, stage="evaluate", config=config, inputs=inputs, code=Path(__file__)) as draft:
-        draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
+    tables = {CONTAMINATION: overlap, **{each: with_twins(kept[each], twins) for each in kept}}
+    with evaluation(out, config, inputs, metrics, items, tables) as draft:
         write_metrics(headline(metrics["aligned"] | latency["aligned"], manifests["base"].run), draft)
-        for name, table in {CONTAMINATION: overlap, **{each: with_twins(kept[each], twins) for each in kept}}.items():
-            draft.rows[name] = len(table)
-            table.write_parquet(draft.path / name, compression="zstd")
         draft.statistics = {
             "documents": len(asked.documents),
             "bytes": int(asked.num_bytes.sum()),
@@ -190,6 +189,24 @@ def run(
         events.metrics({f"canaries_in_training/{kind}/{name}": count for name, count in arrived.items()})
     assert draft.manifest is not None
     return draft.manifest
+
+
+@contextmanager
+def evaluation(
+    out: Path,
+    config: EvaluateConfig,
+    inputs: Sequence[Manifest],
+    metrics: Metrics,
+    items: pl.DataFrame,
+    tables: Mapping[str, pl.DataFrame],
+) -> Iterator[Draft]:
+    """An artifact with what was measured, as `compare` and the gate read it; the caller adds statistics and times."""
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
+        draft.rows |= {ITEMS: len(items), "summary.csv": write(metrics, items, draft.path)}
+        for name, table in tables.items():
+            draft.rows[name] = len(table)
+            table.write_parquet(draft.path / name, compression="zstd")
+        yield draft
 
 
 def rows_of(metrics: Metrics) -> list[tuple[str, str, str, dict[str, float | int]]]:
@@ -220,4 +237,4 @@ def write(metrics: Metrics, items: pl.DataFrame, directory: Path) -> int:
 
 
 if __name__ == "__main__":
-    main("evaluate", EvaluateConfig, run)
+    main(STAGE, EvaluateConfig, run)

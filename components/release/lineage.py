@@ -24,9 +24,9 @@ from components.training.exposure import reads, token_range
 LINEAGE_TAG = "lineage."
 # What each kind of model learned from, beside what the model learned from that it was made from.
 LEARNED_IN = {
-    "pretrain": ("pretrain",),
-    "sft": ("pretrain", "sft"),
-    "align": ("pretrain", "sft", "preferences"),
+    "base_model": ("base_model",),
+    "tuned_model": ("base_model", "tuned_model"),
+    "aligned_model": ("base_model", "tuned_model", "preference_pairs"),
 }
 
 
@@ -38,13 +38,13 @@ class Seen:
     why: str
 
 
-def seen(model: Chain, stage: str, identity: str) -> Seen:
-    """Whether the model that `stage` made saw a document."""
-    if stage not in LEARNED_IN:
-        return Seen(saw=None, why=f"it was made by the stage {stage}, of which nothing is recorded")
+def seen(model: Chain, kind: str, identity: str) -> Seen:
+    """Whether a model of a kind saw a document. `model` is its chain by kinds."""
+    if kind not in LEARNED_IN:
+        return Seen(saw=None, why=f"it is of the kind {kind}, of which nothing is recorded")
     if not model.held:
         return Seen(saw=None, why="what it was made from is neither here nor in DVC's cache")
-    answers = [_ANSWERS[part](model, identity) for part in LEARNED_IN[stage]]
+    answers = [_ANSWERS[part](model, identity) for part in LEARNED_IN[kind]]
     for saw in (True, None):
         reasons = [each.why for each in answers if each.saw is saw]
         if reasons:
@@ -54,19 +54,19 @@ def seen(model: Chain, stage: str, identity: str) -> Seen:
 
 def _pretrained(model: Chain, identity: str) -> Seen:
     """From the token files, or from an earlier artifact that the document is not in."""
-    tokens, base, plan = (model.held.get(stage) for stage in ("tokenize", "pretrain", "plan"))
+    tokens, base, plan = (model.held.get(kind) for kind in ("tokens", "base_model", "training_plan"))
     if tokens is None:
-        for stage in ("clean", "check_raw", "ingest"):
-            if (held := model.held.get(stage)) is not None and not provenance.is_in(held, identity):
-                return Seen(saw=False, why=f"not in what {stage} gave it")
-        return Seen(saw=None, why=_absent(model, "tokenize", "its token files"))
+        for kind in ("clean_documents", "checked_documents", "raw_documents"):
+            if (held := model.held.get(kind)) is not None and not provenance.is_in(held, identity):
+                return Seen(saw=False, why=f"not in what {held.manifest.stage} gave it")
+        return Seen(saw=None, why=_absent(model, "tokens", "its token files"))
     span = token_range(tokens, identity)
     if span is None:
         return Seen(saw=False, why="not among its tokens")
     if span.split == "validation":
         return Seen(saw=False, why="held out: measured on it, not trained on it")
     if base is None or plan is None:
-        return Seen(saw=None, why=f"in its training split; {_absent(model, 'pretrain', 'the record of its steps')}")
+        return Seen(saw=None, why=f"in its training split; {_absent(model, 'base_model', 'the record of its steps')}")
     read = reads(span, base, plan, tokens)
     if not read.steps.size:
         return Seen(saw=False, why=f"in its training split, read in none of {read.num_steps} steps")
@@ -74,27 +74,27 @@ def _pretrained(model: Chain, identity: str) -> Seen:
 
 
 def _instructed(model: Chain, identity: str) -> Seen:
-    held = model.held.get("sft")
+    held = model.held.get("tuned_model")
     if held is None:
-        return Seen(saw=None, why=_absent(model, "sft", "its instructions"))
+        return Seen(saw=None, why=_absent(model, "tuned_model", "its instructions"))
     count = len(instructions(held, identity))
     return Seen(saw=count > 0, why=f"instructions made from it: {count}")
 
 
 def _preferred(model: Chain, identity: str) -> Seen:
-    held = model.held.get("preferences")
+    held = model.held.get("preference_pairs")
     if held is None:
-        return Seen(saw=None, why=_absent(model, "preferences", "its preferences"))
+        return Seen(saw=None, why=_absent(model, "preference_pairs", "its preferences"))
     count = preferences(held, identity)["pairs"]
     return Seen(saw=count > 0, why=f"preferences made from it: {count}")
 
 
-_ANSWERS = {"pretrain": _pretrained, "sft": _instructed, "preferences": _preferred}
+_ANSWERS = {"base_model": _pretrained, "tuned_model": _instructed, "preference_pairs": _preferred}
 
 
-def _absent(model: Chain, stage: str, what: str) -> str:
-    digest = model.missing.get(stage)
-    return f"{what} ({stage}{f' {digest[:12]}' if digest else ''}) are neither here nor in DVC's cache"
+def _absent(model: Chain, kind: str, what: str) -> str:
+    digest = model.missing.get(kind)
+    return f"{what}{f' ({digest[:12]})' if digest else ''} are neither here nor in DVC's cache"
 
 
 def instructions(sft: Held, identity: str) -> list[str]:

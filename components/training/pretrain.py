@@ -36,6 +36,7 @@ from components.training.mixture import require_tokens
 from components.training.reading import check_reading
 from components.training.work import Work
 
+STAGE = "pretrain"
 TIMED_FIGURES = (
     *("training_seconds", "checkpoint_stall_seconds", "data_stall_share"),
     *("warm_up_seconds", "validation_seconds"),
@@ -59,7 +60,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
     run_path = (settings.state / "checkpoints" / key).resolve()
     run_path.mkdir(parents=True, exist_ok=True)
-    events = Events("pretrain")
+    events = Events(STAGE)
     work = Work(
         config=located,
         plan=planned,
@@ -67,7 +68,7 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
         tokens=tokens.resolve(),
         tokenizer=tokenizer.resolve(),
         run=run_path,
-        training_ends_at=Budget.read(plan, "pretrain").keep(planned.finish_seconds).ends_at,
+        training_ends_at=Budget.read(plan, STAGE).keep(planned.finish_seconds).ends_at,
     )
     with ThreadPoolExecutor(max_workers=2) as pool:
         driver = pool.submit(_run_workers)
@@ -75,12 +76,12 @@ def run(config: PretrainConfig, *, tokens: Path, tokenizer: Path, plan: Path, ou
             events.note(f"Ray joined after {time.time() - started:.1f} s")
             run_workers = driver.result()
             compressed = pool.submit(xz_bytes_of_documents, tokens)
-            figures = run_workers(work, settings)
+            figures = run_workers(work, settings, STAGE)
         worked = figures["training_seconds"] + figures["validation_seconds"]
         events.metric("startup_seconds", max(0.0, time.time() - started - worked))
         documents = compressed.result()
     xz_bits = compressed_bits_per_byte(documents, figures.pop("validation_indices"))
-    with artifact.create(out, stage="pretrain", config=config, inputs=inputs, code=Path(__file__)) as draft:
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         _fill(draft, [run_path / "export", tokenizer], figures)
         draft.run, draft.statistics = split_figures(figures, planned, xz_bits)
         if sampled := figures.pop("validation_indices_in_training"):  # the documents of validation.csv
@@ -117,7 +118,7 @@ def check_initial(config: PretrainConfig, tokenizer: Manifest, plan: Plan) -> Pr
     """The config with an absolute `init_from`. Raises DataError when the tokenizer, the plan and the checkpoint that is
     configured do not belong together; every byte of the checkpoint is read for this."""
     adopted = tokenizer.statistics.get(INITIAL)
-    again = "run `overnight cycle`, which tells the stage vocabulary of pretrain.init_from"
+    again = "run `overnight cycle`, which adopts the tokenizer of pretrain.init_from"
     if config.init_from is None:
         if adopted:
             raise DataError(f"the tokenizer is that of a {adopted['model_type']}, pretrain.init_from is null; {again}")
@@ -125,9 +126,9 @@ def check_initial(config: PretrainConfig, tokenizer: Manifest, plan: Plan) -> Pr
     if not adopted or plan.initial is None:
         raise DataError(f"pretrain.init_from is {config.init_from}, the tokenizer was not adopted from it; {again}")
     found = digest_of_checkpoint(Path(config.init_from))
-    for what, digest in (("tokenizer", adopted["digest"]), ("plan", plan.initial.digest)):
+    for what, digest in (("the tokenizer", adopted["digest"]), ("the plan", plan.initial.digest)):
         if digest != found:
-            raise DataError(f"{config.init_from} has digest {found}, the {what} was made for {digest}; {again}")
+            raise DataError(f"{config.init_from} has digest {found}, {what} was made for {digest}; {again}")
     return config.model_copy(update={"init_from": str(Path(config.init_from).resolve())})
 
 
@@ -194,7 +195,7 @@ def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any
     draft.rows["spikes.jsonl"] = figures.pop("spikes")
 
 
-def _run_workers() -> Callable[[Work, Settings], dict[str, Any]]:
+def _run_workers() -> Callable[[Work, Settings, str], dict[str, Any]]:
     """The driver of Ray Train. Called in a thread: the 2 s that it imports for pass while Ray is joined."""
     from components.training import workers  # noqa: PLC0415 - see above
 
@@ -202,4 +203,4 @@ def _run_workers() -> Callable[[Work, Settings], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main("pretrain", PretrainConfig, run)
+    main(STAGE, PretrainConfig, run)

@@ -65,14 +65,14 @@ METRICS = (
 class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
     """Turns what workers report into events. Runs in Ray Train's controller, on the driver's machine."""
 
-    def __init__(self, settings: Settings, max_failures: int) -> None:
-        self.settings = settings
+    def __init__(self, stage: str, settings: Settings, max_failures: int) -> None:
+        self.stage, self.settings = stage, settings
         self.max_failures = max_failures
         self.failures = 0
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         """Worker 0 speaks for all."""
-        events = Events("pretrain", self.settings)
+        events = Events(self.stage, self.settings)
         row = metrics[0]
         for note in row["notes"]:
             events.note(note)
@@ -92,15 +92,15 @@ class Tell(UserCallback):  # type: ignore[misc]  # ray has no types
         left = self.max_failures - self.failures
         then = f"starting again from the last good checkpoint, {left} more times" if left >= 0 else "giving up"
         causes = "; ".join(f"worker {rank}: {cause_of(error)}" for rank, error in sorted(worker_exceptions.items()))
-        Events("pretrain", self.settings).note(f"{causes}; {then}")
+        Events(self.stage, self.settings).note(f"{causes}; {then}")
 
 
 class Shortage(UserCallback):  # type: ignore[misc]  # ray has no types
     """Halves the micro-batch of the next attempt where a worker was killed for want of memory: the same one would be
     killed again. `planned`: samples of a worker's micro-batch."""
 
-    def __init__(self, settings: Settings, run: Path, planned: int) -> None:
-        self.settings, self.run, self.planned = settings, run, planned
+    def __init__(self, stage: str, settings: Settings, run: Path, planned: int) -> None:
+        self.stage, self.settings, self.run, self.planned = stage, settings, run, planned
         self.counters = micro_batch.KERNEL
         self.kills = micro_batch.kernel_kills(self.counters)
 
@@ -112,7 +112,7 @@ class Shortage(UserCallback):  # type: ignore[misc]  # ray has no types
         if not by_ray and not (died and self.kills > before):
             return
         if told := micro_batch.halve(self.run, self.planned):
-            Events("pretrain", self.settings).note(told)
+            Events(self.stage, self.settings).note(told)
 
 
 class SharedDevices(Backend):  # type: ignore[misc]  # ray has no types
@@ -164,8 +164,9 @@ def train_on_ray(content: str) -> dict[str, Any]:
             return {FATAL: reason}
 
 
-def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
-    """Train to the end and return worker 0's figures. Ray is joined. Raises OvernightError in one line."""
+def run_workers(work: Work, settings: Settings, stage: str) -> dict[str, Any]:
+    """Train to the end and return worker 0's figures. Ray is joined; events are those of `stage`. Raises OvernightError
+    in one line."""
     faults, where = work.config.faults, cluster.joined_at()
     nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
     threads = threads_per_worker(work.plan, faults, nodes)
@@ -176,7 +177,7 @@ def run_workers(work: Work, settings: Settings) -> dict[str, Any]:
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(len(nodes) > 1)),
     }
     try:
-        figures = _while_ray_answers(_trainer(work.model_copy(update={"threads": threads}), settings))
+        figures = _while_ray_answers(_trainer(work.model_copy(update={"threads": threads}), settings, stage))
     except ray.train.TrainingFailedError as error:
         raise OvernightError(
             f"training failed {faults.max_failures + 1} times, last because of {cause_of(error)}; {kept_in(work.run)}: "
@@ -241,7 +242,7 @@ def cause_of(error: BaseException) -> str:
     return one_line((named or lines)[-1], 300)
 
 
-def _trainer(work: Work, settings: Settings) -> RayTrainer:
+def _trainer(work: Work, settings: Settings, stage: str) -> RayTrainer:
     faults, plan = work.config.faults, work.plan
     told = settings.model_copy(update={"state": settings.state.resolve()})
     planned = min(plan.micro_batch_samples, plan.batch_samples // plan.num_workers)
@@ -262,7 +263,7 @@ def _trainer(work: Work, settings: Settings) -> RayTrainer:
             failure_config=FailureConfig(
                 max_failures=faults.max_failures, controller_failure_limit=faults.max_failures
             ),
-            callbacks=[Tell(told, faults.max_failures), Shortage(told, work.run, planned)],
+            callbacks=[Tell(stage, told, faults.max_failures), Shortage(stage, told, work.run, planned)],
             worker_runtime_env={"env_vars": cores.waiting(plan.num_workers, plan.device)},
         ),
     )

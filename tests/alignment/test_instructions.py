@@ -149,13 +149,13 @@ def test_uses_are_disjoint_deterministic_and_of_training_documents_alone(world: 
     def read(use: str) -> list[Instruction]:
         return list(read_instructions(world / "source", world / "tokens", [use]))  # type: ignore[arg-type]
 
-    uses = {use: read(use) for use in ("sft", "heldout", "preferences")}
+    uses = {use: read(use) for use in ("tuning", "heldout", "pairs")}
     prompts = [each.prompt for found in uses.values() for each in found]
     assert len(prompts) == len(set(prompts)) == 4 * 48  # four functions of 48 modules; those about eggs are held back
     assert not any("egg" in prompt for prompt in prompts)
-    assert [each.prompt for each in read("sft")] == [each.prompt for each in uses["sft"]]
+    assert [each.prompt for each in read("tuning")] == [each.prompt for each in uses["tuning"]]
     trained = set(pl.read_parquet(world / "tokens" / "train.documents.parquet")["id"])
     assert {each.document for found in uses.values() for each in found} <= trained
     shares = {use: sum(bool(each.examples) for each in found) / 96 for use, found in uses.items()}
-    assert shares["preferences"] > 0.6  # prompts with examples go where they are of use
-    assert len(uses["sft"]) > len(uses["heldout"]) > 0
+    assert shares["pairs"] > 0.6  # prompts with examples go where they are of use
+    assert len(uses["tuning"]) > len(uses["heldout"]) > 0

@@ -204,7 +204,7 @@ def test_a_deadline_ends_training_early(world: Path, plan_maker: Callable[..., P
 
 @pytest.mark.usefixtures("ticking")
 def test_what_the_clock_decided_replays_to_the_same_weights(world: Path) -> None:
-    rows = sft.read_pairs(SFT, world / "source", world / "tokens", TextCodec(world / "base"))[1]["sft"]
+    rows = sft.read_pairs(SFT, world / "source", world / "tokens", TextCodec(world / "base"))[1]["tuning"]
 
     def tune(config: SftConfig, seconds: float | None) -> tuple[tuning.Steps, dict[str, torch.Tensor]]:
         model = tuning.load_model(world / "base")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.closure import digest_of_code
 from components.core.config import StepConfig, canonical_json, digest_of
 from components.core.errors import ArtifactError
 
@@ -41,6 +42,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert artifact.read(tmp_path / "out") == manifest
     assert manifest.rows == 1 and manifest.statistics == {"words": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_manifest_says_which_code_wrote_it_as_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = iter([{"module.py": "aa"}, {"module.py": "bb"}])
+    monkeypatch.setattr(artifact, "code_of", lambda _: next(states))
+    manifest = write(tmp_path / "out")
+    assert manifest.run["code"] == {"module.py": "aa"}
+    assert manifest.code_version == digest_of_code({"module.py": "aa"}) != digest_of_code({"module.py": "bb"})
 
 
 def test_digest_knows_content_and_lineage_but_no_times_hosts_or_places(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ time.sleep(600)
 """
 CHILD = """
 import time
-from components.core.services import die_with_parent
+from components.core.process import die_with_parent
 die_with_parent()
 print("up", flush=True)
 time.sleep(600)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core import artifact
+from components.core import artifact, reads
 from components.core.artifact import Manifest
+from components.core.closure import code_of
 from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.core.events import read_events
@@ -89,3 +90,14 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "ZeroDivisionError: division by zero"
         in (tmp_path / "state" / "events" / "manual" / "example.jsonl").read_text()
     )
+
+
+def test_a_stage_that_was_surveyed_says_which_code_really_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC looks at the file again when the stage has ended, so dvc.lock keeps what the stage began with."""
+    monkeypatch.chdir(tmp_path)
+    assert start(tmp_path, monkeypatch, {}) == 0
+    assert not reads.CODE.exists(), "nobody surveyed: a stage that is run by hand leaves nothing there"
+    reads.CODE.mkdir(parents=True)
+    (reads.CODE / "example.json").write_text('{"components/core/step.py": "of before"}')
+    assert start(tmp_path, monkeypatch, {}) == 0
+    assert json.loads((reads.CODE / "example.json").read_text()) == code_of(Path(__file__))

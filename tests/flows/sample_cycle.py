@@ -2,6 +2,7 @@
 
 import math
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import polars as pl
 
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.closure import ROOT
 from components.core.config import StepConfig
+from components.core.stages import read_stages
 from components.data import ingest
 from components.data.config import CheckRawConfig, CleanConfig, IngestConfig
 from components.data.documents import document_id
@@ -18,20 +21,7 @@ from flows.page import render
 from flows.report import CycleRecord, ModelRecord, ReleaseRecord, ServingRecord, StageRecord, iso
 
 BEGUN = 1_790_000_000.0
-OUTPUTS = {
-    "ingest": "data/raw",
-    "check_raw": "data/checked",
-    "clean": "data/clean",
-    "check_clean": "reports/check_clean",
-    "vocabulary": "models/tokenizer",
-    "tokenize": "data/tokens",
-    "plan": "reports/plan",
-    "pretrain": "models/base",
-    "sft": "models/sft",
-    "preferences": "data/preferences",
-    "align": "models/aligned",
-    "evaluate": "reports/evaluation",
-}
+NAMES = [each.name for each in read_stages(ROOT)]
 CONFIGS = {
     "ingest": IngestConfig(),
     "check_raw": CheckRawConfig(),
@@ -39,7 +29,7 @@ CONFIGS = {
     "vocabulary": VocabularyConfig(),
     "tokenize": TokenizeConfig(),
 }
-SECONDS = dict(zip(OUTPUTS, (14.2, 9.1, 31.5, 8.8, 5.2, 6.4, 12.0, 231.0, 48.0, 66.3, 41.7, 52.9), strict=True))
+SECONDS = dict(zip(NAMES, (14.2, 9.1, 31.5, 8.8, 5.2, 6.4, 12.0, 231.0, 48.0, 66.3, 41.7, 52.9), strict=True))
 
 RUNS = {"pretrain": {"tokens_per_second": 21_308.4, "data_stall_share": 0.00042}}
 
@@ -49,7 +39,8 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.outputs = {stage: root / path for stage, path in OUTPUTS.items()}
+        self.stages = [replace(each, outputs=(root / each.output,)) for each in read_stages(ROOT)]
+        self.outputs = {each.name: each.output for each in self.stages}
         self.manifests: dict[str, Manifest] = {}
 
     def fill(self, path_prefix: str = "") -> None:
@@ -122,9 +113,7 @@ class Workspace:
 
     def render(self, record: CycleRecord) -> str:
         """The page's text."""
-        page = render(
-            record, self.root / "reports" / "cycle.html", outputs=self.outputs, state=self.root / ".overnight"
-        )
+        page = render(record, self.root / "reports" / "cycle.html", stages=self.stages, state=self.root / ".overnight")
         return page.read_text(encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from components.core.artifact import Manifest
 from components.core.config import Settings, StepConfig
 from components.core.errors import GateRefused
 from components.core.events import Events, read_events
+from components.core.stages import Stage
 from components.data.config import DriftConfig
 from components.data.documents import SCHEMA
 from components.data.measures import document_statistics
@@ -19,7 +20,6 @@ from components.release import environment
 from components.release.config import ReleaseConfig
 from components.serving.versions import WeightedVersion
 from flows.accepted import Accepted, judge, keep
-from flows.graph import Stage
 from tests.data.conftest import document
 
 CONFIG = ReleaseConfig()

@@ -7,13 +7,13 @@ import pytest
 
 from components.core.config import Settings
 from components.core.errors import ConfigError
+from components.core.stages import Stage
 from components.deadline import durations
 from components.deadline.config import StageReserves, TimePlan
 from components.deadline.division import Needs, stage_seconds
 from flows import deadline
 from flows.deadline import Deadline, parameters_of, require_possible
-from flows.graph import Stage
-from flows.params import Params
+from flows.params import Params, defaults
 from flows.stage import StageResult
 
 (*BEFORE_PLAN, PLAN), FOLLOWING = StageReserves().around_pretrain()
@@ -24,7 +24,7 @@ STARTED = 1000.0
 
 
 def params_of(hours: float = HOURS, mode: str = "deadline") -> Params:
-    params = Params()
+    params = defaults()
     return params.model_copy(update={"plan": params.plan.model_copy(update={"hours": hours, "mode": mode})})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def kept(out: Path, bits: float, parse: float, models: tuple[str, ...] = ("base"
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
     guards = "release.criteria.guards=[{metric: completion/parse_share, better: higher, margin: 0.15}]"
     (tmp_path / "params.yaml").write_text(params.overridden((ROOT / "params.yaml").read_text(), [guards]))
     return tmp_path

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +12,8 @@ import pytest
 from components.core import artifact
 from components.core.config import read_settings
 from components.core.errors import ConfigError, DataError
+from components.core.stages import read_stages
+from components.lineage import survey
 from components.training.config import PretrainConfig
 from components.training.laws import Law
 from components.training.plan import shape_for
@@ -90,11 +93,11 @@ def test_the_shortest_deadline_that_is_named_is_accepted() -> None:
 def test_the_cycle_names_the_same_shortest_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path))
     monkeypatch.setattr(graph, "current_stages", lambda _: set())
-    monkeypatch.setattr(plan_command, "LAWS", tmp_path / "laws.json")
+    monkeypatch.setattr(survey, "LAWS", tmp_path / "laws.json")
     params = read_params()
     short = params.model_copy(update={"plan": params.plan.model_copy(update={"hours": 0.01})})
     with pytest.raises(ConfigError, match="shortest possible") as by_cycle:
-        require_possible(short, read_settings(), graph.read_graph(), params)
+        require_possible(short, read_settings(), read_stages(), params)
     with pytest.raises(ConfigError, match="shortest possible") as by_plan:
         quiet(Asked(hours=0.01))
     shortest = [float(str(each.value).rsplit(" ", 1)[1]) for each in (by_cycle, by_plan)]
@@ -158,8 +161,10 @@ def test_a_fit_goes_on_from_its_runs_and_leaves_the_law_where_the_plan_reads_it(
 ) -> None:
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("OVERNIGHT_RAY_NUM_CPUS", "1")
-    for name, path in {"TOKENS": "tokens", "TOKENIZER": "tokenizer", "LAWS": "laws.json", "REPORTS": "laws"}.items():
-        monkeypatch.setattr(plan_command, name, tmp_path / path)
+    stages = [replace(each, outputs=(tmp_path / each.output.name,)) for each in read_stages()]
+    monkeypatch.setattr(plan_command, "read_stages", lambda: stages)
+    monkeypatch.setattr(plan_command, "REPORTS", tmp_path / "laws")
+    monkeypatch.setattr(survey, "LAWS", tmp_path / "laws.json")
     chosen = read_params().model_copy(update={"pretrain": PretrainConfig(), "plan": PLAN})
     with pytest.raises(DataError, match=r"tokens: not there, and a law is fitted on it; `overnight cycle --until tok"):
         plan_command._fit(chosen, PLAN, 0.5, read_settings(), print)
@@ -170,6 +175,6 @@ def test_a_fit_goes_on_from_its_runs_and_leaves_the_law_where_the_plan_reads_it(
     law = plan_command._fit(chosen, PLAN, 0.5, read_settings(), told.append)
     assert told[-1].startswith("9 of 9 runs are there"), "nothing was trained"
     assert law.predict(1e5, 1e5).value == pytest.approx(planted.loss(1e5, 1e5), rel=1e-3)
-    assert fitted.read(plan_command.LAWS) == law
+    assert fitted.read(survey.LAWS) == law
     kept = json.loads((plan_command.REPORTS / "fit.json").read_text())
     assert kept["intervals"] == law.intervals() and len(kept["points"]) == 9 and "draws" not in kept

@@ -8,12 +8,24 @@ import pytest
 
 from components.core.closure import ROOT
 from components.core.config import read_settings
+from components.core.stages import read_stages
 from components.training.config import PlanConfig, Prediction
 from components.training.plan import plan_fixed
 from components.training.planning import predictions
-from flows import cycle, graph, report
+from flows import cycle, report
 
-STAGE = "stages:\n  pretrain:\n    cmd: python make.py\n    deps: [found]\n    outs: [models/base]\n"
+STAGES = """
+stages:
+  pretrain:
+    cmd: python -m make
+    deps: [found]
+    outs: [models/base]
+    meta: {writes: base_model}
+  plan:
+    cmd: python -m plan
+    outs: [reports/plan]
+    meta: {writes: training_plan}
+"""
 MAKE = """
 from pathlib import Path
 from components.core import artifact
@@ -33,11 +45,11 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "checkout"
     (root / "models").mkdir(parents=True)
     (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    (root / "dvc.yaml").write_text(STAGE)
+    (root / "dvc.yaml").write_text(STAGES)
     (root / "make.py").write_text(MAKE)
     expected = Prediction(low=1.4, value=1.5, high=1.6, unit="bits per byte")
     plan = plan_fixed(PlanConfig(mode="fixed"), 4096).model_copy(update={"predicted": expected})
-    path = root / report.PLAN / "plan.json"
+    path = root / "reports" / "plan" / "plan.json"
     path.parent.mkdir(parents=True)
     path.write_text(plan.model_dump_json())
     monkeypatch.chdir(root)
@@ -54,7 +66,7 @@ def test_what_was_found_is_kept_beside_what_was_predicted_and_told_once(checkout
     for found in ("1.55", "1.7", "1.7"):
         (checkout / "found").write_text(found)
         current = cycle.Cycle(read_settings(), None, ())
-        result = current.bring_up_to_date(graph.read_graph()[0], lambda detail, share: None)
+        result = current.bring_up_to_date(read_stages()[0], lambda detail, share: None)
         current.progress.close()
         told.append((result.status, current.notes))
     line = "predicted 1.500 bits per byte (1.400 to 1.600), found "

@@ -75,11 +75,11 @@ def test_what_is_drawn_is_what_was_counted() -> None:
     languages = values("language", found)
     assert languages is not None and (len(languages.rows), languages.more) == (12, 5)
     assert max(row.before for row in languages.rows) == 100
-    assert [(each.stage, each.reason, each.documents) for each in reasons(found)] == [
-        ("ingest", "not utf8", 1),
-        ("check_raw", "nul characters", 1),
-        ("clean", "near duplicate", 12),
-        ("clean", "syntax", 8),
+    assert [(each.outcome, each.reason, each.documents) for each in reasons(found)] == [
+        ("left", "not utf8", 1),
+        ("quarantined", "nul characters", 1),
+        ("dropped", "near duplicate", 12),
+        ("dropped", "syntax", 8),
     ]
 
 

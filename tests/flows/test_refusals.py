@@ -6,6 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.core.errors import ConfigError
+from components.core.stages import read_stages
 from flows import graph, params
 from flows.cycle import require_chat
 
@@ -25,7 +26,7 @@ def asked(architecture: str, changes: Sequence[str]) -> params.Params:
 
 @pytest.mark.parametrize("architecture", ASKED)
 def test_an_architecture_without_chat_runs_until_pretrain(architecture: str) -> None:
-    stages, given = graph.read_graph(), asked(architecture, ASKED[architecture])
+    stages, given = read_stages(), asked(architecture, ASKED[architecture])
     require_chat(graph.stages_until(stages, "pretrain"), given)
     if architecture in ("modernbert", "t5"):
         with pytest.raises(

@@ -1,16 +1,19 @@
 """What a cycle recorded becomes params.yaml of its replay: every decision in its place, everything else untouched."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.alignment.config import SftConfig
 from components.core import artifact
+from components.core.closure import ROOT
 from components.core.config import StepConfig
 from components.core.errors import ConfigError
 from flows import params, replay
-from flows.params import Params
+from flows.params import defaults
 from flows.report import CycleRecord, ReleaseRecord, write
 
 DECIDED: dict[str, dict[str, Any]] = {
@@ -45,7 +48,7 @@ def record(cycle_id: str = "20261121-010203-abcd", **changes: Any) -> CycleRecor
         "serving": None,
         "notes": (),
         "error": None,
-        "parameters": Params().model_dump(mode="json"),
+        "parameters": defaults().model_dump(mode="json"),
         "decided": DECIDED,
         "contents": {"plan": "a", "pretrain": "b", "sft": "c"},
         "machine": {"cores": 2},
@@ -57,6 +60,7 @@ def record(cycle_id: str = "20261121-010203-abcd", **changes: Any) -> CycleRecor
 @pytest.fixture(autouse=True)
 def _in_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
 
 
 def test_every_decision_takes_the_place_of_the_clock() -> None:
@@ -67,10 +71,10 @@ def test_every_decision_takes_the_place_of_the_clock() -> None:
     assert (found.sft.max_steps, found.sft.decisions) == (300, ((4, 40), (20, 44)))
     assert found.preferences.max_chunks == 2
     back = found.model_copy(
-        update={name: getattr(Params(), name) for name in ("sft", "preferences", "align")}
-        | {"plan": found.plan.model_copy(update={"mode": "deadline", "fixed": Params().plan.fixed})}
+        update={name: getattr(defaults(), name) for name in ("sft", "preferences", "align")}
+        | {"plan": found.plan.model_copy(update={"mode": "deadline", "fixed": defaults().plan.fixed})}
     )
-    assert back == Params(), "nothing else changed"
+    assert back == defaults(), "nothing else changed"
 
 
 def test_a_clone_takes_the_file_and_an_unknown_id_names_the_nearest(tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_a_cycle_without_a_model_and_a_foreign_file_are_one_line() -> None:
 def test_the_bytes_are_compared_and_not_the_parameters(tmp_path: Path) -> None:
     contents = []
     for name, seed, text in (("one", 0, "x"), ("two", 1, "x"), ("three", 0, "y")):
-        config = params.SftConfig(seed=seed)
+        config = SftConfig(seed=seed)
         with artifact.create(tmp_path / name, stage="sft", config=config, inputs=[], code=Path(__file__)) as draft:
             (draft.path / "weights").write_text(text)
         contents.append(replay.content(artifact.read(tmp_path / name)))
@@ -113,8 +117,8 @@ def test_what_differs_is_named_with_what_else_is_not_as_it_was() -> None:
 
 def test_a_stage_states_what_fixed_mode_takes() -> None:
     """Names of decisions are names of parameters: what a stage decides and nothing reads would be lost."""
-    fields = {"pretrain": type(Params().plan.fixed).model_fields} | {
-        name: type(getattr(Params(), name)).model_fields for name in ("sft", "preferences", "align")
+    fields = {"pretrain": type(defaults().plan.fixed).model_fields} | {
+        name: type(getattr(defaults(), name)).model_fields for name in ("sft", "preferences", "align")
     }
     for stage, values in DECIDED.items():
         assert set(values) <= set(fields[stage])

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from components.core.config import read_settings
+from components.core.stages import read_stages
 from components.training import cores, hardware
 from flows import stage
-from flows.graph import read_graph
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_killed_stage_may_be_tried_again_whatever_shell_ran_it(
 ) -> None:
     log = tmp_path / "stage.log"
     log.write_text(f"starting\n{said}\n")
-    failure = stage._failure(read_graph()[0], None, code, log, 1.0, 600.0)
+    failure = stage._failure(read_stages()[0], None, code, log, 1.0, 600.0)
     assert failure.transient is transient
     assert ("was killed" in str(failure)) is transient
 
@@ -37,13 +37,14 @@ def test_only_stages_that_train_have_threads_that_spin(tmp_path: Path, monkeypat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))  # no GPU's command there
     settings = read_settings({})
-    for name in [each.name for each in read_graph()]:
+    stages = {each.name: each for each in read_stages()}
+    for name, each in stages.items():
         expected = cores.SPINNING if name in ("sft", "align") else cores.SLEEPING
-        found = stage._variables(name, settings)
+        found = stage._variables(each, settings)
         assert {key: found[key] for key in cores.SPINNING if key in found} == expected, name
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho NVIDIA H100, 81559\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     assert hardware.gpus()
-    assert "GOMP_SPINCOUNT" not in stage._variables("sft", settings)
+    assert "GOMP_SPINCOUNT" not in stage._variables(stages["sft"], settings)
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    assert stage._variables("ingest", settings)["GOMP_SPINCOUNT"] == "7"
+    assert stage._variables(stages["ingest"], settings)["GOMP_SPINCOUNT"] == "7"

@@ -20,20 +20,22 @@ from components.core.artifact import Manifest
 from components.core.closure import ROOT
 from components.core.config import Settings, StepConfig
 from components.core.errors import BusyError, ConfigError, DataError
+from components.core.stages import read_stages
 from components.data import opt_out
 from components.data.documents import document_id
 from components.release import environment, registry
 from components.release.environment import EnvironmentFile
 from components.serving.versions import WeightedVersion
 from flows import trace, trace_command
-from flows.params import Params, compose
+from flows.params import compose, defaults
 from flows.trace_tables import show_forgotten
 from flows.workspace import exclusive
 
 pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")  # MLflow's own
 
 IDS = {name: document_id(name) for name in ("kept", "near", "private", "small", "bad", "held_out", "late", "gone")}
-PARAMS = Params()
+PARAMS = defaults()
+PLACES = [each.output for each in read_stages(ROOT) if each.meta.writes in trace.KINDS]
 
 
 class Seed(StepConfig):
@@ -133,9 +135,10 @@ def two_cycles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Repo.init(no_scm=True) as repo:
             make_cycle("gone")
             registry.register(settings, Path("models/aligned"), tags={}, metrics={})
-            repo.add(sorted(str(path) for path in trace.PLACES.values()))
-        for path in trace.PLACES.values():
+            repo.add(sorted(str(path) for path in PLACES))
+        for path in PLACES:
             shutil.rmtree(path)
+        shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
         model = make_cycle("late")
         registry.register(settings, Path("models/aligned"), tags={}, metrics={})
         stranger = write("stranger", "align", [], {"model": "stranger"})
@@ -245,18 +248,18 @@ def test_what_has_not_run_and_what_does_not_fit_is_said(workspace: Settings) -> 
     assert found["training"] is None and found["instructions"] is None and found["models"] == []
     assert any(note.startswith("models/base: not there, pretrain has not run") for note in found["notes"])
     assert any(note.startswith("data/checked: was made from another data/raw") for note in found["notes"])
-    for path in trace.PLACES.values():
+    for path in PLACES:
         shutil.rmtree(path, ignore_errors=True)
-    with pytest.raises(DataError, match="there is no data/raw to look it up in"):
+    with pytest.raises(DataError, match="there is no corpus to look it up in"):
         find("src/kept.py", workspace)
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("src/nothing.py", "fits no document of data/raw; give an id or a path in it"),
+        ("src/nothing.py", "fits no document of the corpus; give an id or a path in it"),
         ("abcdef", "an id is looked up from 8 characters on"),
-        ("0" * 64, "no document of data/raw has this id"),
+        ("0" * 64, "no document of the corpus has this id"),
         ("__init__.py", "fits 2 documents"),
     ],
 )

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.closure import ROOT
 from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.data.documents import document_id
@@ -111,6 +112,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
+        shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
         none, rows = StepConfig(), texts()
         raw = write(
             "data/raw", "ingest", [], none, lambda to: rows.drop("cluster").write_parquet(to / "part-0.parquet")
@@ -194,6 +196,7 @@ def test_a_batch_that_was_read_is_computed_again(workspace: Path, monkeypatch: p
 def test_a_model_of_other_tokens_is_refused(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(workspace / "models", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
+    shutil.copyfile(ROOT / "dvc.yaml", "dvc.yaml")
     with pytest.raises(DataError, match="data/tokens: not there, tokenize has not run yet"):
         trace_step.trace_step(0)
     for name in ("data", "reports"):

@@ -6,7 +6,7 @@ import pytest
 
 from components.core.config import validate
 from components.core.errors import ConfigError
-from flows.params import Params
+from flows.params import tree
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ from flows.params import Params
 )
 def test_sampling_that_no_engine_takes_is_refused_at_once(stage: str, values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        validate({stage: values}, Params, "params.yaml")
+        validate({stage: values}, tree(), "params.yaml")
     said = str(caught.value)
     assert said.startswith(f"params.yaml: {stage}.") and message in said and "\n" not in said
 
 
 def test_bounds_themselves_are_taken() -> None:
-    validate({"preferences": {"temperatures": [0, 1e-5, 2], "top_p": 1e-7, "seed": 2**31 - 1}}, Params, "params.yaml")
-    validate({"evaluate": {"functional": {"temperatures": [1e-5, 2], "top_p": 1}}}, Params, "params.yaml")
+    validate({"preferences": {"temperatures": [0, 1e-5, 2], "top_p": 1e-7, "seed": 2**31 - 1}}, tree(), "params.yaml")
+    validate({"evaluate": {"functional": {"temperatures": [1e-5, 2], "top_p": 1}}}, tree(), "params.yaml")

@@ -72,7 +72,7 @@ def test_every_figure_reaches_prometheus(rows: list[Report], tmp_path: Path) -> 
     settings = Settings(state=tmp_path, cycle="20261121-000000-aaaa")
     row = replace(rows[-1], validation_bits_per_byte=1.5)
     told = {**asdict(row), "notes": [], "training_seconds": None}
-    workers.Tell(settings, 2).after_report(None, [told, told], None)
+    workers.Tell("pretrain", settings, 2).after_report(None, [told, told], None)
     served = {
         sample.name.removeprefix("overnight_pretrain_"): sample.value
         for family in EventsCollector(settings).collect()

@@ -36,7 +36,7 @@ def test_only_a_kill_for_memory_halves(
 ) -> None:
     monkeypatch.setattr(micro_batch, "KERNEL", tmp_path / "vmstat")
     (tmp_path / "vmstat").write_text("oom_kill 3\n")
-    shortage = workers.Shortage(Settings(state=tmp_path), tmp_path, 8)
+    shortage = workers.Shortage("pretrain", Settings(state=tmp_path), tmp_path, 8)
     (tmp_path / "vmstat").write_text(f"oom_kill {kills}\n")
     shortage.after_exception(None, {1: error})
     assert micro_batch.samples_of(tmp_path, 8) == left
