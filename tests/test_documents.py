@@ -17,7 +17,7 @@ from components.core import plain_yaml
 from components.core.closure import ROOT
 from components.core.config import Settings
 from flows.cli import app
-from flows.params import Params, profile_names
+from flows.params import profile_names, tree
 from tests.documents import PAGES, anchors, blocks, code, commands_of, links, prose
 
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
@@ -64,7 +64,7 @@ def objection_to_value(option: str, value: str) -> str | None:
         return None
     if option == "--profile" and value not in profile_names(ROOT / "profiles"):
         return f"there is no profile {value}"
-    if option == "--until" and value not in Params.model_fields:
+    if option == "--until" and value not in tree().model_fields:
         return f"there is no stage {value}"
     if option == "--set" and not is_parameter(value.partition("=")[0]):
         return f"there is no parameter {value}"
@@ -73,7 +73,7 @@ def objection_to_value(option: str, value: str) -> str | None:
 
 def is_parameter(key: str) -> bool:
     """Whether params.yaml has a key such as pretrain.update.optimizer."""
-    kind: Any = Params
+    kind: Any = tree()
     for name in key.split("."):
         models = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
         fields = [each.model_fields[name] for each in models if name in each.model_fields]
@@ -92,7 +92,7 @@ def unknown(text: str, page: Path) -> str | None:
     if re.fullmatch(r"[\w.-]+(/[\w.-]*)+", word) and (ROOT / folder).is_dir() and not word.startswith(MADE):
         there = any(place.joinpath(word).exists() for place in (ROOT, page.parent))
         return None if there else "no file or folder"
-    if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", word) and section in Params.model_fields and not word.endswith(SUFFIXES):
+    if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", word) and section in tree().model_fields and not word.endswith(SUFFIXES):
         return None if is_parameter(word) else "no parameter"
     return None
 
@@ -157,7 +157,7 @@ def test_the_parameters_that_are_shown_are_parameters() -> None:
     shown = [block for page in PAGES for block in blocks(page) if block.language == "yaml"]
     assert shown
     for block in shown:
-        Params.model_validate_json(json.dumps(plain_yaml.parse(block.text, block.page.name)))
+        tree().model_validate_json(json.dumps(plain_yaml.parse(block.text, block.page.name)))
 
 
 @pytest.mark.parametrize(
