@@ -75,7 +75,7 @@ class Cycle:
         self.deadline = Deadline(self.settings, self.params, names, by_clock, self.note)
         self.budgets: dict[str, float] = {}
         self.recorded: report.CycleRecord | None = None
-        self.results: list[tuple[stage.StageResult, float]] = []
+        self.results: list[tuple[report.StageResult, float]] = []
         self.notes: list[str] = []
         self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
         self.serving: report.ServingRecord | None = None
@@ -89,7 +89,7 @@ class Cycle:
         self.notes.append(text)
         self.progress.note(text)
 
-    def bring_up_to_date(self, each: Stage, tell_ui: Callable[[str, float], None]) -> stage.StageResult:
+    def bring_up_to_date(self, each: Stage, tell_ui: Callable[[str, float], None]) -> report.StageResult:
         """Run one stage if DVC finds it out of date. Raises StageFailed after telling the progress."""
         started_at = time.time()
         plan = report.current_plan()
@@ -113,7 +113,7 @@ class Cycle:
                 result = stage.run(each, settings, timeout_seconds=stage_timeout_seconds(planned), watch=look)
         except stage.StageFailed as error:
             self.progress.failed(each.name, str(error))
-            failed = stage.StageResult(
+            failed = report.StageResult(
                 name=each.name,
                 status="failed",
                 seconds=time.time() - started_at,
@@ -161,7 +161,7 @@ class Cycle:
             if line is not None:
                 self.note(line)
 
-    def _keep(self, result: stage.StageResult, started_at: float) -> None:
+    def _keep(self, result: report.StageResult, started_at: float) -> None:
         """One row a stage: a retry takes the place of the attempt before it."""
         self.results = [(other, at) for other, at in self.results if other.name != result.name]
         self.results.append((result, started_at))
@@ -183,7 +183,7 @@ class Cycle:
         self.released, self.serving = release_model(self.settings, environment, self.params, events, model)
         watch()
         seconds = time.time() - started_at
-        result = stage.StageResult(
+        result = report.StageResult(
             name="release",
             status="cached" if self.released.decision == "already_live" else "ran",
             seconds=seconds,

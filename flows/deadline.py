@@ -18,7 +18,7 @@ from components.deadline.division import SECONDS_PER_HOUR, Needs, deadline_secon
 from components.deadline.durations import Duration
 from flows import graph
 from flows.params import Params
-from flows.stage import StageResult
+from flows.report import StageResult
 
 # A plan is off by so much before anybody hears of it.
 NOTED_SECONDS, NOTED_SHARE = 5.0, 0.05

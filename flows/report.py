@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,22 @@ from components.core.artifact import write_file
 from components.core.errors import ArtifactError
 from components.core.stages import Stage, read_stages, released, writer
 from components.training.config import Plan, read_plan
-from flows.stage import StageResult, Status
 
 REPORTS = Path("reports")
+Status = Literal["ran", "cached", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageResult:
+    """How one stage of a cycle ended. `work_seconds` is the part in which the stage did its task: without the start
+    of its interpreter, imports, DVC's bookkeeping and what the stage itself reports as `startup_seconds`."""
+
+    name: str
+    status: Status
+    seconds: float
+    work_seconds: float
+    digest: str
+    peak_memory_bytes: int
 
 
 class Record(BaseModel):

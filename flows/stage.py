@@ -7,9 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import psutil
 
@@ -21,8 +20,8 @@ from components.core.private import folder
 from components.core.stages import Stage
 from components.training import cores, hardware
 from flows.graph import output_manifest
+from flows.report import StageResult, Status
 
-Status = Literal["ran", "cached", "failed"]
 SAMPLE_SECONDS = 5.0
 # DVC's word for a signal: -9 from a shell that made way for the command, 128 + 9 from one that waited for it.
 _KILLED = re.compile(r"exited with (-\d+|1(2[89]|[3-5]\d|6[0-4]))\b")
@@ -36,19 +35,6 @@ class StageFailed(OvernightError):  # noqa: N818  reads as what happened
         self.stage = stage
         self.exit_code = exit_code
         self.transient = transient
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageResult:
-    """How one stage of a cycle ended. `work_seconds` is the part in which the stage did its task: without the start
-    of its interpreter, imports, DVC's bookkeeping and what the stage itself reports as `startup_seconds`."""
-
-    name: str
-    status: Status
-    seconds: float
-    work_seconds: float
-    digest: str
-    peak_memory_bytes: int
 
 
 def cached(stage: Stage) -> StageResult:

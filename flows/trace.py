@@ -4,8 +4,8 @@ Reads artifacts of the workspace, the registry, the environment repository, DVC'
 Works on what is there, and says which stage has not run, and which artifact was made from another one than lies here.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ from components.core.lineage import Chain, Held, by_digest, by_kind, chain, in_c
 from components.core.stages import Stage, read_stages
 from components.data import opt_out, provenance
 from components.release import lineage, registry
+from components.release.config import ReleaseConfig
 from components.release.registry import RegisteredVersion
 from components.training.exposure import reads, token_range
-from flows.graph import cache_objects
-from flows.params import Params
-from flows.workspace import exclusive
 
 # What a document goes through, by the kind of what each stage leaves.
 KINDS = (
@@ -31,7 +29,17 @@ KINDS = (
 Found = dict[str, Any]
 
 
-def trace(reference: str, settings: Settings, params: Params) -> Found:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where answers are looked for beside the workspace's artifacts."""
+
+    settings: Settings
+    release: ReleaseConfig
+    opt_out: Path
+    cache: Callable[[], Path]  # the objects of DVC's cache; asked for only where artifacts are missing
+
+
+def trace(reference: str, sources: Sources) -> Found:
     """All that is known of a document; None where a stage has not run. Raises DataError for one that nobody knows."""
     stages = stages_by_kind()
     held = {kind: found for kind, stage in stages.items() if (found := in_directory(stage.output)) is not None}
@@ -40,8 +48,8 @@ def trace(reference: str, settings: Settings, params: Params) -> Found:
     notes += _made_from_others(held, stages)
     raw, checked, clean = (held.get(kind) for kind in ("raw_documents", "checked_documents", "clean_documents"))
     copies = provenance.copies(raw, identity) if raw else []
-    versions = _versions(settings, params, held, identity, notes)
-    entry = _opted_out(Path(params.ingest.opt_out), identity, copies)
+    versions = _versions(sources, held, identity, notes)
+    entry = _opted_out(sources.opt_out, identity, copies)
     if not copies and not entry and not any(each["saw"] for each in versions or []):
         raise DataError(
             f"{reference}: no document of the corpus has this id, and no registered model is known to have it"
@@ -64,21 +72,20 @@ def trace(reference: str, settings: Settings, params: Params) -> Found:
     }
 
 
-def forget(reference: str, settings: Settings, params: Params, *, reason: str, near: bool) -> Found:
+def forget(reference: str, sources: Sources, *, reason: str, near: bool) -> Found:
     """Trace a document, and add it to the opt-out list; with its near copies in this corpus, if asked. Repeatable.
 
-    Raises BusyError while a cycle runs: ingest must not see the list change.
+    No cycle may run meanwhile: ingest must not see the list change.
     """
-    found, listing = trace(reference, settings, params), Path(params.ingest.opt_out)
+    found, listing = trace(reference, sources), sources.opt_out
     copies = found["clean"]["near_copies"] if found["clean"] else []
     wanted = {found["id"]: found["copies"][0]["path"] if found["copies"] else None}
     wanted |= {each["id"]: each["path"] for each in copies if near}
-    with exclusive(settings, "the opt-out list"):
-        added = [
-            identity
-            for identity, path in wanted.items()
-            if opt_out.add(listing, opt_out.Entry(id=identity, known_as=path, reason=reason or None))
-        ]
+    added = [
+        identity
+        for identity, path in wanted.items()
+        if opt_out.add(listing, opt_out.Entry(id=identity, known_as=path, reason=reason or None))
+    ]
     listed = {entry.id for entry in opt_out.read(listing)}
     staying = [each for each in copies if each["id"] not in listed]
     return found | {
@@ -183,22 +190,20 @@ def _training(held: Mapping[str, Held], identity: str) -> Found:
     return found
 
 
-def _versions(
-    settings: Settings, params: Params, held: Mapping[str, Held], identity: str, notes: list[str]
-) -> list[Found] | None:
+def _versions(sources: Sources, held: Mapping[str, Held], identity: str, notes: list[str]) -> list[Found] | None:
     """Every registered version: whether it saw the document, and where it serves. None when the registry or the
     environments do not answer; the note says why."""
     try:
-        registered = registry.versions(settings)
-        environments = lineage.environments(settings, params.release)
+        registered = registry.versions(sources.settings)
+        environments = lineage.environments(sources.settings, sources.release)
     except OvernightError as error:
         notes.append(f"versions and environments are not known: {error}")
         return None
     known = by_digest(held.values())
-    chains = {each.version: lineage.chain_of(settings, each, known) for each in registered}
+    chains = {each.version: lineage.chain_of(sources.settings, each, known) for each in registered}
     if any(each.missing or not each.held for each in chains.values()):
-        known |= in_cache(cache_objects())
-        chains = {each.version: lineage.chain_of(settings, each, known) for each in registered}
+        known |= in_cache(sources.cache())
+        chains = {each.version: lineage.chain_of(sources.settings, each, known) for each in registered}
     stages = stages_by_kind()
     kinds = {stage.name: kind for kind, stage in stages.items()}
 

@@ -1,12 +1,15 @@
 """`overnight trace`: which question is asked, and its answer as a table or as JSON."""
 
 import json
+from pathlib import Path
 
-from components.core.config import read_settings
+from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
 from flows import trace, trace_step
-from flows.params import read_params
+from flows.graph import cache_objects
+from flows.params import Params, read_params
 from flows.trace_tables import console, show, show_forgotten
+from flows.workspace import exclusive
 
 
 def run(
@@ -24,11 +27,12 @@ def run(
         else:
             trace_step.show(read, console())
         return True
-    settings, params = read_settings(), read_params()
+    settings = read_settings()
+    sources = sources_of(settings, read_params())
     if document is not None:
-        found = trace.trace(document, settings, params)
+        found = trace.trace(document, sources)
     else:
-        found = trace.forget(str(forget), settings, params, reason=reason, near=near)
+        found = forgotten(str(forget), sources, reason=reason, near=near)
     if as_json:
         print(json.dumps(found, indent=1))
     elif document is not None:
@@ -36,3 +40,15 @@ def run(
     else:
         show_forgotten(found, console())
     return document is not None or found["versions"] is not None
+
+
+def sources_of(settings: Settings, params: Params) -> trace.Sources:
+    """Those of this workspace."""
+    opt_out = Path(params.ingest.opt_out)
+    return trace.Sources(settings=settings, release=params.release, opt_out=opt_out, cache=cache_objects)
+
+
+def forgotten(reference: str, sources: trace.Sources, *, reason: str, near: bool) -> trace.Found:
+    """See trace.forget. Raises BusyError while a cycle runs."""
+    with exclusive(sources.settings, "the opt-out list"):
+        return trace.forget(reference, sources, reason=reason, near=near)

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 TEXTS = Path(__file__).with_name("licence_texts")
-# Remarks beside licences that change nothing: what the text is called, which of its files are whose.
-REMARKS = "remarks"
+WORDS = Path(__file__).with_name("licence_words")
 MAX_CHARACTERS = 200_000
 RUN = 4  # words in a row that belong together: fewer are in any text
 MAX_NAME_WORDS = 40
@@ -41,7 +40,7 @@ _ENDORSES = "(?:may|must) not be used to endorse or promote|neither the names? o
 
 
 def _word_list(name: str) -> frozenset[str]:
-    return frozenset((TEXTS / f"words-{name}.txt").read_text(encoding="utf-8").split())
+    return frozenset((WORDS / f"{name}.txt").read_text(encoding="utf-8").split())
 
 
 # Words that grant, take, set conditions or command. The first ones are in no line that says who holds a copyright; no
@@ -145,15 +144,17 @@ _GRANTS: dict[str, tuple[str, ...]] = {
 
 
 @cache
-def _runs(name: str) -> frozenset[tuple[str, ...]]:
-    """Every run of words of one text of licence_texts/."""
-    found = words((TEXTS / f"{name}.txt").read_text(encoding="utf-8"))
+def _runs(path: Path) -> frozenset[tuple[str, ...]]:
+    """Every run of words of one text."""
+    found = words(path.read_text(encoding="utf-8"))
     return frozenset(zip(*(found[start:] for start in range(RUN)), strict=False))
 
 
 def _beyond(found: Sequence[str], licences: Sequence[str]) -> str:
     """The first words that no licence which is there accounts for; empty when there are none."""
-    known: frozenset[tuple[str, ...]] = frozenset().union(*(_runs(name) for name in (*licences, REMARKS)))
+    # Remarks beside licences change nothing: what the text is called, which of its files are whose.
+    paths = [*(TEXTS / f"{name}.txt" for name in licences), WORDS / "remarks.txt"]
+    known: frozenset[tuple[str, ...]] = frozenset().union(*map(_runs, paths))
     belongs = bytearray(len(found))
     for start in range(len(found) - RUN + 1):
         if tuple(found[start : start + RUN]) in known:

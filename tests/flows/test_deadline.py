@@ -14,7 +14,7 @@ from components.deadline.division import Needs, stage_seconds
 from flows import deadline
 from flows.deadline import Deadline, parameters_of, require_possible
 from flows.params import Params, defaults
-from flows.stage import StageResult
+from flows.report import StageResult
 
 (*BEFORE_PLAN, PLAN), FOLLOWING = StageReserves().around_pretrain()
 NAMES = [*BEFORE_PLAN, PLAN, *FOLLOWING]

@@ -167,7 +167,7 @@ def workspace(two_cycles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def find(reference: str, settings: Settings) -> dict[str, Any]:
-    found = trace.trace(reference, settings, PARAMS)
+    found = trace.trace(reference, trace_command.sources_of(settings, PARAMS))
     assert json.loads(json.dumps(found)) == found, "scripts read it as JSON"
     return found
 
@@ -275,7 +275,8 @@ def test_a_reference_that_fits_nothing_or_too_much_is_one_line(
 
 def test_forgetting_names_who_saw_it_and_is_safe_to_repeat(workspace: Settings) -> None:
     Path("opt-out.yaml").write_text("# Asked by mail.\n- path: internal\n")
-    found = trace.forget("src/kept.py", workspace, PARAMS, reason="ticket 7", near=False)
+    sources = trace_command.sources_of(workspace, PARAMS)
+    found = trace_command.forgotten("src/kept.py", sources, reason="ticket 7", near=False)
     assert found["opt_out"] == {"file": "opt-out.yaml", "added": [IDS["kept"]], "listed_before": []}
     entry = opt_out.Entry(id=IDS["kept"], known_as="src/kept.py", reason="ticket 7")
     assert opt_out.read(Path("opt-out.yaml"))[1] == entry
@@ -287,11 +288,11 @@ def test_forgetting_names_who_saw_it_and_is_safe_to_repeat(workspace: Settings) 
     assert "version 2 saw it and serves in production" in told
     assert "registered and not serving, saw it: 1;" in told and "not known for 3" in told
     before = Path("opt-out.yaml").read_text()
-    again = trace.forget(IDS["kept"], workspace, PARAMS, reason="", near=False)
+    again = trace_command.forgotten(IDS["kept"], trace_command.sources_of(workspace, PARAMS), reason="", near=False)
     assert again["opt_out"]["listed_before"] == [IDS["kept"]] and not again["opt_out"]["added"]
     assert Path("opt-out.yaml").read_text() == before
     assert find(IDS["kept"], workspace)["opted_out"]["reason"] == "ticket 7"
-    near = trace.forget(IDS["kept"], workspace, PARAMS, reason="", near=True)
+    near = trace_command.forgotten(IDS["kept"], trace_command.sources_of(workspace, PARAMS), reason="", near=True)
     assert near["opt_out"]["added"] == [IDS["near"]] and near["near_copies_that_stay"] == []
     console = Console(width=200, record=True, quiet=True)
     show_forgotten(near, console)
@@ -302,13 +303,13 @@ def test_forgetting_names_who_saw_it_and_is_safe_to_repeat(workspace: Settings) 
 
 def test_nothing_is_forgotten_while_a_cycle_runs(workspace: Settings) -> None:
     with exclusive(workspace, "a cycle"), pytest.raises(BusyError, match="a cycle"):
-        trace.forget("src/kept.py", workspace, PARAMS, reason="", near=False)
+        trace_command.forgotten("src/kept.py", trace_command.sources_of(workspace, PARAMS), reason="", near=False)
     assert not Path("opt-out.yaml").exists()
 
 
 def test_a_registry_that_does_not_answer_is_not_a_no_and_the_takedown_stands(workspace: Settings) -> None:
     away = workspace.model_copy(update={"mlflow_url": "http://127.0.0.1:9"})
-    found = trace.forget("src/kept.py", away, PARAMS, reason="", near=False)
+    found = trace_command.forgotten("src/kept.py", trace_command.sources_of(away, PARAMS), reason="", near=False)
     assert found["versions"] is None and found["opt_out"]["added"] == [IDS["kept"]]
     assert any(note.startswith("versions and environments are not known: MLflow at") for note in found["notes"])
     assert found["next"][-1] == "the registered models are not known now: repeat this when the registry answers"
