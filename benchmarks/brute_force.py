@@ -2,8 +2,8 @@
 
     python -m benchmarks.brute_force [--documents 4000] [--shingle 5]
 
-The oracle shares no code with components.data.deduplicate: words by a regular expression, shingles as tuples, and for
-each document the number of shingles in common with every other, by an inverted index.
+The oracle shares no code with components.data.cleaning.deduplicate: words by a regular expression, shingles as tuples,
+and for each document the number of shingles in common with every other, by an inverted index.
 """
 
 import argparse
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from benchmarks.installed import sample
 from components.data.clean import write_judged
+from components.data.cleaning.deduplicate import estimate_bound, signatures
+from components.data.cleaning.near_duplicates import find_near_duplicates
 from components.data.config import DuplicateConfig
-from components.data.deduplicate import estimate_bound, signatures
-from components.data.documents import SCHEMA, document_id
-from components.data.near_duplicates import find_near_duplicates
+from components.data.documents.document import SCHEMA, document_id
 
 _WORD = re.compile(rb"[A-Za-z0-9_\x80-\xff]+")
 

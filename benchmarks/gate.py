@@ -28,11 +28,11 @@ import polars as pl
 
 from components.core.artifact import write_file
 from components.core.errors import OvernightError
-from components.evaluation.compare import Sides, combine, judge, pairs_for
-from components.evaluation.criteria import Criteria, Guard, Primary
-from components.evaluation.pairs import Paired, Replicates, deviation_between
-from flows.measuring import contaminated_in, read_evaluation
-from flows.params import read_params
+from components.evaluation.comparison.compare import Sides, combine, judge, pairs_for
+from components.evaluation.comparison.criteria import Criteria, Guard, Primary
+from components.evaluation.comparison.pairs import Paired, Replicates, deviation_between
+from flows.commands.measuring import contaminated_in, read_evaluation
+from flows.running.params import read_params
 
 REPORTS = Path("reports") / "bench"
 DOCUMENTS, FUNCTIONS, FUNCTION_DOCUMENTS = 50, 80, 30  # of the smoke profile, without contaminated ones

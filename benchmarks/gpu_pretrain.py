@@ -9,8 +9,9 @@ and attention's 12 * layers * width * T; the causal half is not subtracted.
     torchrun --nproc-per-node 8 -m benchmarks.gpu_pretrain --parallel sharded
     python -m benchmarks.gpu_pretrain --device cpu --size tiny      the same code on any machine
 
-Each row is trained with none of the accelerators (components/training/accelerators.py), each alone, and all that can be
-used; one that cannot be used here leaves a line that says why. Shares of peaks are of bfloat16's, in float8 too.
+Each row is trained with none of the accelerators (components/training/engine/devices/accelerators.py), each alone, and
+all that can be used; one that cannot be used here leaves a line that says why. Shares of peaks are of bfloat16's, in
+float8 too.
 
 Covers: eager and compiled, bfloat16 and float32 (TF32), float8 products, CUDA graphs, Liger's kernels where
 liger-kernel is installed, several GPUs of one machine.
@@ -32,14 +33,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from components.training.accelerators import ACCELERATORS, Accelerator, objection
-from components.training.batch import Batch, next_token_batch
-from components.training.figures import gemm_flops
-from components.training.memory import peak_bytes
-from components.training.model import build
-from components.training.optimizer import Rates
-from components.training.shape import Architecture, Shape, shape_of
-from components.training.trainer import DTYPES, OutOfMemoryError, Precision, Recipe, Trainer, World
+from components.training.engine.batches.batch import Batch, next_token_batch
+from components.training.engine.devices.accelerators import ACCELERATORS, Accelerator, objection
+from components.training.engine.devices.memory import peak_bytes
+from components.training.engine.figures import gemm_flops
+from components.training.engine.model.architectures import build
+from components.training.engine.model.shape import Architecture, Shape, shape_of
+from components.training.engine.optimizer import Rates
+from components.training.engine.trainer import DTYPES, OutOfMemoryError, Precision, Recipe, Trainer, World
 
 UNTIMED_STEPS = 3
 ARCHITECTURE: Architecture = "qwen3"

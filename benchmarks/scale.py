@@ -31,8 +31,8 @@ from components.core.config import Settings
 from components.core.events import Events, read_events
 from components.data import ingest
 from components.data.config import CleanConfig, IngestConfig
-from components.data.documents import SCHEMA, ShardWriter, document_ids
-from flows.stage import tree_memory_bytes
+from components.data.documents.document import SCHEMA, ShardWriter, document_ids
+from flows.running.stage import tree_memory_bytes
 
 _SAMPLE_SECONDS = 0.5
 _PLANTED_EVERY = 50

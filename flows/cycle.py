@@ -18,28 +18,31 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging.handlers import APILogHandler
 from pydantic import Field
 
-from components.core import artifact, cluster, services
+from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
 from components.core.events import Events
-from components.core.stages import Stage, read_all, read_stages, released, writer
+from components.core.graph.stages import Stage, read_all, read_stages, released, writer
 from components.deadline.budget import process_seconds
 from components.lineage import survey
+from components.machine import cluster, services
+from components.release.accepted import Accepted, judge
 from components.release.status import read_status
 from components.training.config import Plan
+from components.training.engine.model.shape import kind_of
 from components.training.planning import predictions
-from components.training.shape import kind_of
-from flows import contracts, graph, params, replay, report, stage
-from flows.accepted import Accepted, judge
-from flows.deadline import Deadline, require_possible
-from flows.page import render
-from flows.ports import require_gateway_port
-from flows.prefect_pages import StageProgress, summarise
-from flows.progress import Progress, StageWatch, open_progress
+from dashboards.report import record as report
+from dashboards.report.page import render
 from flows.release import REFUSALS, head_commit, release_model, require_promotion
-from flows.tracking import LiveForwarder
-from flows.workspace import exclusive
+from flows.running import contract_artifacts as contracts
+from flows.running import graph, params, replay, stage
+from flows.running.deadline import Deadline, require_possible
+from flows.running.prefect_pages import StageProgress, summarise
+from flows.running.progress import Progress, StageWatch, open_progress
+from flows.running.tracking import LiveForwarder
+from flows.running.workspace import exclusive
+from flows.servers.ports import require_gateway_port
 
 Profile = Literal["smoke", "cpu-hour", "h200-day", "h100x8-day"]
 Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours from now")]

@@ -1,8 +1,8 @@
 """Keep serving equal to the environment file: a flow, and a loop (`python -m flows.reconcile`).
 
 The loop lives through any exception, and asks neither Prefect nor MLflow; where a Prefect server answers, a change of
-what serves is recorded there. It ends with the Ray that it joined, and with its supervisor (flows.supervise), which
-starts another one.
+what serves is recorded there. It ends with the Ray that it joined, and with its supervisor (flows.servers.supervise),
+which starts another one.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from prefect.client.schemas.objects import State
 from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
-from components.core import cluster
 from components.core.config import Settings, read_settings
 from components.core.errors import OvernightError, one_line
 from components.core.process import die_with_parent
+from components.machine import cluster
 from components.release import reconcile as release_reconcile
 from components.release.status import PERIOD_SECONDS, REASON_CHARACTERS, Status, say
-from flows.params import read_params
+from flows.running.params import read_params
 
 
 @flow(name="reconcile", flow_run_name="reconcile", persist_result=False)

@@ -8,22 +8,23 @@ import httpx
 from prefect import flow
 from pydantic import Field
 
-from components.core import cluster
 from components.core.config import Settings, read_settings
 from components.core.errors import GateRefused, OvernightError, one_line
 from components.core.events import Events
-from components.core.stages import read_stages, released, writer
+from components.core.graph.stages import read_stages, released, writer
+from components.lineage.models import LINEAGE_TAG
+from components.machine import cluster
+from components.release import accepted
 from components.release import environment as environments
 from components.release import release as releases
 from components.release.config import ENVIRONMENT_NAME
 from components.release.evidence import read_evidence
-from components.release.lineage import LINEAGE_TAG
 from components.release.reconcile import reconcile
 from components.release.status import REASON_CHARACTERS
-from flows import accepted, graph
-from flows.params import Params, read_params
-from flows.report import ReleaseRecord, ServingRecord
-from flows.subprocesses import run_tool
+from dashboards.report.record import ReleaseRecord, ServingRecord
+from flows.running import graph
+from flows.running.params import Params, read_params
+from flows.servers.subprocesses import run_tool
 
 Version = Annotated[int, Field(ge=1, description="number of a registered version")]
 Environment = Annotated[str, Field(pattern=ENVIRONMENT_NAME, description="name of an environment file")]

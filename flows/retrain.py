@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from pydantic import Field
 
+from dashboards.report.record import REPORTS, CycleRecord
 from flows.cycle import Hours, Profile, cycle
-from flows.report import REPORTS, CycleRecord
 
 SECONDS_PER_DAY = 86400
 

@@ -9,7 +9,7 @@ import pkgutil
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 
-PACKAGES = ("components", "flows")
+PACKAGES = ("components", "dashboards", "flows")
 # By other packages when something runs: Prefect's and MLflow's servers, torch.compile.
 LATE = (
     "torch._inductor.compile_fx",

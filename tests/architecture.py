@@ -3,14 +3,16 @@
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from components.core.stages import Stage, read_all
+from components.core.graph.stages import Stage, read_all
 
-# A module imports its own area and areas to its left.
+# A module imports its own area and areas to its left. All but the last two are folders of components/.
 LAYERS = (
     "core",
+    "machine",
     "data",
     "tokens",
     "deadline",
@@ -22,58 +24,25 @@ LAYERS = (
     "serving",
     "release",
     "lineage",
+    "dashboards",
+    "flows",
 )
-# The same loop runs under Ray and alone on a bare GPU box: the engine and all that it imports.
-PLAIN_TORCH = (
-    "accelerators",
-    "attention",
-    "batch",
-    "bigrams",
-    "checkpoint",
-    "continued",
-    "checkpoint_writer",
-    "comparison",
-    "cores",
-    "engine",
-    "figures",
-    "float8",
-    "forward",
-    "induction",
-    "liger",
-    "loss",
-    "memory",
-    "masks",
-    "model",
-    "objectives.denoise",
-    "objectives.infill",
-    "objectives.masked",
-    "objectives.mixture",
-    "objectives.pieces",
-    "optimizer",
-    "pace",
-    "parallel",
-    "position",
-    "prefetch",
-    "probe",
-    "reason",
-    "roles",
-    "schedule",
-    "shape",
-    "spikes",
-    "strides",
-    "trainer",
-    "validation",
-)
+OUTSIDE = LAYERS[-2:]
+# The same loop runs under Ray and alone on a bare GPU box.
+ENGINE = "components.training.engine"
 PLAIN_TORCH_IMPORTS = {"torch", "transformers", "numpy", "safetensors"}  # transformers brings safetensors
 ONLY_IN = {"prefect": ("flows",), "mlflow": ("flows", "components/release")}
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "joblib"}
 MAX_LINES = 600
+MAX_FILES = 15
 # Strings that are spelled as a stage and mean something else: what they are, by file.
 WORDS = {
     "components/deadline/config.py": {"plan": "the stage that divides", "pretrain": "the one that takes what is left"},
     "components/data/check.py": {"clean": "a file of rules, suites/clean.json"},
-    "flows/trace.py": dict.fromkeys(("check_raw", "clean", "preferences"), "a field of `overnight trace --json`"),
-    "flows/trace_tables.py": dict.fromkeys(("check_raw", "clean", "preferences"), "a field of trace's answer"),
+    "components/lineage/document_trace.py": dict.fromkeys(
+        ("check_raw", "clean", "preferences"), "a field of `overnight trace --json`"
+    ),
+    "flows/commands/trace_tables.py": dict.fromkeys(("check_raw", "clean", "preferences"), "a field of trace's answer"),
 }
 
 
@@ -85,7 +54,7 @@ def imports(path: Path) -> list[tuple[int, str]]:
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             found.append((node.lineno, "." * node.level + (node.module or "")))
-            if node.module in ("components", "flows"):
+            if node.module == "components" or node.module in OUTSIDE:
                 found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
     return found
 
@@ -109,57 +78,79 @@ def named_stages(root: Path, place: Path, stages: list[Stage]) -> Iterator[str]:
     written = re.compile(rf"(?<![\w/.-])({paths})(?![\w-])")
     for line, text in strings(root / place):
         if text in others:
-            yield f"{place}:{line}: names the stage {text}; ask components.core.stages for what it is or writes"
+            yield f"{place}:{line}: names the stage {text}; ask components.core.graph.stages for what it is or writes"
         elif match := written.search(text):
-            yield f"{place}:{line}: names {match[1]}, a path of dvc.yaml; ask components.core.stages for it"
+            yield f"{place}:{line}: names {match[1]}, a path of dvc.yaml; ask components.core.graph.stages for it"
+
+
+def modules(root: Path) -> list[Path]:
+    """Every source file of the product below a root, relative to it."""
+    found = [path for name in ("components", *OUTSIDE) for path in (root / name).rglob("*.py")]
+    return sorted(path.relative_to(root) for path in found)
 
 
 def violations(root: Path) -> list[str]:
-    """Every broken rule below a root that holds components/ and flows/, as `file:line: what`."""
+    """Every broken rule below a root, as `file:line: what`, or `folder: what`."""
     found = []
     stages = read_all(root)
-    for path in sorted([*(root / "components").rglob("*.py"), *(root / "flows").rglob("*.py")]):
-        place = path.relative_to(root)
-        for line, name in imports(path):
+    for place in modules(root):
+        for line, name in imports(root / place):
             found += [f"{place}:{line}: {reason}" for reason in _broken(place, name)]
         found += named_stages(root, place, stages)
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES:
+        if (lines := len((root / place).read_text(encoding="utf-8").splitlines())) > MAX_LINES:
             found.append(f"{place}:{lines}: longer than {MAX_LINES} lines")
+    for folder in sorted({each.parent for each in modules(root)}):
+        files = [each for each in (root / folder).iterdir() if each.is_file()]
+        if len(files) > MAX_FILES:
+            found.append(f"{folder}: {len(files)} files; give some of them a room, at most {MAX_FILES} fit")
     return found
+
+
+def circle(root: Path) -> list[str]:
+    """Modules that import each other in a circle as they are imported; empty when there is none."""
+    names = {".".join(place.with_suffix("").parts).removesuffix(".__init__"): place for place in modules(root)}
+    graph: dict[str, set[str]] = {}
+    for name, place in names.items():
+        tree = ast.parse((root / place).read_text(encoding="utf-8"))
+        wanted: set[str] = set()
+        for node in tree.body:
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                wanted |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        graph[name] = {each for each in wanted if each in names and names[each].name != "__init__.py"} - {name}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def area_of(parts: Sequence[str]) -> str | None:
+    """The area of a module by the parts of its dotted name; None for what belongs to none."""
+    place = parts[1:2] if parts[0] == "components" else parts[:1]
+    return place[0] if place and place[0] in LAYERS else None
 
 
 def _broken(place: Path, name: str) -> list[str]:
     reasons = []
-    top = name.split(".")[0]
+    parts, own = name.split("."), place.with_suffix("").parts
     if name.startswith("."):
         reasons.append("relative import")
-    if top in FORBIDDEN:
-        reasons.append(f"imports {top}; artifacts hold safetensors, Parquet, JSON and npy")
-    if top == "pytest" or top == "tests":
+    if parts[0] in FORBIDDEN:
+        reasons.append(f"imports {parts[0]}; artifacts hold safetensors, Parquet, JSON and npy")
+    if parts[0] in ("pytest", "tests"):
         reasons.append("product code imports tests")
     for tool, places in ONLY_IN.items():
-        if top == tool and not any(place.is_relative_to(each) for each in places):
+        if parts[0] == tool and not any(place.is_relative_to(each) for each in places):
             reasons.append(f"imports {tool}; only {' and '.join(places)} may")
-    if place.parts[0] == "components":
-        reasons += _broken_in_components(place, name, top)
-    return reasons
-
-
-def _broken_in_components(place: Path, name: str, top: str) -> list[str]:
-    reasons = []
-    if top == "flows":
-        reasons.append("components import flows; what is done does not know when")
-    area = place.parts[1] if len(place.parts) > 2 else None
-    parts = name.split(".")
-    known = area in LAYERS and top == "components" and len(parts) > 1 and parts[1] in LAYERS
-    if known and LAYERS.index(parts[1]) > LAYERS.index(str(area)):
-        reasons.append(f"{area} imports {parts[1]}, which lies to its right")
-    if area == "training" and ".".join(place.with_suffix("").parts[2:]) in PLAIN_TORCH and not _is_plain_torch(name):
+    area, other = area_of(own), area_of(parts)
+    if area and other and LAYERS.index(other) > LAYERS.index(area):
+        reasons.append(f"{area} imports {other}, which lies to its right")
+    if ".".join(own).startswith(f"{ENGINE}.") and not _is_plain_torch(name):
         reasons.append(f"the engine imports {name}; only torch, transformers, numpy and the standard library may")
     return reasons
 
 
 def _is_plain_torch(name: str) -> bool:
-    top = name.split(".")[0]
-    engine = tuple(f"components.training.{each}" for each in PLAIN_TORCH)
-    return top in sys.stdlib_module_names | PLAIN_TORCH_IMPORTS or name in engine or name == "components.training"
+    return name.split(".")[0] in sys.stdlib_module_names | PLAIN_TORCH_IMPORTS or name.startswith(ENGINE)

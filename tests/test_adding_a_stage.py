@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from components.core import artifact
-from components.core.stages import read_stages
+from components.core.graph.stages import read_stages
 from tests import architecture, workspace
 
 CONFIG = '''
@@ -54,9 +54,9 @@ ENTRY = """
 
 metrics:"""
 SURVEY = """
-from components.core.stages import read_all
+from components.core.graph.stages import read_all
 from components.lineage import survey
-from flows.params import compose, write_params
+from flows.running.params import compose, write_params
 write_params(compose("smoke"))
 survey.run(next(each.arguments for each in read_all() if each.meta.survey))
 """

@@ -26,9 +26,9 @@ from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from components.core import artifact
-from components.tokens.order import places_of_step, samples_at
-from components.tokens.store import TokenStore
-from flows.tracking import EXPERIMENT
+from components.tokens.shards.order import places_of_step, samples_at
+from components.tokens.shards.token_store import TokenStore
+from flows.running.tracking import EXPERIMENT
 from tests import visitors
 from tests.test_graph import STAGES
 from tests.workspace import HOST, TINY, Workspace, make, overrides
@@ -356,7 +356,7 @@ def test_a_taken_port_is_told_before_any_work(workspace: Workspace, first: dict[
 def test_a_second_cycle_is_told_who_runs(workspace: Workspace) -> None:
     holder = (
         "import time\nfrom pathlib import Path\nfrom components.core.config import Settings\n"
-        "from flows.workspace import exclusive\n"
+        "from flows.running.workspace import exclusive\n"
         "with exclusive(Settings(state=Path('.overnight')), 'a cycle'):\n    print(flush=True)\n    time.sleep(600)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", holder], cwd=workspace.root, stdout=subprocess.PIPE)

@@ -14,10 +14,10 @@ import typer.main
 from pydantic import BaseModel
 
 from components.core import plain_yaml
-from components.core.closure import ROOT
 from components.core.config import Settings
-from flows.cli import app
-from flows.params import profile_names, tree
+from components.core.graph.closure import ROOT
+from flows.commands.cli import app
+from flows.running.params import profile_names, tree
 from tests.documents import PAGES, anchors, blocks, code, commands_of, links, prose
 
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from components.core.closure import ROOT
 from components.core.config import Settings
-from flows.params import compose, overridden
+from components.core.graph.closure import ROOT
+from flows.running.params import compose, overridden
 from tests.documents import PAGES, Block, blocks
 from tests.workspace import TINY, Workspace, make
 
@@ -33,7 +33,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     programs = root / ".venv" / "bin"
     programs.mkdir(parents=True)
     python = shlex.quote(str(ROOT / ".venv" / "bin" / "python"))
-    for name, words in {"python": "", "overnight": " -m flows.cli", "dvc": " -m dvc"}.items():
+    for name, words in {"python": "", "overnight": " -m flows.commands.cli", "dvc": " -m dvc"}.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {python}{words} "$@"\n')
         (programs / name).chmod(0o755)
     (programs / "activate").write_text(f"export PATH={shlex.quote(str(programs))}:$PATH\n")

@@ -9,15 +9,16 @@ import networkx
 import pytest
 from dvc.repo import Repo
 
-from components.core import artifact, reads, stages
-from components.core.closure import ROOT, closure, code_of
+from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import ConfigError
-from components.core.stages import Stage, read_all, read_stages
+from components.core.graph import reads, stages
+from components.core.graph.closure import ROOT, closure, code_of
+from components.core.graph.stages import Stage, read_all, read_stages
 from components.deadline.config import StageReserves
 from components.lineage import survey
-from flows.graph import runs_again
-from flows.params import compose, defaults, overridden, profile_names, section_names, tree
+from flows.running.graph import runs_again
+from flows.running.params import compose, defaults, overridden, profile_names, section_names, tree
 from tests.imports import imported, modules
 
 STAGES = [
@@ -85,8 +86,8 @@ def test_a_key_holds_every_module_that_the_stage_imports_and_no_other(tree_of_co
 
 def test_the_closure_holds_files_beside_a_module_and_what_is_loaded_later() -> None:
     for module, files in {
-        "core/step.py": {"components/core/artifact.py", "components/core/closure.py", "components/__init__.py"},
-        "data/check.py": {"components/data/suites/raw.json", "components/data/expectations.py"},
+        "core/step.py": {"components/core/artifact.py", "components/core/graph/closure.py", "components/__init__.py"},
+        "data/check.py": {"components/data/contracts/suites/raw.json", "components/data/contracts/expectations.py"},
         "execution/sandbox.py": {"components/execution/jail.py"},
         "tokens/foreign/weights.py": {"components/tokens/foreign/__init__.py"},
     }.items():
@@ -95,7 +96,7 @@ def test_the_closure_holds_files_beside_a_module_and_what_is_loaded_later() -> N
 
 def test_a_file_that_parameters_name_belongs_to_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    suite = "components/evaluation/suites/short_tasks.jsonl"
+    suite = "components/evaluation/measures/suites/short_tasks.jsonl"
     config = defaults().clean.model_copy(
         update={"decontaminate": defaults().clean.decontaminate.model_copy(update={"suites": (suite, "mine.jsonl")})}
     )
@@ -172,9 +173,9 @@ def test_what_runs_again_for_its_code_is_said_in_one_line(tmp_path: Path, monkey
         made(each, {})
     assert runs_again(everything) is None
     code = code_of(ROOT / "components" / "data" / "clean.py")
-    made(everything[2], {"code": code | {"components/data/filters.py": "0", "components/data/gone.py": "0"}})
+    made(everything[2], {"code": code | {"components/data/cleaning/filters.py": "0", "components/data/gone.py": "0"}})
     assert runs_again(everything) == (
-        "clean and 9 later stages run again: components/data/filters.py, components/data/gone.py changed"
+        "clean and 9 later stages run again: components/data/cleaning/filters.py, components/data/gone.py changed"
     )
     shutil.rmtree(everything[2].output)
     assert runs_again(everything) is None, "DVC restores it, or runs it for another reason"
@@ -196,7 +197,9 @@ def test_params_as_committed_are_the_smoke_profile() -> None:
 def test_what_models_are_measured_on_is_looked_for_in_the_corpus() -> None:
     with pytest.raises(ConfigError) as caught:
         overridden(compose("smoke", ROOT / "profiles"), ["clean.decontaminate.suites=[other.jsonl]"])
-    assert "clean.decontaminate.suites lacks components/evaluation/suites/short_tasks.jsonl" in str(caught.value)
+    assert "clean.decontaminate.suites lacks components/evaluation/measures/suites/short_tasks.jsonl" in str(
+        caught.value
+    )
     assert "evaluate.functional.suites runs as short_tasks; add it there" in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.closure import ROOT
+from components.core.graph.closure import ROOT
 
 LOCKS = (
     ROOT / "requirements.lock",

@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.closure import ROOT
-from components.core.guard import USER
-from components.core.services import free_port
+from components.core.graph.closure import ROOT
+from components.machine.guard import USER
+from components.machine.services import free_port
 
 HOST = "127.0.0.1"
 # A cycle of a minute or two: every stage real, none of them long, and a gate that a barely trained model passes.
@@ -64,7 +64,7 @@ class Workspace:
     def overnight(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a command of this checkout to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, "-m", "flows.commands.cli", *arguments],
             cwd=self.root,
             env=self.variables | more,
             capture_output=True,

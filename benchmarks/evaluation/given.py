@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 
 from benchmarks.training import corpus
-from components.tokens.text import TextCodec
-from components.training.batch import next_token_batch
+from components.tokens.encoding.codec import TextCodec
 from components.training.config import PlanConfig, PretrainConfig
-from components.training.model import build
-from components.training.optimizer import Rates
+from components.training.engine.batches.batch import next_token_batch
+from components.training.engine.model.architectures import build
+from components.training.engine.optimizer import Rates
+from components.training.engine.trainer import Recipe, Trainer, World
 from components.training.plan import shape_for
-from components.training.trainer import Recipe, Trainer, World
 
 CORPUS_BYTES = 6_000_000
 STEPS = 80

@@ -11,8 +11,8 @@ from benchmarks.harness import RUN
 from benchmarks.tokens.tokenize import given
 from components.core.events import Events
 from components.tokens.config import TokenizeConfig
-from components.tokens.split import sample_of
-from components.tokens.store import TokenStore, documents_path
+from components.tokens.shards.split import sample_of
+from components.tokens.shards.token_store import TokenStore, documents_path
 from components.tokens.tokenize import write_all
 
 SEQUENCE_LENGTH = 256

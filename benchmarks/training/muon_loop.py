@@ -9,7 +9,7 @@ from benchmarks.harness import Outcome
 from benchmarks.training.budget import Budget, warmup_stable_decay
 from benchmarks.training.corpus import BATCH_SAMPLES, SEQUENCE_LENGTH, batches, held_out, run_number
 from benchmarks.training.models import flops_per_token, llama, matrix_parameters
-from components.training.validation import bits_per_byte, nats
+from components.training.engine.validation import bits_per_byte, nats
 
 LAYERS, WIDTH = 4, 128
 MAX_STEPS = 20_000

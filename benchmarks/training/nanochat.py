@@ -10,7 +10,7 @@ from benchmarks.training.budget import Budget
 from benchmarks.training.corpus import BATCH_SAMPLES, SEQUENCE_LENGTH, batches, held_out, run_number
 from benchmarks.training.models import flops_per_token
 from benchmarks.training.nanochat_model import MuonAdamW, Nanochat, decay_at, momentum_at, schedule
-from components.training.validation import bits_per_byte, nats
+from components.training.engine.validation import bits_per_byte, nats
 
 LAYERS, WIDTH, HEAD_WIDTH = 4, 128, 64
 MAX_STEPS = 20_000

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from components.training.cores import SPINNING
+from components.training.engine.devices.cores import SPINNING
 
 os.environ |= SPINNING  # as the stage's worker runs; before torch is imported
 
@@ -15,12 +15,12 @@ from benchmarks.harness import Outcome
 from benchmarks.training.budget import Budget
 from benchmarks.training.corpus import HELD_OUT_BYTES, run_number
 from components.training.config import Plan, PlanConfig, PretrainConfig
+from components.training.engine.model.architectures import build
+from components.training.engine.trainer import World
 from components.training.groups.objectives import Infill, ObjectivesConfig
-from components.training.model import build
 from components.training.plan import shape_for
-from components.training.trainer import World
-from components.training.work import Work
-from components.training.worker import started_from_bigrams, train_worker
+from components.training.run.worker import started_from_bigrams, train_worker
+from components.training.run.worker_input import Work
 
 THREADS = 2
 OBJECTIVES = ObjectivesConfig(infill=Infill(rate=0.0))

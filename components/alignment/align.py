@@ -21,15 +21,15 @@ from transformers import PreTrainedModel
 from trl import DPOConfig as TrlConfig
 from trl import DPOTrainer
 
-from components.alignment import tuning
-from components.alignment.chat import answer_tokens, prompt_tokens
 from components.alignment.config import AlignConfig
+from components.alignment.examples.chat import answer_tokens, prompt_tokens
+from components.alignment.objectives import tuning
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
 from components.deadline.budget import Budget
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 
 STAGE = "align"
 SAVE_SECONDS = 3.0

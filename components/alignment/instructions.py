@@ -20,8 +20,8 @@ from typing import Literal
 
 import polars as pl
 
-from components.alignment.examples import Example, examples_of
-from components.data.documents import row_groups
+from components.alignment.examples.examples import Example, examples_of
+from components.data.documents.document import row_groups
 
 Use = Literal["tuning", "heldout", "pairs"]
 # Two stages must agree on these shares, so they are no parameters. Prompts with examples are scarce and only the

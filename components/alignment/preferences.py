@@ -18,23 +18,23 @@ from pathlib import Path
 
 import polars as pl
 
-from components.alignment.chat import prompt_tokens, stop_ids
 from components.alignment.config import PreferencesConfig
-from components.alignment.contracts import preference_statistics
-from components.alignment.endpoint import Judge
+from components.alignment.examples.chat import prompt_tokens, stop_ids
+from components.alignment.examples.example_contracts import preference_statistics
 from components.alignment.instructions import Instruction, read_instructions
-from components.alignment.judge import Answer, Constitution, Score, open_answer_judge, read_constitution
-from components.alignment.verifier import Tier, keep_true_examples, verify
+from components.alignment.rewards.judge import Answer, Constitution, Score, open_answer_judge, read_constitution
+from components.alignment.rewards.verifier import Tier, keep_true_examples, verify
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
 from components.core.step import main
-from components.data.contract import Contract
+from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
 from components.execution.sandbox import walls
+from components.inference.endpoint import Judge
 from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 
 STAGE = "preferences"
 FINISH_SECONDS = 2.0

@@ -18,19 +18,19 @@ from transformers import PreTrainedModel
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
-from components.alignment import tuning
-from components.alignment.chat import answer_tokens, prompt_tokens
 from components.alignment.config import SftConfig
-from components.alignment.contracts import instruction_statistics
+from components.alignment.examples.chat import answer_tokens, prompt_tokens
+from components.alignment.examples.example_contracts import instruction_statistics
 from components.alignment.instructions import Instruction, read_instructions
+from components.alignment.objectives import tuning
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
-from components.data.contract import Contract
+from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 
 STAGE = "sft"
 SAVE_SECONDS = 3.0

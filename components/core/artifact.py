@@ -24,9 +24,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from components.core.closure import code_of, digest_of_code, lock_digest
 from components.core.config import StepConfig, digest_of
 from components.core.errors import ArtifactError, one_line
+from components.core.graph.closure import code_of, digest_of_code, lock_digest
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from components.core import reads
 from components.core.artifact import Manifest
 from components.core.config import StepConfig, read_section
 from components.core.errors import OvernightError
 from components.core.events import Events
+from components.core.graph import reads
 from components.core.process import die_with_parent
 
 Config = TypeVar("Config", bound=StepConfig)

@@ -1,7 +1,8 @@
 """Judge documents by a Great Expectations suite, over columns of statistics, never over the texts.
 
 check_raw    reads data/raw; writes data/checked: the rows that pass, quarantine.parquet with rule and value,
-             contract.json (every rule with its figures), summary.json (what came in, see components.data.profile)
+             contract.json (every rule with its figures), summary.json (what came in, see
+             components.data.contracts.profile)
 check_clean  reads data/clean and data/checked; writes reports/check_clean: contract.json, summary.json (what stays),
              profile.json (both, and what left in between); any failure blocks what comes after
 Both write Data Docs below the state directory; they hold times, so they are no part of an artifact.
@@ -29,11 +30,11 @@ from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
 from components.data.config import CheckCleanConfig, CheckRawConfig
-from components.data.contract import Contract, worst
-from components.data.documents import PARTS, SCHEMA, ShardWriter, row_groups, write_table
-from components.data.measures import document_statistics
-from components.data.profile import PROFILE, SUMMARY, profile, summary
-from components.data.rules import suite_digest
+from components.data.contracts.contract import Contract, worst
+from components.data.contracts.measures import document_statistics
+from components.data.contracts.profile import PROFILE, SUMMARY, profile, summary
+from components.data.contracts.rules import suite_digest
+from components.data.documents.document import PARTS, SCHEMA, ShardWriter, row_groups, write_table
 
 _QUARANTINE_FIRST = ("id", "path", "rule", "value")
 _LEFT = "left.parquet"

@@ -27,18 +27,23 @@ import polars as pl
 
 from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.closure import code_digest, lock_digest
-from components.core.cluster import connect, run_tasks
 from components.core.config import digest_of, read_settings
 from components.core.events import Events
+from components.core.graph.closure import code_digest, lock_digest
 from components.core.step import main
-from components.data.config import CleanConfig, DuplicateConfig
-from components.data.decontaminate import CONTAMINATED_SCHEMA, Items, listed, mark, read_items, suite_statistics
-from components.data.deduplicate import band_hashes, candidate_probability, preference, signatures
-from components.data.documents import SCHEMA, ShardWriter, concat, shard_cuts, stream_table, write_table
-from components.data.filters import apply_filters, refused_by_path
-from components.data.near_duplicates import NOBODY, Fate, find_near_duplicates
-from components.data.pieces import (
+from components.data.cleaning.decontaminate import (
+    CONTAMINATED_SCHEMA,
+    Items,
+    listed,
+    mark,
+    read_items,
+    suite_statistics,
+)
+from components.data.cleaning.deduplicate import band_hashes, candidate_probability, preference, signatures
+from components.data.cleaning.filters import apply_filters, refused_by_path
+from components.data.cleaning.near_duplicates import NOBODY, Fate, find_near_duplicates
+from components.data.cleaning.redact import find_all, replace
+from components.data.cleaning.work_pieces import (
     DROPS_SCHEMA,
     Piece,
     Plan,
@@ -50,7 +55,9 @@ from components.data.pieces import (
     work_folder,
     write_piece,
 )
-from components.data.redact import find_all, replace
+from components.data.config import CleanConfig, DuplicateConfig
+from components.data.documents.document import SCHEMA, ShardWriter, concat, shard_cuts, stream_table, write_table
+from components.machine.cluster import connect, run_tasks
 
 CLEAN_SCHEMA = pl.Schema([*SCHEMA.items(), ("cluster", pl.String()), ("redactions", pl.Int32())])
 _SPAN = pl.Struct({"kind": pl.String, "start": pl.Int64, "end": pl.Int64, "placeholder": pl.String})

@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from components.core.config import StepConfig
-from components.data.licences import OWN, PERMISSIVE, refused
-from components.data.path_patterns import as_regex
+from components.data.documents.licences import OWN, PERMISSIVE, refused
+from components.data.documents.path_patterns import as_regex
 from components.data.sources.config import DEFAULT_SOURCES, AnySource
 
-# Every language that a path is known by (components.data.languages); a test compares.
+# Every language that a path is known by (components.data.documents.programming_languages); a test compares.
 DEFAULT_LANGUAGES = (
     *("c", "cpp", "csharp", "go", "java", "javascript", "markdown", "php", "python", "ruby", "rust", "shell", "sql"),
     "typescript",
@@ -297,7 +297,7 @@ class DecontaminateConfig(StepConfig):
     """Which documents hold items that the models will be measured on."""
 
     suites: tuple[str, ...] = Field(
-        ("components/evaluation/suites/short_tasks.jsonl",),
+        ("components/evaluation/measures/suites/short_tasks.jsonl",),
         description="files of items, from the repository's root; all that evaluate runs",
     )
     ngram_words: int = Field(10, ge=2, le=50, description="words per n-gram; passages of fewer words match as a whole")

@@ -20,11 +20,11 @@ from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
-from components.data import opt_out
 from components.data.config import DEFAULT_OPT_OUT, IngestConfig
-from components.data.documents import SCHEMA, ShardWriter
-from components.data.intake import Intake
-from components.data.sources import registry
+from components.data.documents.document import SCHEMA, ShardWriter
+from components.data.intake import opt_out
+from components.data.intake.intake import Intake
+from components.data.sources import readers as registry
 
 LEFT = "left.parquet"
 _WAITING = ".waiting"

@@ -30,20 +30,28 @@ from components.core.artifact import Draft, Manifest
 from components.core.columns import read_columns
 from components.core.events import Events
 from components.core.step import main
-from components.data.canaries import canaries, copies_in
+from components.data.documents.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.contamination import counts, looked_for, overlaps, training_texts
-from components.evaluation.functional import Suite, built_in_suite
-from components.evaluation.headline import headline
-from components.evaluation.latency import LATENCY, latency_items, latency_metrics, record
-from components.evaluation.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
-from components.evaluation.measure import Metrics, Questions, Report, baseline_items, measure, questions, summarise
-from components.evaluation.memorisation import training_windows
-from components.evaluation.ngram import NgramModel
-from components.evaluation.safety import safety_questions
+from components.evaluation.measures.contamination import counts, looked_for, overlaps, training_texts
+from components.evaluation.measures.functional import Suite, built_in_suite
+from components.evaluation.measures.headline import headline
+from components.evaluation.measures.latency import LATENCY, latency_items, latency_metrics, record
+from components.evaluation.measures.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
+from components.evaluation.measures.model_measures import (
+    Metrics,
+    Questions,
+    Report,
+    baseline_items,
+    measure,
+    questions,
+    summarise,
+)
+from components.evaluation.measures.ngram import NgramModel
+from components.evaluation.safety.memorisation import training_windows
+from components.evaluation.safety.suites import safety_questions
 from components.execution.sandbox import walls, warning
-from components.tokens.store import TokenStore, documents_path
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
+from components.tokens.shards.token_store import TokenStore, documents_path
 
 STAGE = "evaluate"
 VALIDATION = "validation.parquet"

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.closure import ROOT
+from components.core.graph.closure import ROOT
 from components.execution.walls import LINKS, PACKAGES
 
 SYSTEM = tuple(

@@ -8,7 +8,9 @@ from components.core.errors import ConfigError
 from components.inference.ctranslate2_model import read_model_config, uncovered
 from components.inference.engine import Engine
 
-if TYPE_CHECKING:  # never imported here, yet part of what this module runs: components.core.closure reads these lines
+if (
+    TYPE_CHECKING
+):  # never imported here, yet part of what this module runs: components.core.graph.closure reads these lines
     from components.inference.ctranslate2_engine import CTranslate2Engine
     from components.inference.transformers_engine import TransformersEngine
 

@@ -3,7 +3,7 @@
 Reads   params.yaml, dvc.yaml, the sources, this machine, the code
 Writes  into .overnight, each file left alone while nothing changed: sources.json (what the sources hold now),
         initial.json (the checkpoint that is gone on from), hardware.json (this machine), laws.json ({} until
-        `overnight plan --fit` puts a law there), code/<stage>.json (components.core.reads)
+        `overnight plan --fit` puts a law there), code/<stage>.json (components.core.graph.reads)
 `overnight cycle` does the same in its own process. A source that cannot be asked keeps what it said last.
 """
 
@@ -12,18 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.core import reads
-from components.core.closure import ROOT
 from components.core.config import read_settings, read_yaml, section_of
 from components.core.errors import ConfigError, OvernightError
+from components.core.graph import reads
+from components.core.graph.closure import ROOT
+from components.core.graph.stages import GRAPH, Stage, read_stages
 from components.core.private import folder
-from components.core.stages import GRAPH, Stage, read_stages
 from components.data.config import IngestConfig
 from components.data.sources import fingerprint
-from components.tokens import adoption
-from components.training import hardware
+from components.tokens.foreign import adoption
 from components.training.config import PretrainConfig
-from components.training.planning import fitted
+from components.training.planning import fitted, hardware
 
 PARAMS = Path("params.yaml")
 STATE = Path(".overnight")

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.core.config import StepConfig
-from components.evaluation.criteria import Criteria
+from components.evaluation.comparison.criteria import Criteria
 
 ENVIRONMENT_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 # What Git takes in a name or an address: no angle brackets or controls, and something besides punctuation.

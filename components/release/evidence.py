@@ -11,14 +11,14 @@ import polars as pl
 from components.core import artifact
 from components.core.errors import ArtifactError
 from components.core.events import Events
-from components.evaluation.compare import Sides, pairs_for
+from components.evaluation.comparison.compare import Sides, pairs_for
+from components.evaluation.comparison.criteria import Criteria
+from components.evaluation.comparison.pairs import Paired
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.criteria import Criteria
 from components.evaluation.evaluate import CONTAMINATION, FIGURES, ITEMS, read_questions
-from components.evaluation.functional import built_in_suite
-from components.evaluation.latency import LATENCY, latency_items
-from components.evaluation.measure import figures, measure, narrowed, summarise
-from components.evaluation.pairs import Paired
+from components.evaluation.measures.functional import built_in_suite
+from components.evaluation.measures.latency import LATENCY, latency_items
+from components.evaluation.measures.model_measures import figures, measure, narrowed, summarise
 from components.release.release import Evidence
 
 

@@ -1,9 +1,9 @@
 """Decide whether a model may take a champion's place. Pure: numbers in, a decision with its reasons out.
 
 Absolute: every model that is promoted must reach it. Paired: against the champion on the same items, measured now, by
-the criteria of components/evaluation/compare.py: better in a primary metric, no worse in every guard. Of candidates no
-better than the champion, at most 1 - confidence are ever promoted, however often each is judged, and of equal ones no
-more are refused for a guard.
+the criteria of components/evaluation/comparison/compare.py: better in a primary metric, no worse in every guard. Of
+candidates no better than the champion, at most 1 - confidence are ever promoted, however often each is judged, and of
+equal ones no more are refused for a guard.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from components.evaluation.compare import Check, Outcome, combine, judge
-from components.evaluation.pairs import Paired
+from components.evaluation.comparison.compare import Check, Outcome, combine, judge
+from components.evaluation.comparison.pairs import Paired
 from components.release.config import ReleaseConfig
 
 BITS_PER_BYTE = "bits_per_byte"

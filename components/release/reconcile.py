@@ -13,18 +13,18 @@ from datetime import UTC, datetime
 
 import ray
 
-from components.core import cluster
 from components.core.config import Settings
 from components.core.errors import ConfigError, OvernightError, one_line
 from components.core.private import folder
-from components.core.services import port_open
+from components.machine import cluster
+from components.machine.services import port_open
 from components.release import registry
 from components.release.config import ReleaseConfig
 from components.release.environment import Desired, Snapshot
 from components.release.status import REASON_CHARACTERS, EnvironmentStatus, Status, last_status, write_status
-from components.serving import deploy
 from components.serving.config import ServingConfig
-from components.serving.router import Table
+from components.serving.gateway.router import Table
+from components.serving.replicas import deploy
 
 
 def reconcile(settings: Settings, environment: str, release: ReleaseConfig, serving: ServingConfig) -> Status:

@@ -15,7 +15,7 @@ from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import Settings
 from components.core.errors import OvernightError
-from components.evaluation.pairs import Paired
+from components.evaluation.comparison.pairs import Paired
 from components.release import environment as environments
 from components.release import registry
 from components.release.cards import card

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from components.core.closure import ROOT
 from components.core.config import Settings, environment
 from components.core.errors import ConfigError, OvernightError
+from components.core.graph.closure import ROOT
 from components.release.address import SCHEMES, parse_address
 from components.release.config import ReleaseConfig
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from components.core.config import StepConfig
-from components.tokens.special import SPECIAL_TOKENS
+from components.tokens.encoding.special import SPECIAL_TOKENS
 
 NUM_BYTE_TOKENS = 256
 

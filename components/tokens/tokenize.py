@@ -2,13 +2,13 @@
 
 Reads   clean documents (`--source`), rows in the order of their ids; the tokenizer (`--tokenizer`)
 Writes  per split: <split>-*.tokens.npy, <split>.offsets.npy, <split>.blocks.npy, <split>.sources.json
-        (components.tokens.store says what they hold), <split>.documents.parquet (id, path, source, language, bytes,
-        encoded_bytes, tokens, cluster); validation.parquet, the held-out rows with their text; contract.json, how the
-        files fare by the suite `tokens`
+        (components.tokens.shards.token_store says what they hold), <split>.documents.parquet (id, path, source,
+        language, bytes, encoded_bytes, tokens, cluster); validation.parquet, the held-out rows with their text;
+        contract.json, how the files fare by the suite `tokens`
 Covers: every document, source by source and in the order of the ids, each followed by <|endoftext|>; text that looks
 like a special token is encoded as ordinary characters; memory of a few row groups and the offsets, whatever the size of
 the corpus.
-Not covered: the order in which training sees them (components.tokens.order).
+Not covered: the order in which training sees them (components.tokens.shards.order).
 
 fastokens encodes; at the start and in every chunk its ids of some of the documents are compared with those of
 tokenizers. If any differ, everything is written again by tokenizers, and events and statistics say why.
@@ -28,17 +28,17 @@ from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
-from components.data.contract import Contract
-from components.data.documents import cut, row_groups
+from components.data.contracts.contract import Contract
+from components.data.documents.document import cut, row_groups
 from components.tokens.config import TokenizeConfig
-from components.tokens.contract import token_statistics
-from components.tokens.encoder import Encoder
-from components.tokens.initial import INITIAL
-from components.tokens.output import VALIDATION_SCHEMA, Output
-from components.tokens.special import END_OF_TEXT_ID, NAMES
-from components.tokens.split import draw, is_validation
-from components.tokens.store import SPLITS
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
+from components.tokens.encoding.encoder import Encoder
+from components.tokens.encoding.special import END_OF_TEXT_ID, NAMES
+from components.tokens.encoding.token_contract import token_statistics
+from components.tokens.foreign.initial import INITIAL
+from components.tokens.shards.split import draw, is_validation
+from components.tokens.shards.token_store import SPLITS
+from components.tokens.shards.writer import VALIDATION_SCHEMA, Output
 
 # The first chunk is compared more: a tokenizer that fastokens reads differently shows at once.
 FIRST_VERIFIED_SHARE = 0.02

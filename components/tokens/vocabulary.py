@@ -21,13 +21,13 @@ from components.core.artifact import Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
-from components.data.documents import row_groups
-from components.tokens.adoption import adopt, read_initial, read_initial_path
+from components.data.documents.document import row_groups
 from components.tokens.config import VocabularyConfig
-from components.tokens.initial import INITIAL
-from components.tokens.special import CHAT_TEMPLATE, END_OF_TEXT, FIM_PAD, special_tokens
-from components.tokens.split import draw
-from components.tokens.text import TOKENIZER
+from components.tokens.encoding.codec import TOKENIZER
+from components.tokens.encoding.special import CHAT_TEMPLATE, END_OF_TEXT, FIM_PAD, special_tokens
+from components.tokens.foreign.adoption import adopt, read_initial, read_initial_path
+from components.tokens.foreign.initial import INITIAL
+from components.tokens.shards.split import draw
 
 SPACE = "Ġ"  # how byte-level vocabularies write a space
 

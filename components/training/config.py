@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from components.core.config import StepConfig
 from components.core.errors import ArtifactError, one_line
 from components.deadline.config import DeadlineConfig, TimePlan
-from components.tokens.initial import Initial
+from components.tokens.foreign.initial import Initial
+from components.training.engine.model.shape import RECURRENT, Architecture, Shape, kind_of
 from components.training.groups.accelerators import Accelerator, AcceleratorsConfig
 from components.training.groups.experts import ExpertsConfig
 from components.training.groups.faults import FaultsConfig
@@ -24,7 +25,6 @@ from components.training.groups.size import Size
 from components.training.groups.skip import SkipConfig
 from components.training.groups.spikes import SpikesConfig
 from components.training.groups.update import UpdateConfig
-from components.training.shape import RECURRENT, Architecture, Shape, kind_of
 
 PLAN_FILE = "plan.json"
 Precision = Literal["float32", "bfloat16"]

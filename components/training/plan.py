@@ -23,14 +23,14 @@ from components.core.step import main
 from components.deadline import durations
 from components.deadline.config import PRETRAIN
 from components.deadline.division import Needs, deadline_seconds, elapsed_seconds, stage_seconds
-from components.tokens.initial import INITIAL, Initial
+from components.tokens.foreign.initial import INITIAL, Initial
 from components.training.config import PLAN_FILE, Plan, PlanConfig
+from components.training.engine.model.shape import Counts, Shape, shape_of
 from components.training.groups.size import Size
 from components.training.planning import fitted
 from components.training.planning.fitted import FittedLaw, domain_of
 from components.training.planning.hardware_table import Machine, machine_here
 from components.training.planning.outlook import Outlook, law_for, look
-from components.training.shape import Counts, Shape, shape_of
 
 
 def shape_for(config: PlanConfig, size: Size, vocabulary_size: int, initial: Initial | None = None) -> Shape:
@@ -195,7 +195,8 @@ def _read_hardware(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path}: cannot be read ({error}); `python -m components.training.hardware --out {path}` writes it"
+            f"{path}: cannot be read ({error}); "
+            f"`python -m components.training.planning.hardware --out {path}` writes it"
         ) from error
     return dict(found)
 

@@ -21,20 +21,21 @@ from typing import Any
 
 import polars as pl
 
-from components.core import artifact, cluster
+from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.closure import code_digest
 from components.core.config import Settings, digest_of, read_settings
 from components.core.errors import ConfigError, DataError
 from components.core.events import Events
+from components.core.graph.closure import code_digest
 from components.core.step import main
 from components.deadline.budget import Budget
-from components.tokens.adoption import digest_of_checkpoint
-from components.tokens.initial import INITIAL
+from components.machine import cluster
+from components.tokens.foreign.adoption import digest_of_checkpoint
+from components.tokens.foreign.initial import INITIAL
 from components.training.config import Plan, PretrainConfig, objection, read_plan
-from components.training.mixture import require_tokens
-from components.training.reading import check_reading
-from components.training.work import Work
+from components.training.run.objective_mixture import require_tokens
+from components.training.run.step_reads import check_reading
+from components.training.run.worker_input import Work
 
 STAGE = "pretrain"
 TIMED_FIGURES = (
@@ -197,7 +198,7 @@ def _fill(draft: artifact.Draft, folders: Sequence[Path], figures: dict[str, Any
 
 def _run_workers() -> Callable[[Work, Settings, str], dict[str, Any]]:
     """The driver of Ray Train. Called in a thread: the 2 s that it imports for pass while Ray is joined."""
-    from components.training import workers  # noqa: PLC0415 - see above
+    from components.training.run import workers  # noqa: PLC0415 - see above
 
     return workers.run_workers
 

@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from components.alignment.instructions import extract
 from components.core import artifact
 from components.core.config import StepConfig
-from components.data.documents import document_id
-from components.tokens.special import END_OF_TEXT, FIM_PAD, SPECIAL_TOKENS
+from components.data.documents.document import document_id
+from components.tokens.encoding.special import END_OF_TEXT, FIM_PAD, SPECIAL_TOKENS
 from components.training.config import Plan
-from components.training.shape import Shape
+from components.training.engine.model.shape import Shape
 
 MODULE = '''
 """Functions about {noun}."""

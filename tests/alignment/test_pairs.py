@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.alignment.preferences import Candidate, pair, pair_up, statistics_of
-from components.alignment.verifier import Tier
+from components.alignment.rewards.verifier import Tier
 
 
 def candidate(tier: int, score: float | None, answer: str = "", prompt: str = "p") -> Candidate:

@@ -14,17 +14,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-from components.alignment import align, preferences, sft, tuning
-from components.alignment.chat import stop_ids
+from components.alignment import align, preferences, sft
 from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
+from components.alignment.examples.chat import stop_ids
+from components.alignment.objectives import tuning
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError
 from components.core.events import Events
 from components.deadline import budget
 from components.deadline.budget import Budget
-from components.tokens.special import END_ID, USER_ID
-from components.tokens.text import TextCodec
-from components.training import cores
+from components.tokens.encoding.codec import TextCodec
+from components.tokens.encoding.special import END_ID, USER_ID
+from components.training.engine.devices import cores
 from tests.margins import Margins
 
 pytestmark = pytest.mark.numeric

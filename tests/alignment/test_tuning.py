@@ -2,9 +2,9 @@
 
 import pytest
 
-from components.alignment import tuning
 from components.alignment.config import AlignConfig, SftConfig
-from components.alignment.tuning import Steps, plan_steps
+from components.alignment.objectives import tuning
+from components.alignment.objectives.tuning import Steps, plan_steps
 from components.deadline import budget
 from components.deadline.budget import Budget
 from tests.rates import recorded

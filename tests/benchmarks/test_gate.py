@@ -11,9 +11,9 @@ from benchmarks import gate
 from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import DataError, OvernightError
-from components.evaluation.criteria import Criteria, Primary
+from components.evaluation.comparison.criteria import Criteria, Primary
 from components.evaluation.evaluate import ITEMS
-from components.evaluation.measure import ITEM_SCHEMA
+from components.evaluation.measures.model_measures import ITEM_SCHEMA
 
 FALSE = {each.name: each for each in gate.false_promotions()}
 POWER = {each.name: each for each in gate.power()}

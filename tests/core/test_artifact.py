@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.closure import digest_of_code
 from components.core.config import StepConfig, canonical_json, digest_of
 from components.core.errors import ArtifactError
+from components.core.graph.closure import digest_of_code
 
 
 class Config(StepConfig):

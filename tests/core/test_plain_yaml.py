@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.core import plain_yaml
-from components.core.closure import ROOT
 from components.core.config import read_yaml
 from components.core.errors import ConfigError
+from components.core.graph.closure import ROOT
 
 DOCUMENT = b"""\
 # What runs.

@@ -10,9 +10,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from components.core import keys, private, services
+from components.core import private
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
+from components.machine import service_keys as keys
+from components.machine import services
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from components.core import artifact, reads
+from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.closure import code_of
 from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.core.events import read_events
+from components.core.graph import reads
+from components.core.graph.closure import code_of
 from components.core.step import main
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from components.core.closure import ROOT
+from components.core.graph.closure import ROOT
 from components.core.telemetry import TELEMETRY_OFF
 
 CHECKS = {

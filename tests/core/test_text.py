@@ -9,21 +9,21 @@ from typing import Any
 import polars as pl
 import pytest
 
-from components.alignment.judge import read_constitution
-from components.core.closure import ROOT
+from components.alignment.rewards.judge import read_constitution
 from components.core.config import read_settings, read_yaml
 from components.core.errors import OvernightError
+from components.core.graph.closure import ROOT
 from components.core.text import readable, text_of
-from components.data import opt_out
+from components.data.cleaning.suite_formats import json_lines
 from components.data.config import IngestConfig
+from components.data.documents.licence_text import TEXTS
 from components.data.ingest import run
-from components.data.licence_text import TEXTS
+from components.data.intake import opt_out
 from components.data.sources.config import DirectorySource, JsonlSource
-from components.data.suite_formats import json_lines
-from components.evaluation.execute import execute
-from components.evaluation.functional import read_suite
-from components.evaluation.safety_prompts import read_prompts
-from flows import params
+from components.evaluation.measures.execute import execute
+from components.evaluation.measures.functional import read_suite
+from components.evaluation.safety.prompts import read_prompts
+from flows.running import params
 from tests.data.conftest import read_parts
 
 TASK = {
@@ -130,13 +130,13 @@ def test_text_and_what_is_only_searched() -> None:
 
 # Modules that read what only this project writes, with the files.
 OWN = {
-    "components/data/licence_text.py": "texts of licences",
+    "components/data/documents/licence_text.py": "texts of licences",
     "components/data/check.py": "summary.json",
-    "components/data/pieces.py": "records of pieces",
-    "components/data/rules.py": "our suites of expectations",
+    "components/data/cleaning/work_pieces.py": "records of pieces",
+    "components/data/contracts/rules.py": "our suites of expectations",
     "components/data/sources/fingerprint.py": "fingerprints",
     "components/data/sources/python_environment.py": "RECORD, which installers write",
-    "components/evaluation/execute.py": "read_text of core.text",
+    "components/evaluation/measures/execute.py": "read_text of core.text",
 }
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.cluster import connect
 from components.data import ingest
 from components.data.config import IngestConfig
-from components.data.documents import SCHEMA, ShardWriter, document_id
+from components.data.documents.document import SCHEMA, ShardWriter, document_id
 from components.data.sources.config import DirectorySource
+from components.machine.cluster import connect
 
 with warnings.catch_warnings():
     # Its Google parts warn on import that an optional gRPC package is absent; nothing here uses them.

@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.core.closure import ROOT
 from components.core.errors import DataError
-from components.data import ingest, intake
+from components.core.graph.closure import ROOT
+from components.data import ingest
 from components.data.check import check_raw
 from components.data.config import CheckRawConfig, IngestConfig
-from components.data.sources.batch import Batch
+from components.data.intake import intake
 from components.data.sources.config import DirectorySource, JsonlSource, ParquetSource
+from components.data.sources.reading.document_batch import Batch
 from tests.data.conftest import read_parts
 
 GOOD = "def good():\n    return 1\n"

@@ -16,11 +16,11 @@ from components.core.events import Events, read_events
 from components.data.check import check_clean, check_raw
 from components.data.clean import CLEAN_SCHEMA, DROPS_SCHEMA, REDACTIONS_SCHEMA
 from components.data.config import CheckCleanConfig, CheckRawConfig, CleanConfig
-from components.data.contract import Contract
-from components.data.documents import SCHEMA, ShardWriter, write_table
-from components.data.languages import language_of
-from components.data.measures import document_statistics
-from components.data.rules import bounds, parameters_of, read_suite, suite_names, violations
+from components.data.contracts.contract import Contract
+from components.data.contracts.measures import document_statistics
+from components.data.contracts.rules import bounds, parameters_of, read_suite, suite_names, violations
+from components.data.documents.document import SCHEMA, ShardWriter, write_table
+from components.data.documents.programming_languages import language_of
 from tests.data.conftest import document, read_parts, write_raw
 
 GOOD = "def add(a, b):\n    return a + b\n"

@@ -20,19 +20,20 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from components.core import artifact, cluster
-from components.core.cluster import run_tasks
+from components.core import artifact
 from components.core.errors import ArtifactError, DataError, OvernightError
 from components.core.events import read_events
 from components.data import clean as clean_module
 from components.data import ingest
-from components.data.canaries import KINDS, canaries, copies_in
 from components.data.clean import CLEAN_SCHEMA, REDACTIONS_SCHEMA, run
+from components.data.cleaning.redact import redact_text
+from components.data.cleaning.work_pieces import DROPS_SCHEMA
 from components.data.config import CleanConfig, DuplicateConfig, FilterConfig, IngestConfig, RedactConfig
-from components.data.documents import SCHEMA, ShardWriter, document_id
-from components.data.pieces import DROPS_SCHEMA
-from components.data.redact import redact_text
+from components.data.documents.canaries import KINDS, canaries, copies_in
+from components.data.documents.document import SCHEMA, ShardWriter, document_id
 from components.data.sources.config import CanarySource, DirectorySource
+from components.machine import cluster
+from components.machine.cluster import run_tasks
 from tests.data.conftest import document, read_parts, write_raw
 
 pytestmark = pytest.mark.usefixtures("local_ray")

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from components.core import artifact
 from components.core.errors import ConfigError, DataError
-from components.data import intake, selection
 from components.data.config import IngestConfig
-from components.data.documents import SCHEMA, ShardWriter, cut, document_id, document_ids
+from components.data.documents.document import SCHEMA, ShardWriter, cut, document_id, document_ids
 from components.data.ingest import run
-from components.data.selection import Selection, rank_limit, ranks, shares
+from components.data.intake import intake, selection
+from components.data.intake.selection import Selection, rank_limit, ranks, shares
+from components.data.intake.spool import Spool
 from components.data.sources.config import DirectorySource, JsonlSource
-from components.data.spool import Spool
 from tests.data.conftest import read_parts
 
 TEXTS = st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=30)

@@ -5,8 +5,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.core.closure import ROOT, closure
 from components.core.errors import ArtifactError
+from components.core.graph.closure import ROOT, closure
 from components.deadline import budget
 from components.deadline.budget import Budget, process_seconds
 from components.deadline.config import TimePlan

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.inference.engine import Completion, Engine, Sampling
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 
 
 class ChatEngine(Engine):

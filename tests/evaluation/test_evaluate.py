@@ -23,8 +23,8 @@ from components.core.config import StepConfig, read_settings
 from components.core.errors import ArtifactError, DataError
 from components.core.events import Events, read_events
 from components.evaluation import evaluate
-from components.evaluation.compare import PASSES, Sides, compare_items, judge, pairs_for
-from components.evaluation.completion import body_of, edit_similarity, line_end_ids
+from components.evaluation.comparison.compare import PASSES, Sides, compare_items, judge, pairs_for
+from components.evaluation.comparison.criteria import Criteria, Guard
 from components.evaluation.config import (
     CompletionConfig,
     EvaluateConfig,
@@ -33,23 +33,23 @@ from components.evaluation.config import (
     LikelihoodConfig,
     SafetyConfig,
 )
-from components.evaluation.criteria import Criteria, Guard
-from components.evaluation.likelihood import (
+from components.evaluation.measures.completion import body_of, edit_similarity, line_end_ids
+from components.evaluation.measures.likelihood import (
     bits_per_byte,
     predictions,
     slices,
     unigram_bits_per_byte,
     xz_bits_per_byte,
 )
-from components.evaluation.measure import figures, narrowed, questions
-from components.evaluation.places import function_places, has_body, indented, line_places
-from components.evaluation.safety import SAFETY_SUITES
+from components.evaluation.measures.model_measures import figures, narrowed, questions
+from components.evaluation.measures.places import function_places, has_body, indented, line_places
+from components.evaluation.safety.suites import SAFETY_SUITES
 from components.execution import sandbox
 from components.inference.engine import Completion
 from components.inference.transformers_engine import TransformersEngine
 from components.tokens import tokenize
 from components.tokens.config import TokenizeConfig
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 from tests.serving.random_model import write_random_model
 
 pytestmark = pytest.mark.numeric

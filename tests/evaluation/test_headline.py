@@ -1,6 +1,6 @@
 """The few figures that DVC shows."""
 
-from components.evaluation.headline import headline
+from components.evaluation.measures.headline import headline
 
 BITS = {"bits_per_byte": {"value": 1.2345678, "low": 1.2, "high": 1.3, "n": 40}}
 

@@ -10,15 +10,15 @@ import polars as pl
 
 from components.core import artifact
 from components.core.artifact import Manifest
-from components.core.closure import ROOT
 from components.core.config import StepConfig
-from components.core.stages import read_stages
+from components.core.graph.closure import ROOT
+from components.core.graph.stages import read_stages
 from components.data import ingest
 from components.data.config import CheckRawConfig, CleanConfig, IngestConfig
-from components.data.documents import document_id
+from components.data.documents.document import document_id
 from components.tokens.config import TokenizeConfig, VocabularyConfig
-from flows.page import render
-from flows.report import CycleRecord, ModelRecord, ReleaseRecord, ServingRecord, StageRecord, iso
+from dashboards.report.page import render
+from dashboards.report.record import CycleRecord, ModelRecord, ReleaseRecord, ServingRecord, StageRecord, iso
 
 BEGUN = 1_790_000_000.0
 NAMES = [each.name for each in read_stages(ROOT)]

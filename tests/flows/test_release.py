@@ -7,7 +7,7 @@ import pytest
 from components.core.config import Settings
 from components.core.errors import OvernightError
 from flows import release
-from flows.params import Params
+from flows.running.params import Params
 
 
 def test_a_commit_to_an_environment_that_is_served_elsewhere_leaves_the_gateway_alone(tmp_path: Path) -> None:

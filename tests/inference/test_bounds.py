@@ -6,7 +6,7 @@ import pytest
 
 from components.core.config import validate
 from components.core.errors import ConfigError
-from flows.params import tree
+from flows.running.params import tree
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from components.core.closure import ROOT, closure
 from components.core.config import environment
 from components.core.errors import ArtifactError, ConfigError
+from components.core.graph.closure import ROOT, closure
 from components.inference.ctranslate2_engine import CTranslate2Engine
 from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling

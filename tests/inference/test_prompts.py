@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.inference.prompts import chat_prompt, completion_prompt, fim_prompt
+from components.inference.infilling_prompts import chat_prompt, completion_prompt, fim_prompt
 from components.tokens import vocabulary
-from components.tokens.special import SPECIAL_TOKENS
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
+from components.tokens.encoding.special import SPECIAL_TOKENS
 
 SPECIAL_LOOKING = st.one_of(st.text(), st.lists(st.sampled_from([*SPECIAL_TOKENS, "x", "\n"])).map("".join))
 

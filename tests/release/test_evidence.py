@@ -11,11 +11,11 @@ from components.core.artifact import Manifest
 from components.core.config import read_settings
 from components.core.errors import ArtifactError
 from components.core.events import Events, read_events
+from components.evaluation.comparison.criteria import Criteria, Guard
+from components.evaluation.comparison.differences import difference
 from components.evaluation.config import CompletionConfig, EvaluateConfig, LatencyConfig, SafetyConfig
-from components.evaluation.contamination import SCHEMA
-from components.evaluation.criteria import Criteria, Guard
-from components.evaluation.differences import difference
 from components.evaluation.evaluate import CONTAMINATION, evaluate_model, read_questions, write
+from components.evaluation.measures.contamination import SCHEMA
 from components.release.evidence import read_evidence
 from components.release.release import Evidence
 from tests.serving.random_model import RandomConfig, write_random_model

@@ -1,4 +1,4 @@
-"""The gate: a table of decisions, absolute and against a champion. Error rates: tests/evaluation/test_compare.py."""
+"""The gate: a table of decisions, absolute and against a champion. Error rates: test_compare.py."""
 
 import math
 
@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from components.evaluation.compare import Outcome
-from components.evaluation.criteria import Criteria, Guard, Primary
-from components.evaluation.pairs import Paired
+from components.evaluation.comparison.compare import Outcome
+from components.evaluation.comparison.criteria import Criteria, Guard, Primary
+from components.evaluation.comparison.pairs import Paired
 from components.release.config import ReleaseConfig
 from components.release.gate import decide
 

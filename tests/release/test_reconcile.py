@@ -17,17 +17,17 @@ import pytest
 import ray
 from ray import serve
 
-from components.core import services
 from components.core.config import Settings
 from components.core.errors import ArtifactError, BusyError, ConfigError, OvernightError
+from components.machine import services
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.environment import EnvironmentFile
 from components.release.reconcile import reconcile
 from components.release.status import EnvironmentStatus, read_status
-from components.serving import deploy
 from components.serving.config import ServingConfig
-from components.serving.telemetry import find_response
+from components.serving.gateway.responses import find_response
+from components.serving.replicas import deploy
 from components.serving.versions import WeightedVersion
 from tests.release.test_environment import promote, push_tree, version
 from tests.serving.random_model import write_random_model

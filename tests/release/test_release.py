@@ -10,8 +10,8 @@ import pytest
 from components.core import artifact
 from components.core.config import Settings
 from components.core.errors import OvernightError
-from components.evaluation.criteria import Criteria, Guard, Primary
-from components.evaluation.pairs import Paired
+from components.evaluation.comparison.criteria import Criteria, Guard, Primary
+from components.evaluation.comparison.pairs import Paired
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.release import Evidence, ReleaseResult, promote, release

@@ -7,17 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.data.canaries import canaries
-from components.evaluation.compare import Sides, pairs_for
+from components.data.documents.canaries import canaries
+from components.evaluation.comparison.compare import Sides, pairs_for
+from components.evaluation.comparison.pairs import Paired
 from components.evaluation.config import EvaluateConfig
-from components.evaluation.measure import ITEM_SCHEMA
-from components.evaluation.pairs import Paired
-from components.evaluation.safety import measure_safety
+from components.evaluation.measures.model_measures import ITEM_SCHEMA
+from components.evaluation.safety.suites import measure_safety
 from components.release.config import ReleaseConfig
 from components.release.gate import GateDecision, decide
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 from tests.evaluation.chat_engine import ChatEngine
-from tests.evaluation.test_safety import questions
+from tests.evaluation.safety.test_safety import questions
 from tests.serving.random_model import write_random_model
 
 CONFIG = EvaluateConfig.model_validate({}).safety

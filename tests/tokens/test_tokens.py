@@ -13,17 +13,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.core import artifact
-from components.core.closure import ROOT
 from components.core.config import StepConfig
 from components.core.errors import ArtifactError, DataError
-from components.data.selection import ranks
+from components.core.graph.closure import ROOT
+from components.data.intake.selection import ranks
 from components.tokens import tokenize, vocabulary
 from components.tokens.config import TokenizeConfig, VocabularyConfig
-from components.tokens.output import VALIDATION_SCHEMA
-from components.tokens.special import END_OF_TEXT, END_OF_TEXT_ID, SPECIAL_TOKENS, USER
-from components.tokens.split import draw, is_validation
-from components.tokens.store import SPLITS, TokenStore
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
+from components.tokens.encoding.special import END_OF_TEXT, END_OF_TEXT_ID, SPECIAL_TOKENS, USER
+from components.tokens.shards.split import draw, is_validation
+from components.tokens.shards.token_store import SPLITS, TokenStore
+from components.tokens.shards.writer import VALIDATION_SCHEMA
 
 
 class NoConfig(StepConfig):

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from components.training import checkpoint
-from components.training.checkpoint import Checkpoint, Piece, load_last_good, steps
-from components.training.checkpoint_writer import UnwrittenCheckpointError, Writer
+from components.training.engine import checkpoint
+from components.training.engine.checkpoint import Checkpoint, Piece, load_last_good, steps
+from components.training.engine.checkpoint_writer import UnwrittenCheckpointError, Writer
 
 OPERATIONS = ("open", "write", "fsync", "rename", "unlink", "rmdir", "mkdir")
 NUMBERS = 1000

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from transformers.modeling_utils import PreTrainedModel
 
-from components.tokens.order import places_of_step, samples_at
-from components.training.batch import Batch, next_token_batch
-from components.training.checkpoint import Checkpoint, name_of
-from components.training.engine import Outcome, train
-from components.training.figures import Report
-from components.training.model import build
-from components.training.optimizer import Rates
-from components.training.schedule import fixed
-from components.training.shape import shape_of
-from components.training.trainer import Recipe, Trainer, World
+from components.tokens.shards.order import places_of_step, samples_at
+from components.training.engine.batches.batch import Batch, next_token_batch
+from components.training.engine.checkpoint import Checkpoint, name_of
+from components.training.engine.figures import Report
+from components.training.engine.loop import Outcome, train
+from components.training.engine.model.architectures import build
+from components.training.engine.model.shape import shape_of
+from components.training.engine.optimizer import Rates
+from components.training.engine.schedule import fixed
+from components.training.engine.trainer import Recipe, Trainer, World
 
 RATES = Rates(
     matrix=0.02,

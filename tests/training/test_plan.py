@@ -8,15 +8,15 @@ import pytest
 from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import ConfigError
-from components.training import hardware, plan
+from components.training import plan
 from components.training.config import Plan, PlanConfig
 from components.training.groups.size import Size
 from components.training.plan import shape_for
-from components.training.planning import fitted
+from components.training.planning import fitted, hardware
 
 
 def test_a_shape_counts_the_parameters_that_the_model_has() -> None:
-    from components.training.model import build  # noqa: PLC0415 - the other tests need no torch
+    from components.training.engine.model.architectures import build  # noqa: PLC0415 - the other tests need no torch
 
     for architecture in ("llama", "qwen3"):
         for tied in (False, True):

@@ -18,13 +18,13 @@ from components.core.config import StepConfig
 from components.core.errors import DataError
 from components.tokens import vocabulary
 from components.tokens.config import NUM_BYTE_TOKENS
-from components.tokens.special import SPECIAL_TOKENS
-from components.tokens.store import SPLITS, TokenWriter
+from components.tokens.encoding.special import SPECIAL_TOKENS
+from components.tokens.shards.token_store import SPLITS, TokenWriter
 from components.training import plan, pretrain
 from components.training.config import PlanConfig, PretrainConfig, read_plan
-from components.training.trainer import World
-from components.training.work import Work
-from components.training.worker import train_worker
+from components.training.engine.trainer import World
+from components.training.run.worker import train_worker
+from components.training.run.worker_input import Work
 from tests.training.runs import TOKENS
 
 STEPS = 200

@@ -23,14 +23,16 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from components.core import artifact, cluster, services
+from components.core import artifact
 from components.core.config import StepConfig, read_settings
 from components.core.errors import ArtifactError, ConfigError, OvernightError
 from components.core.events import read_events
-from components.training import micro_batch, pretrain, workers
+from components.machine import cluster, services
 from components.training import plan as planning
+from components.training import pretrain
 from components.training.config import PretrainConfig, read_plan
 from components.training.groups.faults import FaultsConfig
+from components.training.run import micro_batch, workers
 from tests.training import test_pretrain
 from tests.training.test_pretrain import PLAN, PRETRAIN, command, finish, make_inputs, unbroken
 
@@ -42,8 +44,8 @@ DRILLED = {**PRETRAIN, "checkpoint_seconds": 0.05, "faults": {"hang_seconds": HA
 
 def drilled(content: str) -> dict[str, Any]:
     """workers.train_on_ray, observed and disturbed. The folder of the state holds drill.json and samples.jsonl."""
-    from components.training.samples import Samples  # noqa: PLC0415 - torch: in the workers alone
-    from components.training.work import Work  # noqa: PLC0415 - as above
+    from components.training.run.samples import Samples  # noqa: PLC0415 - torch: in the workers alone
+    from components.training.run.worker_input import Work  # noqa: PLC0415 - as above
 
     folder = Work.model_validate_json(content).run.parents[2]
     drill = json.loads((folder / "drill.json").read_text())

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.tokens.order import places_of_step, samples_at
-from components.training.batch import Batch
-from components.training.figures import Report
-from components.training.model import build
-from components.training.parallel import World
-from components.training.trainer import Trainer
-from components.training.validation import nats
+from components.tokens.shards.order import places_of_step, samples_at
+from components.training.engine.batches.batch import Batch
+from components.training.engine.devices.parallel import World
+from components.training.engine.figures import Report
+from components.training.engine.model.architectures import build
+from components.training.engine.trainer import Trainer
+from components.training.engine.validation import nats
 from tests.training.runs import SHAPE, TOKENS, batches_for, recipe, run_small
 
 STEPS = 16  # of 8 samples: one epoch of 128

@@ -7,8 +7,8 @@ import polars as pl
 
 from benchmarks.data.filters import INPUT
 from benchmarks.harness import Outcome
+from components.data.cleaning.filters import apply_filters
 from components.data.config import FilterConfig
-from components.data.filters import apply_filters
 
 
 def run(folder: Path) -> Outcome:

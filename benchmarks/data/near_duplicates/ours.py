@@ -9,8 +9,8 @@ from benchmarks.brute_force import in_turn
 from benchmarks.data.near_duplicates import BANDS, INPUT, ROWS_PER_BAND, SHINGLE_TOKENS
 from benchmarks.harness import Outcome
 from components.data.clean import write_judged
+from components.data.cleaning.near_duplicates import find_near_duplicates
 from components.data.config import DuplicateConfig
-from components.data.near_duplicates import find_near_duplicates
 
 _PIECE_DOCUMENTS = 1000
 # One takes a fifth of a second, too little to time beside other processes.

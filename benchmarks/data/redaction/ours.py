@@ -7,8 +7,8 @@ import polars as pl
 
 from benchmarks.data.redaction import INPUT
 from benchmarks.harness import Outcome
+from components.data.cleaning.redact import find_all, replace
 from components.data.config import RedactConfig
-from components.data.redact import find_all, replace
 
 
 def run(folder: Path) -> Outcome:

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.evaluation import given
 from benchmarks.evaluation.likelihood import ITEMS
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 
 CONTINUATIONS, TEXTS = 240, 80
 

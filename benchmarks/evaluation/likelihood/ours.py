@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.evaluation.likelihood import ITEMS
 from benchmarks.harness import Outcome
 from components.inference.open import open_engine
-from components.tokens.text import TextCodec
+from components.tokens.encoding.codec import TextCodec
 
 
 def run(folder: Path) -> Outcome:

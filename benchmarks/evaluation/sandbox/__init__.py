@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Comparison
-from components.evaluation.functional import built_in_suite, program
+from components.evaluation.measures.functional import built_in_suite, program
 
 COMPARISON = Comparison(
     name="sandbox", unit="programs/s", peers={"bare_interpreter": 3.0}, peers_in_our_environment=True

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.tokens.corpus import documents, write_clean
 from components.tokens.config import TokenizeConfig, VocabularyConfig
-from components.tokens.split import is_validation
+from components.tokens.shards.split import is_validation
 from components.tokens.vocabulary import learn, sample, write
 
 CORPUS_BYTES = 48_000_000

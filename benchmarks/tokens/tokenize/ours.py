@@ -10,7 +10,7 @@ import polars as pl
 from benchmarks.harness import Outcome
 from components.core.events import Events
 from components.tokens.config import TokenizeConfig
-from components.tokens.store import SPLITS, TokenStore, documents_path
+from components.tokens.shards.token_store import SPLITS, TokenStore, documents_path
 from components.tokens.tokenize import write_all
 
 

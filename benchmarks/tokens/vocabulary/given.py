@@ -7,8 +7,8 @@ import polars as pl
 
 from benchmarks.tokens.corpus import documents
 from components.tokens.config import VocabularyConfig
-from components.tokens.special import SPECIAL_TOKENS
-from components.tokens.split import draw
+from components.tokens.encoding.special import SPECIAL_TOKENS
+from components.tokens.shards.split import draw
 
 CORPUS_BYTES = 16_000_000
 SUFFIXES = {".py": "python", ".h": "cpp", ".hpp": "cpp", ".cpp": "cpp", ".cc": "cpp"} | {".js": "javascript"}

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.training import corpus
-from components.training.model import build
-from components.training.shape import Shape, shape_of
+from components.training.engine.model.architectures import build
+from components.training.engine.model.shape import Shape, shape_of
 
 STEPS = 25
 UNTIMED_STEPS = 5

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from components.training.cores import SPINNING, pinned
+from components.training.engine.devices.cores import SPINNING, pinned
 
 os.environ |= SPINNING  # as the stage's worker runs; before torch is imported
 
@@ -16,11 +16,11 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from benchmarks.harness import Outcome
 from benchmarks.training.speed.given import UNTIMED_STEPS, shape
-from components.training.batch import next_token_batch
 from components.training.config import PretrainConfig
-from components.training.figures import gemm_flops
-from components.training.optimizer import Rates
-from components.training.trainer import Recipe, Trainer, World
+from components.training.engine.batches.batch import next_token_batch
+from components.training.engine.figures import gemm_flops
+from components.training.engine.optimizer import Rates
+from components.training.engine.trainer import Recipe, Trainer, World
 
 PEAK_ROUNDS = 5
 

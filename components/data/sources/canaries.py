@@ -1,4 +1,4 @@
-"""Documents with canaries (components.data.canaries), for who wants to measure what a model gives away.
+"""Documents with canaries (components.data.documents.canaries), for who wants to measure what a model gives away.
 
 They go the way of every other document: shares, filters, redaction, near duplicates, the split. evaluate says how many
 arrived with their secret, and which secrets the models write. What held-out text costs a model holds theirs as well.
@@ -6,10 +6,10 @@ arrived with their secret, and which secrets the models write. What held-out tex
 
 from collections.abc import Iterator
 
-from components.data.canaries import canaries, planted_document
-from components.data.licences import OWN
-from components.data.sources.batch import Batch, documents
+from components.data.documents.canaries import canaries, planted_document
+from components.data.documents.licences import OWN
 from components.data.sources.config import CanarySource
+from components.data.sources.reading.document_batch import Batch, documents
 
 
 def read(config: CanarySource) -> Iterator[Batch]:

@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from components.core.addresses import git_address, without_password
 from components.core.config import StepConfig
-from components.data.licences import OWN
-from components.data.path_patterns import checked
+from components.data.documents.licences import OWN
+from components.data.documents.path_patterns import checked
 
 DETECT = "detect"
 _HUB_ADVICE = "leave it out and set HF_TOKEN, or log in with `hf auth login`"

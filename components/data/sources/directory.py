@@ -12,12 +12,12 @@ from pathlib import Path
 
 from components.core.errors import DataError
 from components.core.text import readable
-from components.data.languages import language_of
-from components.data.path_patterns import Patterns
-from components.data.sources.batch import Batch
+from components.data.documents.path_patterns import Patterns
+from components.data.documents.programming_languages import language_of
 from components.data.sources.config import DETECT, DirectorySource
-from components.data.sources.files import Left, SourceFile, read_content, read_files
-from components.data.sources.tree import LICENCE_BYTES, LICENCE_FOLDER, Wanted, declared_by, governed_by
+from components.data.sources.reading.document_batch import Batch
+from components.data.sources.reading.files import Left, SourceFile, read_content, read_files
+from components.data.sources.reading.tree import LICENCE_BYTES, LICENCE_FOLDER, Wanted, declared_by, governed_by
 
 _GITIGNORE = ".gitignore"
 _GITIGNORE_BYTES = 1_000_000

@@ -1,6 +1,6 @@
 """Feedback on the model that serves: completions that people accepted, as documents in their context.
 
-Reads   Parquet files of events, with the columns of components.data.feedback.SCHEMA
+Reads   Parquet files of events, with the columns of components.data.documents.feedback_rows.SCHEMA
 Covers: the contract `feedback`, whose rules keep events out: one answer to a request counts, the last one; a number of
 events a user, not a share. What was rejected, or broke a rule, is left with that as its reason.
 Not covered: the collecting of events, which operations write; preferences from accepted and rejected completions of
@@ -17,14 +17,14 @@ import pyarrow.parquet as pq
 from components.core.config import read_settings
 from components.core.errors import DataError, one_line
 from components.data.config import FeedbackContract
-from components.data.feedback import SCHEMA, feedback_statistics
-from components.data.rules import violations
-from components.data.sources.arrow_types import extension_type
-from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch, left_rows
-from components.data.sources.cells import seconds_of
+from components.data.contracts.rules import violations
+from components.data.documents.feedback_rows import SCHEMA, feedback_statistics
 from components.data.sources.config import FeedbackSource
 from components.data.sources.parquet import checked
-from components.data.sources.table import Refusals, read_each, texts_of
+from components.data.sources.reading.arrow_types import extension_type
+from components.data.sources.reading.cells import seconds_of
+from components.data.sources.reading.document_batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch, left_rows
+from components.data.sources.reading.table import Refusals, read_each, texts_of
 
 _FOLDER = "feedback"
 _SUITE = "feedback"

@@ -21,12 +21,12 @@ from components.core.addresses import masked
 from components.core.config import environment
 from components.core.errors import DataError
 from components.core.text import readable
-from components.data.languages import language_of
-from components.data.path_patterns import slashed
-from components.data.sources.batch import Batch
+from components.data.documents.path_patterns import slashed
+from components.data.documents.programming_languages import language_of
 from components.data.sources.config import DETECT, GitSource
-from components.data.sources.files import Gathering, SourceFile, printable
-from components.data.sources.tree import LICENCE_BYTES, Wanted, declared_by, governed_by
+from components.data.sources.reading.document_batch import Batch
+from components.data.sources.reading.files import Gathering, SourceFile, printable
+from components.data.sources.reading.tree import LICENCE_BYTES, Wanted, declared_by, governed_by
 
 _TEMPORARY = "overnight-git-"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"

@@ -30,14 +30,14 @@ from datasets.utils.file_utils import xopen
 
 from components.core.artifact import sha256_of
 from components.core.errors import ConfigError, DataError, one_line
-from components.data.sources.batch import Batch, left_rows
-from components.data.sources.cells import ColumnError
 from components.data.sources.config import HuggingFaceSource
 from components.data.sources.jsonl import LINE_BYTES_PER_TEXT_BYTE, lines, rows_of
 from components.data.sources.parquet import checked, read_rows
-from components.data.sources.rows import Rows, parsed
-from components.data.sources.still import Remote, Still
-from components.data.sources.table import documents_of
+from components.data.sources.reading.cells import ColumnError
+from components.data.sources.reading.document_batch import Batch, left_rows
+from components.data.sources.reading.rows import Rows, parsed
+from components.data.sources.reading.still import Remote, Still
+from components.data.sources.reading.table import documents_of
 
 _BUILDERS = (Parquet, Json, Csv, Text)
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".rar", ".tar", ".tgz")

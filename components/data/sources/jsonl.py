@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from components.core.errors import one_line
 from components.core.text import is_utf16
-from components.data.sources.batch import BATCH_ROWS, Batch, left_rows
-from components.data.sources.cells import ColumnError
 from components.data.sources.config import JsonlSource
 from components.data.sources.parquet import tables
-from components.data.sources.rows import Rows
-from components.data.sources.still import Remote, Still
+from components.data.sources.reading.cells import ColumnError
+from components.data.sources.reading.document_batch import BATCH_ROWS, Batch, left_rows
+from components.data.sources.reading.rows import Rows
+from components.data.sources.reading.still import Remote, Still
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}

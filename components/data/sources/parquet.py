@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.core.errors import DataError, one_line
-from components.data.documents import cut
-from components.data.sources.arrow_types import extension_type_in
-from components.data.sources.batch import BATCH_BYTES, Batch, left_rows
-from components.data.sources.cells import ColumnError
+from components.data.documents.document import cut
 from components.data.sources.config import ParquetSource, TableSource
-from components.data.sources.files import printable
-from components.data.sources.still import Remote, Still
-from components.data.sources.table import columns_of, documents_of, is_plain_text, is_text, needed
+from components.data.sources.reading.arrow_types import extension_type_in
+from components.data.sources.reading.cells import ColumnError
+from components.data.sources.reading.document_batch import BATCH_BYTES, Batch, left_rows
+from components.data.sources.reading.files import printable
+from components.data.sources.reading.still import Remote, Still
+from components.data.sources.reading.table import columns_of, documents_of, is_plain_text, is_text, needed
 
 _ROWS = 2_000
 # A row that is a text of its own takes more than a byte; of fewer rows than these nothing can be said.

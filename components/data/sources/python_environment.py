@@ -18,10 +18,10 @@ from pathlib import Path
 
 from components.core.errors import one_line
 from components.core.text import readable
-from components.data.licences import declare, from_text, is_text
-from components.data.sources.batch import Batch
+from components.data.documents.licences import declare, from_text, is_text
 from components.data.sources.config import PythonEnvironmentSource
-from components.data.sources.files import Left, SourceFile, read_files
+from components.data.sources.reading.document_batch import Batch
+from components.data.sources.reading.files import Left, SourceFile, read_files
 
 STANDARD_LIBRARY = "python"
 _STANDARD_LICENCE = "PSF-2.0"

@@ -15,16 +15,16 @@ from pathlib import Path
 
 from components.core.config import read_settings
 from components.core.errors import DataError
-from components.core.store import s3_client
-from components.data.languages import language_of
-from components.data.path_patterns import slashed
-from components.data.sources.batch import Batch
+from components.data.documents.path_patterns import slashed
+from components.data.documents.programming_languages import language_of
 from components.data.sources.config import JsonlSource, S3Source
-from components.data.sources.files import Gathering, SourceFile, read_content
 from components.data.sources.jsonl import read_lines
-from components.data.sources.objects import Bucket, Files, Left, Object, fetch
 from components.data.sources.parquet import read_table
-from components.data.sources.tree import Wanted
+from components.data.sources.reading.document_batch import Batch
+from components.data.sources.reading.files import Gathering, SourceFile, read_content
+from components.data.sources.reading.objects import Bucket, Files, Left, Object, fetch
+from components.data.sources.reading.tree import Wanted
+from components.machine.object_store import s3_client
 
 _PARQUET = ".parquet"
 _JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")

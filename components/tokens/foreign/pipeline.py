@@ -5,7 +5,7 @@ is to stand for every byte of a document, so parts that keep all of a text are a
 Switched off, with a note: truncation, padding, what a post-processor adds, dropout, white space that added tokens take.
 Refused: normalizers, pre-tokenizers and decoders that lose or multiply text, models that know no bytes, patterns that
 may take exponential time, JSON beyond the bounds.
-Not covered: whether the parts together keep a text, which components.tokens.foreign.probe tries.
+Not covered: whether the parts together keep a text, which components.tokens.foreign.pipeline_probe tries.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 from components.core.errors import DataError
 from components.core.text import read_json_object
-from components.tokens.alphabet import REPLACEMENT, byte_characters, byte_names
+from components.tokens.encoding.alphabet import REPLACEMENT, byte_characters, byte_names
 
 MAX_TOKENS = 1_000_000
 MAX_TOKEN_CHARACTERS = 2048

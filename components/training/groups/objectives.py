@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from components.core.config import StepConfig
-from components.training.shape import Kind
+from components.training.engine.model.shape import Kind
 
 
 class Infill(StepConfig):

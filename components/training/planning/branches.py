@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from components.tokens.special import SpecialTokens
-from components.training.checkpoint import WEIGHT
-from components.training.held_out import Validation
-from components.training.model import build
-from components.training.parallel import World
-from components.training.samples import Samples
-from components.training.schedule import Schedule, decay_start, fixed
-from components.training.trainer import Trainer
-from components.training.work import Work
-from components.training.worker import recipe_of, started_from_bigrams
+from components.tokens.encoding.special import SpecialTokens
+from components.training.engine.checkpoint import WEIGHT
+from components.training.engine.devices.parallel import World
+from components.training.engine.model.architectures import build
+from components.training.engine.schedule import Schedule, decay_start, fixed
+from components.training.engine.trainer import Trainer
+from components.training.run.held_out import Validation
+from components.training.run.samples import Samples
+from components.training.run.worker import recipe_of, started_from_bigrams
+from components.training.run.worker_input import Work
 
 
 def train_lengths(

@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from components.core.errors import ConfigError
 from components.training.config import Alternative, PlanConfig, Precision, Prediction
+from components.training.engine.model.shape import Shape
 from components.training.groups.size import Size
-from components.training.laws import (
+from components.training.planning.fitted import REACH, UNIT, FittedLaw
+from components.training.planning.hardware_table import Machine
+from components.training.planning.laws import (
     BESIROGLU,
     FLOPS_PER_PARAMETER_AND_SERVED_TOKEN,
     HOFFMANN,
     Law,
     cheapest_to_train_and_serve,
 )
-from components.training.planning.fitted import REACH, UNIT, FittedLaw
-from components.training.planning.hardware_table import Machine
-from components.training.planning.memory import largest_micro_batch, worker_bytes
-from components.training.shape import Shape
+from components.training.planning.memory_estimate import largest_micro_batch, worker_bytes
 
 SECONDS_PER_HOUR = 3600
 EPOCHS_NEARLY_AS_GOOD = 4

@@ -15,8 +15,8 @@ from components.core.artifact import Manifest, write_file
 from components.core.config import digest_of
 from components.core.errors import DataError, one_line
 from components.training.config import PlanConfig
-from components.training.laws import Law
-from components.training.planning.fit import FITTED_NUMBERS, Fitted, Interval, Run
+from components.training.planning.law_fit import FITTED_NUMBERS, Fitted, Interval, Run
+from components.training.planning.laws import Law
 
 UNIT = "bits per byte"
 # A prediction is made up to this many times the largest size and length that were measured; beyond it the law only

@@ -20,16 +20,17 @@ import ray
 from pydantic import BaseModel, ConfigDict
 from ray import tune
 
-from components.core import artifact, cluster
+from components.core import artifact
 from components.core.artifact import write_file
-from components.core.closure import code_digest
 from components.core.config import digest_of
 from components.core.errors import DataError, OvernightError
+from components.core.graph.closure import code_digest
+from components.machine import cluster
 from components.training.config import FixedRun, PlanConfig, Precision, PretrainConfig
 from components.training.groups.size import Size
-from components.training.planning.fit import fit
 from components.training.planning.fitted import Domain, FittedLaw, Point, domain_of
-from components.training.work import Work
+from components.training.planning.law_fit import fit
+from components.training.run.worker_input import Work
 
 # A trial that is slower than probed by more than this drops its longest lengths.
 SPARE_TIME, SPARE_SECONDS = 1.5, 60.0
@@ -174,7 +175,7 @@ def measure_speeds(content: str, vocabulary_size: int, threads: int) -> list[flo
     import torch  # noqa: PLC0415 - in the worker alone
 
     from components.training.plan import shape_for  # noqa: PLC0415 - as above
-    from components.training.planning.measure import tokens_per_second  # noqa: PLC0415 - as above
+    from components.training.planning.throughput import tokens_per_second  # noqa: PLC0415 - as above
 
     torch.set_num_threads(threads)
     plan = PlanConfig.model_validate_json(content)

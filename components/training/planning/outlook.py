@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from components.deadline.config import PRETRAIN
 from components.deadline.division import Needs, stage_seconds
 from components.training.config import Alternative, PlanConfig, Precision
+from components.training.engine.model.shape import Shape
 from components.training.groups.accelerators import Accelerator
 from components.training.groups.size import Size
-from components.training.planning.accelerators import Accelerated, Planned, accelerated
+from components.training.planning.accelerator_choice import Accelerated, Planned, accelerated
 from components.training.planning.choose import choose, epochs_note, reach_note, row, rows_until_too_large
 from components.training.planning.fitted import Domain, FittedLaw
 from components.training.planning.hardware_table import Machine
-from components.training.planning.measure import compiles, fastest_precision, tokens_per_second
-from components.training.planning.memory import largest_micro_batch
-from components.training.shape import Shape
+from components.training.planning.memory_estimate import largest_micro_batch
+from components.training.planning.throughput import compiles, fastest_precision, tokens_per_second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from components.core.errors import ConfigError
 from components.deadline.division import SECONDS_PER_HOUR, Needs, divide, stage_seconds
 from components.training.config import PlanConfig, PretrainConfig
-from components.training.pace import Pace
-from components.training.schedule import Schedule
+from components.training.engine.pace import Pace
+from components.training.engine.schedule import Schedule
 
 # Llama 3 (arXiv:2407.21783, section 3.3.4): 419 unexpected interruptions in 54 days of 16,384 GPUs.
 LLAMA3_FAILURES_PER_GPU_HOUR = 419 / (54 * 24 * 16_384)

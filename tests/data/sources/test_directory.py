@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from components.data.licence_text import TEXTS
-from components.data.sources import directory, files
+from components.data.documents.licence_text import TEXTS
+from components.data.sources import directory
 from components.data.sources.config import DirectorySource
+from components.data.sources.reading import files
 
 MIT = (TEXTS / "MIT.txt").read_text(encoding="utf-8")
 APACHE = "Apache License\nVersion 2.0, January 2004"

@@ -10,7 +10,7 @@ import pytest
 
 from components.core.errors import DataError
 from components.data.config import IngestConfig
-from components.data.feedback import SCHEMA
+from components.data.documents.feedback_rows import SCHEMA
 from components.data.ingest import run
 from components.data.sources import feedback
 from components.data.sources.config import FeedbackSource

@@ -11,8 +11,8 @@ import pytest
 from components.core.config import environment, validate
 from components.core.errors import ConfigError, DataError
 from components.data.config import IngestConfig
-from components.data.licence_text import TEXTS
-from components.data.licences import PERMISSIVE, judge
+from components.data.documents.licence_text import TEXTS
+from components.data.documents.licences import PERMISSIVE, judge
 from components.data.sources import git
 from components.data.sources.config import GitSource
 
@@ -140,7 +140,7 @@ def test_what_is_no_text_of_the_repository_is_left_and_told(repository: Path, tm
 
 def test_many_blobs_come_in_order_and_whole(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(git, "_BLOBS_AT_ONCE", 7)
-    monkeypatch.setattr("components.data.sources.files.BATCH_ROWS", 5)
+    monkeypatch.setattr("components.data.sources.reading.files.BATCH_ROWS", 5)
     contents = {
         f"d{number % 5}/f{number:03}.py": (f"x = {number}\n" * (number * 50 + 1)).encode() for number in range(60)
     }

@@ -16,8 +16,8 @@ from components.core.errors import ConfigError, DataError
 from components.data.config import IngestConfig
 from components.data.ingest import run
 from components.data.sources import huggingface
-from components.data.sources.batch import Batch
 from components.data.sources.config import Columns, HuggingFaceSource
+from components.data.sources.reading.document_batch import Batch
 from tests.data.conftest import read_parts
 
 

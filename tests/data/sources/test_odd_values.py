@@ -14,17 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.data.admission import admit, shown_detail, shown_path
 from components.data.clean import judge
+from components.data.cleaning.decontaminate import read_items
 from components.data.config import CheckRawConfig, CleanConfig, IngestConfig
-from components.data.decontaminate import read_items
-from components.data.feedback import SCHEMA
+from components.data.contracts.measures import document_statistics
+from components.data.contracts.rules import violations
+from components.data.documents.feedback_rows import SCHEMA
 from components.data.ingest import run
-from components.data.measures import document_statistics
-from components.data.rules import violations
+from components.data.intake.admission import admit, shown_detail, shown_path
 from components.data.sources import feedback, huggingface, jsonl, parquet
-from components.data.sources.batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch
 from components.data.sources.config import FeedbackSource, HuggingFaceSource, JsonlSource, ParquetSource
+from components.data.sources.reading.document_batch import BATCH_SCHEMA, LEFT_SCHEMA, Batch
 from tests.data.conftest import read_parts
 from tests.data.sources.odd_rows import GOOD, LINES, NUM_ROWS, SHAPES, columns
 from tests.data.sources.test_feedback import event

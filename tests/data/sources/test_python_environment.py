@@ -9,7 +9,7 @@ import pytest
 from components.data.config import IngestConfig
 from components.data.ingest import run
 from components.data.sources import python_environment
-from components.data.sources.files import SourceFile
+from components.data.sources.reading.files import SourceFile
 from tests.data.conftest import read_parts
 
 

@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 
 from components.core.errors import DataError
-from components.core.store import s3_client
 from components.data.config import IngestConfig
 from components.data.ingest import run
-from components.data.sources import objects, s3
-from components.data.sources.batch import Batch
+from components.data.sources import s3
 from components.data.sources.config import S3Source
+from components.data.sources.reading import objects
+from components.data.sources.reading.document_batch import Batch
+from components.machine.object_store import s3_client
 from tests.data.conftest import read_parts
 from tests.data.sources.faulty_s3 import Faults, Spoil, faulty_s3
 

@@ -1,4 +1,4 @@
-"""What a plan says of accelerators. No GPU: what is compared on one is tests/training/test_accelerators.py's."""
+"""What a plan says of accelerators. No GPU: what is compared on one is test_accelerators.py's."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from components.training.config import PlanConfig
 from components.training.groups.accelerators import AcceleratorsConfig
 from components.training.groups.size import Size
 from components.training.plan import shape_for
-from components.training.planning.accelerators import Accelerated, Planned, accelerated
+from components.training.planning.accelerator_choice import Accelerated, Planned, accelerated
 
 SIZE = Size(layers=2, width=64)
 
@@ -35,7 +35,7 @@ def plan(
 AUTO = """
 import sys
 from tests.training.planning.test_accelerated import plan
-from components.training.planning.accelerators import Accelerated, accelerated
+from components.training.planning.accelerator_choice import Accelerated, accelerated
 assert accelerated(*plan("auto")) == Accelerated()
 assert accelerated(*plan(())) == Accelerated()
 sys.exit("torch" in sys.modules)

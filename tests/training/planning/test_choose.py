@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from components.core.errors import ConfigError
 from components.deadline.division import Needs
 from components.training.config import PlanConfig
+from components.training.engine.model.shape import Shape
 from components.training.groups.fit import EconomicsConfig
 from components.training.groups.size import Size
-from components.training.laws import Law
 from components.training.plan import shape_for
 from components.training.planning import outlook as outlook_module
 from components.training.planning.choose import epochs_note, reach_note
-from components.training.planning.fit import Run, fit
 from components.training.planning.fitted import Domain, FittedLaw, Point
 from components.training.planning.hardware_table import Machine, machine_here, machine_of
-from components.training.planning.memory import largest_micro_batch, worker_bytes
+from components.training.planning.law_fit import Run, fit
+from components.training.planning.laws import Law
+from components.training.planning.memory_estimate import largest_micro_batch, worker_bytes
 from components.training.planning.outlook import Outlook, law_for, look
-from components.training.shape import Shape
 
 DOMAIN = Domain(tokenizer_digest="t", vocabulary_size=4096, architecture="qwen3", shape_digest="s")
 DAY = {"batch_samples": 512, "micro_batch_samples": 16, "sequence_length": 2048, "head_width": 128, "device": "cuda"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from components.training.laws import BESIROGLU, Law
-from components.training.planning.fit import Run, fit
+from components.training.planning.law_fit import Run, fit
+from components.training.planning.laws import BESIROGLU, Law
 
 SMALL = Law(source="planted", irreducible=0.6, a=40.0, alpha=0.35, b=300.0, beta=0.4)
 

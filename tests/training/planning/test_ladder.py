@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.core import cluster
+from components.machine import cluster
 from components.training.config import FixedRun, PlanConfig, PretrainConfig
+from components.training.engine.schedule import decay_start
 from components.training.groups.fit import FitConfig
 from components.training.groups.size import Size
 from components.training.plan import plan_fixed
@@ -15,8 +16,7 @@ from components.training.planning import ladder
 from components.training.planning.branches import train_lengths
 from components.training.planning.fitted import Domain
 from components.training.planning.ladder import design, shares_of, steps_of
-from components.training.schedule import decay_start
-from components.training.work import Work
+from components.training.run.worker_input import Work
 from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
 
 SIZES = (Size(layers=1, width=64), Size(layers=2, width=64), Size(layers=2, width=128))

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from components.training import cores
+from components.training.engine.devices import cores
 
 PROBE = """
 import os, sys
 from components.training.config import PlanConfig
 from components.training.groups.size import Size
 from components.training.plan import shape_for
-from components.training.planning import measure
+from components.training.planning import throughput as measure
 assert "torch" not in sys.modules
 config = PlanConfig(probe_seconds=0.1, sequence_length=16)
 places = []
@@ -21,7 +21,7 @@ probe = measure._loaded(config)
 timed = probe._timed_steps
 
 def watched(*arguments):
-    from components.training.cores import team_of
+    from components.training.engine.devices.cores import team_of
     places.extend(os.sched_getaffinity(each) for each in team_of(2))
     return timed(*arguments)
 

@@ -9,7 +9,7 @@ import pytest
 from components.training.config import PlanConfig
 from components.training.groups.size import Size
 from components.training.plan import shape_for
-from components.training.planning.memory import worker_bytes
+from components.training.planning.memory_estimate import worker_bytes
 
 # Steps of the very engine; the peak is the kernel's (VmHWM of /proc/self/status).
 PEAK = """
@@ -18,7 +18,7 @@ from pathlib import Path
 from components.training.config import PlanConfig
 from components.training.groups.size import Size
 from components.training.plan import shape_for
-from components.training.planning.measure import tokens_per_second
+from components.training.planning.throughput import tokens_per_second
 config = PlanConfig.model_validate_json(sys.argv[1])
 tokens_per_second(config, shape_for(config, config.ladder[0], 4096), "float32", False)
 line = next(each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmHWM"))

@@ -1,0 +1,269 @@
+"""What sft and align share: loading, the step limit or the clock, the learning rate, reporting, saving.
+
+Covers: TRL's trainers on one device in float32 weights, optionally with bfloat16 arithmetic.
+Not covered: adapters, several devices, resuming (these stages are short and start again).
+"""
+
+import csv
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.utils import logging as transformers_logging
+
+from components.alignment.config import AlignConfig, SftConfig
+from components.alignment.examples.chat import stop_ids
+from components.core import artifact
+from components.core.events import Events
+from components.deadline.budget import Budget
+from components.inference.ctranslate2_model import read_model_config
+from components.tokens.encoding.special import SpecialTokens
+from components.training.engine.devices.cores import has_machine, pinned
+from components.training.engine.pace import Pace
+from components.training.engine.schedule import Schedule
+
+REPORT_EVERY_STEPS = 5
+WEIGHTS = "model.safetensors"
+Row = dict[str, list[int]]
+
+
+def load_model(directory: Path) -> PreTrainedModel:
+    """A local decoder with float32 weights (transformers would follow the file's own type). Raises ArtifactError."""
+    transformers_logging.disable_progress_bar()
+    read_model_config(directory)  # says in one line that an encoder answers nothing
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """Its tokenizer, which ends answers with <|end|> and pads with a token that no text has."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    special = SpecialTokens.read(directory)
+    tokenizer.eos_token, tokenizer.pad_token = tokenizer.convert_ids_to_tokens([special.end, pad_of(special)])
+    return tokenizer
+
+
+def pad_of(special: SpecialTokens) -> int:
+    """What fills up the shorter sequences of a batch."""
+    return special.end_of_text if special.pad is None else special.pad
+
+
+@dataclass(slots=True, kw_only=True)
+class Steps:
+    """The steps of one run: at most `num_steps`, the learning rate of each, and the clock that ends them before.
+
+    The schedule's decisions begin with these steps; those that the clock takes follow, and replay without it.
+    """
+
+    num_steps: int
+    schedule: Schedule
+    budget: Budget
+    started: float = 0.0
+    pace: Pace | None = None
+
+    @property
+    def last(self) -> int:
+        """Where training ends, as far as it is decided."""
+        return self.schedule.total_steps or 0
+
+    def begin(self) -> bool:
+        """Training starts now. False when the clock leaves no time for it."""
+        self.started = time.monotonic()
+        left = self.budget.seconds_left
+        if left is not None:
+            self.pace = Pace(training_seconds=left, decay_share=1.0, max_steps=self.num_steps)
+            if left <= 0:
+                self.schedule.decisions[:] = [(0, 0)]
+        return self.last > 0
+
+    def decide(self, step: int) -> None:
+        """Take the decision that is due after `step` steps, if the clock takes any."""
+        if self.pace:
+            self.pace.decide(self.schedule, step, time.monotonic() - self.started)
+
+    def decided(self) -> dict[str, Any]:
+        """What fixed mode replays, key for key of the stage's parameters."""
+        decisions = [each for each in self.schedule.decisions if each != (0, self.num_steps)]
+        return {"max_steps": self.num_steps, "decisions": decisions}
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no stubs
+    """Sends the trainer's figures to the events, keeps them for history.csv, and stops when time is up."""
+
+    def __init__(self, events: Events, steps: Steps, columns: dict[str, str]) -> None:
+        self.events = events
+        self.steps = steps
+        self.columns = columns
+        self.rows: list[dict[str, float]] = []
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.steps.decide(state.global_step)
+        if state.global_step >= self.steps.last:
+            control.should_training_stop = True
+            control.should_log = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        row = {name: float(logs[key]) for name, key in self.columns.items() if key in (logs or {})} if logs else {}
+        if "loss" not in row:
+            return
+        self.rows.append({"step": state.global_step, **row})
+        self.events.metrics({name: value for name, value in row.items() if math.isfinite(value)}, state.global_step)
+        self.events.progress(state.global_step, self.steps.last, "steps")
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last row; 0 without any."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def write_history(self, path: Path) -> int:
+        """Write the rows as CSV; returns their number."""
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["step", *self.columns], restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        return len(self.rows)
+
+
+def plan_steps(config: SftConfig | AlignConfig, num_rows: int, budget: Budget) -> Steps:
+    """Steps by `max_steps` in fixed mode and by the clock in deadline mode; by `max_epochs` in both."""
+    by_epochs = max(1, math.ceil(config.max_epochs * math.ceil(num_rows / config.batch_size)))
+    by_clock = budget.seconds is not None
+    num_steps = by_epochs if by_clock else min(config.max_steps, by_epochs)
+    replayed = [] if by_clock else list(config.decisions)
+    # A first decision at step 0 says that there was no time for any.
+    decisions = replayed if replayed and replayed[0][0] == 0 else [(0, num_steps), *replayed]
+    schedule = Schedule(warmup_share=config.warmup_fraction, final_share=0.0, decisions=decisions)
+    return Steps(num_steps=num_steps, schedule=schedule, budget=budget)
+
+
+@contextmanager
+def own_cores() -> Iterator[None]:
+    """Within, this process trains alone on its machine: each compute thread on a core of its own, but for GPUs."""
+    with pinned(torch.get_num_threads() if has_machine(1, "cuda" if torch.cuda.is_available() else "cpu") else 1):
+        yield
+
+
+@contextmanager
+def scratch_directory() -> Iterator[str]:
+    """Where a trainer may write what nobody keeps."""
+    with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
+        yield directory
+
+
+def shared_arguments(config: SftConfig | AlignConfig, steps: Steps, directory: str) -> dict[str, Any]:
+    """Arguments that both trainers get: no files, no network, no reports but ours."""
+    return {
+        "output_dir": directory,
+        "max_steps": steps.num_steps,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": 2 * config.batch_size,
+        "learning_rate": config.learning_rate,
+        "max_grad_norm": 1.0,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "bf16": config.precision == "bfloat16",
+        "activation_checkpointing": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "logging_steps": REPORT_EVERY_STEPS,
+        "logging_first_step": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def optimizer_and_rate(
+    model: PreTrainedModel, learning_rate: float, steps: Steps
+) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    """AdamW without decay (the weights start where they should stay near) and the schedule's learning rate."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    return optimizer, LambdaLR(optimizer, steps.schedule.share)
+
+
+def train(trainer: Trainer, steps: Steps) -> None:
+    """Train to the last step; not at all when no time is left."""
+    trainer.remove_callback(PrinterCallback)
+    if steps.begin():
+        trainer.train()
+
+
+def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> list[float]:
+    """Natural-log probability of each row's labelled tokens, summed over them, in the order of the rows.
+
+    rows: input_ids and labels (-100 where nothing is to be predicted), each of shape (T,).
+    """
+    was_training = model.training
+    model.eval()
+    found = [0.0] * len(rows)
+    ordered = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
+    with torch.inference_mode():
+        for start in range(0, len(ordered), batch_size):
+            numbers = ordered[start : start + batch_size]
+            ids = _padded([rows[number]["input_ids"] for number in numbers], 0).to(model.device)
+            labels = _padded([rows[number]["labels"] for number in numbers], -100).to(model.device)
+            logits = model(input_ids=ids).logits[:, :-1].float()
+            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
+            for number, loss in zip(numbers, losses.sum(dim=1).tolist(), strict=True):
+                found[number] = -loss
+    model.train(was_training)
+    return found
+
+
+def _padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:
+    """Sequences as one tensor of shape (B, T), filled up on the right, where no decoder looks."""
+    width = max(map(len, sequences))
+    return torch.tensor([sequence + [value] * (width - len(sequence)) for sequence in sequences])
+
+
+def mean_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> float:
+    """Mean negative log-likelihood, in nats, of the labelled tokens of all rows."""
+    count = sum(label != -100 for row in rows for label in row["labels"])
+    return -sum(log_likelihoods(model, rows, batch_size)) / count
+
+
+def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
+    """A Hugging Face directory: weights, config, generation config that stops at <|end|>, the source's tokenizer."""
+    special = SpecialTokens.read(source)
+    model.config.pad_token_id = pad_of(special)
+    model.generation_config = GenerationConfig(
+        bos_token_id=special.end_of_text, eos_token_id=list(stop_ids(special)), pad_token_id=pad_of(special)
+    )
+    model.save_pretrained(out)
+    (out / WEIGHTS).chmod(0o644)  # safetensors makes it private, unlike every other file of an artifact
+    copy_tokenizer(source, out)
+
+
+def copy_tokenizer(source: Path, out: Path) -> None:
+    """Copy the tokenizer's files of a model directory, byte for byte."""
+    for path in artifact.files(source, "*"):
+        if path.name in ("special_tokens_map.json", "added_tokens.json") or path.name.startswith("tokenizer"):
+            shutil.copyfile(path, out / path.name)

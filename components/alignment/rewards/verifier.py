@@ -1,0 +1,115 @@
+"""How far an answer gets: does it compile, are its names known, do its prompt's examples run, do they hold.
+
+The tiers are comparable between answers to one prompt, not between prompts: without examples the highest is RESOLVES.
+Programs run in the sandbox; nothing of an answer is executed here.
+"""
+
+import ast
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from components.alignment.examples.examples import program
+from components.alignment.instructions import Instruction, does_something, unresolved_names
+from components.execution.sandbox import Outcome, Program, run_programs
+
+IDLE = "does nothing"
+
+
+class Tier(IntEnum):
+    """What an answer achieved, worst first."""
+
+    BROKEN = 0
+    COMPILES = 1
+    RESOLVES = 2
+    RUNS = 3
+    PASSES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A tier and, in a few words that are the same in every run, why not the next."""
+
+    tier: Tier
+    reason: str
+
+
+def examine(instruction: Instruction, answer: str) -> Verdict:
+    """The verdict without running anything: at most RESOLVES."""
+    function = f"{instruction.prompt}\n{answer}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(function)
+            compile(tree, "answer", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Verdict(tier=Tier.BROKEN, reason=type(error).__name__)
+    if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef):
+        return Verdict(tier=Tier.BROKEN, reason="code after the function")
+    if len(tree.body[0].body) < 2:
+        return Verdict(tier=Tier.BROKEN, reason="no body")
+    if not does_something(tree.body[0].body[1:]):
+        return Verdict(tier=Tier.COMPILES, reason=IDLE)
+    if unresolved_names(function, instruction.known_names):
+        return Verdict(tier=Tier.COMPILES, reason="unknown names")
+    return Verdict(tier=Tier.RESOLVES, reason="examples not run" if instruction.examples else "no examples")
+
+
+def verify(
+    pairs: Sequence[tuple[Instruction, str]], *, timeout_seconds: float, memory_bytes: int
+) -> tuple[list[Verdict], list[Outcome]]:
+    """Verdicts in the order of (instruction, answer) pairs, and the outcomes of the programs that were run.
+
+    Examples are run whenever the answer compiles: a name that we do not know may still exist when it runs. Where they
+    do not hold they run once more without being compared: that a program comes to its end is all that we believe of it,
+    and no word of what it raised.
+    """
+    verdicts = [examine(instruction, answer) for instruction, answer in pairs]
+    runnable = [
+        number
+        for number, (instruction, _) in enumerate(pairs)
+        if instruction.examples and verdicts[number].tier > Tier.BROKEN
+    ]
+    programs = [_program(*pairs[number], compared=True) for number in runnable]
+    outcomes = run_programs(programs, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
+    failed = [
+        number
+        for number, outcome in zip(runnable, outcomes, strict=True)
+        if outcome.cause in ("raised", "exited") and verdicts[number].reason != IDLE
+    ]
+    again = [_program(*pairs[number], compared=False) for number in failed]
+    ends = run_programs(again, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
+    differ = {number for number, outcome in zip(failed, ends, strict=True) if outcome.passed}
+    for number, outcome in zip(runnable, outcomes, strict=True):
+        verdicts[number] = _raised(verdicts[number], outcome, differs=number in differ)
+    return verdicts, outcomes
+
+
+def _program(instruction: Instruction, answer: str, *, compared: bool) -> Program:
+    return program(instruction.preamble, f"{instruction.prompt}\n{answer}", instruction.examples, compared=compared)
+
+
+def _raised(verdict: Verdict, outcome: Outcome, *, differs: bool) -> Verdict:
+    """The verdict after its program has run; `differs`: its examples come to their end."""
+    if outcome.passed:
+        return Verdict(tier=Tier.PASSES, reason="examples hold")
+    if verdict.reason == IDLE:
+        return verdict  # that nothing fails in it is no merit
+    if differs:
+        return Verdict(tier=Tier.RUNS, reason="examples differ")
+    kind = outcome.detail.split(":")[0] if outcome.cause == "raised" else outcome.cause
+    return replace(verdict, reason=kind[:60])
+
+
+def keep_true_examples(
+    instructions: Sequence[Instruction], *, timeout_seconds: float, memory_bytes: int
+) -> list[Instruction]:
+    """Instructions without the examples that their own reference answer does not satisfy when it runs alone."""
+    verdicts, _ = verify(
+        [(each, each.answer) for each in instructions], timeout_seconds=timeout_seconds, memory_bytes=memory_bytes
+    )
+    return [
+        each if verdict.tier == Tier.PASSES or not each.examples else replace(each, examples=())
+        for each, verdict in zip(instructions, verdicts, strict=True)
+    ]

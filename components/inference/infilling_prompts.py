@@ -1,0 +1,74 @@
+"""Prompts as token ids. Text is encoded as text: what looks like a special token in it stays ordinary characters."""
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypedDict
+
+from components.tokens.encoding.codec import TextCodec
+
+ROLES: Final = ("system", "user", "assistant")
+
+
+def completion_stop_ids(codec: TextCodec) -> tuple[int, ...]:
+    """What ends a completion or a middle."""
+    return (codec.special.end_of_text,)
+
+
+def chat_stop_ids(codec: TextCodec) -> tuple[int, ...]:
+    """What ends an answer. Raises ValueError for a tokenizer without chat."""
+    return (_id(codec, "end"), codec.special.end_of_text)
+
+
+class Message(TypedDict):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def completion_prompt(codec: TextCodec, prefix: str, max_tokens: int | None = None) -> list[int]:
+    """<|endoftext|>prefix, as a document begins in training; cut on the left to the last `max_tokens`."""
+    tokens = [codec.special.end_of_text, *codec.encode(prefix)]
+    return tokens if max_tokens is None else tokens[-max_tokens:]
+
+
+def fim_prompt(codec: TextCodec, prefix: str, suffix: str, max_tokens: int | None = None) -> list[int]:
+    """<|fim_prefix|>prefix<|fim_suffix|>suffix<|fim_middle|>, whose continuation is the middle.
+
+    The form of half of what components.training.engine.objectives.infill writes, token for token (tests/training). The
+    other half gives the suffix first, which would save work only to an engine that keeps keys from prompt to prompt.
+
+    With `max_tokens`, text far from the cursor goes first: a suffix keeps at most a third of the room, more where the
+    prefix is short.
+    """
+    before, after = codec.encode(prefix), codec.encode(suffix)
+    if max_tokens is not None:
+        room = max(0, max_tokens - 3)
+        after = after[: max(room // 3, room - len(before))]
+        before = before[max(0, len(before) - (room - len(after))) :]
+    return [_id(codec, "fim_prefix"), *before, _id(codec, "fim_suffix"), *after, _id(codec, "fim_middle")]
+
+
+def chat_prompt(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
+    """Every turn as <|role|>text<|end|>, then <|assistant|>, whose continuation is the answer.
+
+    Raises ValueError for a role that is not system, user or assistant.
+    """
+    tokens: list[int] = []
+    for message in messages:
+        tokens += chat_turn(codec, message["role"], message["content"])
+    return [*tokens, _id(codec, "assistant")]
+
+
+def chat_turn(codec: TextCodec, role: str, content: str) -> list[int]:
+    """<|role|>text<|end|>. Raises ValueError for a role that is not system, user or assistant."""
+    if role not in ROLES:
+        raise ValueError(f"role is {role!r}; allowed: {', '.join(ROLES)}")
+    return [_id(codec, role), *codec.encode(content), _id(codec, "end")]
+
+
+def _id(codec: TextCodec, field: str) -> int:
+    """The id of a special token. Raises ValueError for a tokenizer that lacks it."""
+    found = getattr(codec.special, field)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token for {field}; the stage vocabulary gives every tokenizer one")
+    return int(found)
