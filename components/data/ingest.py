@@ -24,7 +24,7 @@ from components.data.config import DEFAULT_OPT_OUT, IngestConfig
 from components.data.documents.document import SCHEMA, ShardWriter
 from components.data.intake import opt_out
 from components.data.intake.intake import Intake
-from components.data.sources import readers as registry
+from components.data.sources import readers
 
 LEFT = "left.parquet"
 _WAITING = ".waiting"
@@ -58,7 +58,7 @@ def run(config: IngestConfig, *, out: Path) -> Manifest:
             "opted_out": dict(sorted(intake.opted_out.items())),
         }
     for source in config.sources:
-        registry.forget(source)
+        readers.forget(source)
     events.metrics({"documents": draft.statistics["documents"], "bytes": draft.statistics["bytes"]})
     events.metrics({f"left/{reason}": count for reason, count in draft.statistics["left_by_reason"].items()})
     assert draft.manifest is not None
@@ -75,7 +75,7 @@ def _read_sources(config: IngestConfig, intake: Intake, events: Events) -> None:
     """Every source, one after the other, a batch at a time."""
     selection = intake.selection
     for number, source in enumerate(config.sources):
-        for batch in registry.read(source):
+        for batch in readers.read(source):
             intake.take(number, batch)
             events.progress(min(sum(selection.found_bytes), config.max_bytes), config.max_bytes, "bytes")
         if not selection.found_documents[number]:

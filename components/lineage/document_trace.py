@@ -15,8 +15,7 @@ from components.core.config import Settings
 from components.core.errors import DataError, OvernightError
 from components.core.graph.stages import Stage, read_stages
 from components.data.intake import opt_out
-from components.lineage import documents as provenance
-from components.lineage import models as lineage
+from components.lineage import documents, models
 from components.lineage.chain import Chain, Held, by_digest, by_kind, chain, in_cache, in_directory
 from components.lineage.reads import reads, token_range
 from components.release import registry
@@ -45,11 +44,11 @@ def trace(reference: str, sources: Sources) -> Found:
     """All that is known of a document; None where a stage has not run. Raises DataError for one that nobody knows."""
     stages = stages_by_kind()
     held = {kind: found for kind, stage in stages.items() if (found := in_directory(stage.output)) is not None}
-    identity = provenance.identify(reference, held.get("raw_documents"))
+    identity = documents.identify(reference, held.get("raw_documents"))
     notes = [not_there(stage) for kind, stage in stages.items() if kind not in held]
     notes += _made_from_others(held, stages)
     raw, checked, clean = (held.get(kind) for kind in ("raw_documents", "checked_documents", "clean_documents"))
-    copies = provenance.copies(raw, identity) if raw else []
+    copies = documents.copies(raw, identity) if raw else []
     versions = _versions(sources, held, identity, notes)
     entry = _opted_out(sources.opt_out, identity, copies)
     if not copies and not entry and not any(each["saw"] for each in versions or []):
@@ -65,7 +64,7 @@ def trace(reference: str, sources: Sources) -> Found:
         **_training(held, identity),
         "models": [
             {"stage": stage.name, "digest": held[kind].digest}
-            | asdict(lineage.seen(_chain(held[kind], held.values(), stages), kind, identity))
+            | asdict(models.seen(_chain(held[kind], held.values(), stages), kind, identity))
             for kind, stage in stages.items()
             if stage.meta.model and kind in held
         ],
@@ -146,21 +145,21 @@ def _opted_out(path: Path, identity: str, copies: list[Found]) -> Found | None:
 
 
 def _verdict(checked: Held, identity: str) -> Found:
-    broken = provenance.quarantined(checked, identity)
-    passed = provenance.is_in(checked, identity)
+    broken = documents.quarantined(checked, identity)
+    passed = documents.is_in(checked, identity)
     return {"verdict": "quarantined" if broken else "passed" if passed else "not there", "rules": broken}
 
 
 def _decision(clean: Held, identity: str) -> Found:
-    place, drops = provenance.place(clean, identity), provenance.drops(clean, identity)
-    contaminated = provenance.table(clean, "contaminated.parquet", pl.col("id") == identity)
+    place, drops = documents.place(clean, identity), documents.drops(clean, identity)
+    contaminated = documents.table(clean, "contaminated.parquet", pl.col("id") == identity)
     return {
         "decision": "kept" if place else "dropped" if drops else "not there",
         "drops": drops,
         "contaminated": [{name: each[name] for name in ("suite", "task_id", "overlap")} for each in contaminated],
-        "redactions": provenance.redactions(clean, identity),
+        "redactions": documents.redactions(clean, identity),
         **(place or {"shard": None, "row": None, "cluster": None}),
-        "near_copies": provenance.near_copies(clean, identity),
+        "near_copies": documents.near_copies(clean, identity),
     }
 
 
@@ -186,9 +185,9 @@ def _training(held: Mapping[str, Held], identity: str) -> Found:
                 ],
             }
     if "tuned_model" in held:
-        found["instructions"] = lineage.instructions(held["tuned_model"], identity)
+        found["instructions"] = models.instructions(held["tuned_model"], identity)
     if "preference_pairs" in held:
-        found["preferences"] = lineage.preferences(held["preference_pairs"], identity)
+        found["preferences"] = models.preferences(held["preference_pairs"], identity)
     return found
 
 
@@ -197,21 +196,21 @@ def _versions(sources: Sources, held: Mapping[str, Held], identity: str, notes: 
     environments do not answer; the note says why."""
     try:
         registered = registry.versions(sources.settings)
-        environments = lineage.environments(sources.settings, sources.release)
+        environments = models.environments(sources.settings, sources.release)
     except OvernightError as error:
         notes.append(f"versions and environments are not known: {error}")
         return None
     known = by_digest(held.values())
-    chains = {each.version: lineage.chain_of(sources.settings, each, known) for each in registered}
+    chains = {each.version: models.chain_of(sources.settings, each, known) for each in registered}
     if any(each.missing or not each.held for each in chains.values()):
         known |= in_cache(sources.cache())
-        chains = {each.version: lineage.chain_of(sources.settings, each, known) for each in registered}
+        chains = {each.version: models.chain_of(sources.settings, each, known) for each in registered}
     stages = stages_by_kind()
     kinds = {stage.name: kind for kind, stage in stages.items()}
 
-    def saw(version: RegisteredVersion) -> lineage.Seen:
+    def saw(version: RegisteredVersion) -> models.Seen:
         stage = version.tags.get("stage", "")
-        return lineage.seen(by_kind(chains[version.version], stages.values()), kinds.get(stage, stage), identity)
+        return models.seen(by_kind(chains[version.version], stages.values()), kinds.get(stage, stage), identity)
 
     return [
         {"version": each.version, "digest": each.digest}

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from components.core.config import Settings
-from components.lineage import documents as provenance
+from components.lineage import documents
 from components.lineage.chain import Chain, Held, chain, in_directory, require
 from components.lineage.reads import reads, token_range
 from components.release import environment, registry
@@ -57,7 +57,7 @@ def _pretrained(model: Chain, identity: str) -> Seen:
     tokens, base, plan = (model.held.get(kind) for kind in ("tokens", "base_model", "training_plan"))
     if tokens is None:
         for kind in ("clean_documents", "checked_documents", "raw_documents"):
-            if (held := model.held.get(kind)) is not None and not provenance.is_in(held, identity):
+            if (held := model.held.get(kind)) is not None and not documents.is_in(held, identity):
                 return Seen(saw=False, why=f"not in what {held.manifest.stage} gave it")
         return Seen(saw=None, why=_absent(model, "tokens", "its token files"))
     span = token_range(tokens, identity)

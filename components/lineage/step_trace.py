@@ -14,7 +14,7 @@ from rich.text import Text
 
 from components.core.errors import DataError
 from components.core.graph.stages import Stage
-from components.lineage import documents as provenance
+from components.lineage import documents
 from components.lineage.chain import Held, in_directory
 from components.lineage.document_trace import not_there, stages_by_kind
 
@@ -34,7 +34,7 @@ def trace_step(step: int) -> Found:
     found: Found = recompute.documents_of_step(step, tokens=tokens, tokenizer=tokenizer, plan=plan, base=base)
     recorded = [each for each in _records(held["base_model"]) if each["step"] == step]
     identities = {each["id"] for batch in (found, *recorded) for each in batch["documents"]}
-    known = provenance.decisions(held.get("raw_documents"), held.get("clean_documents"), sorted(identities))
+    known = documents.decisions(held.get("raw_documents"), held.get("clean_documents"), sorted(identities))
     spikes = [
         each | {"documents": [document | known[document["id"]] for document in each["documents"]]} for each in recorded
     ]

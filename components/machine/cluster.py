@@ -24,8 +24,7 @@ from ray.exceptions import RayError, RayTaskError
 from components.core import private
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError, OvernightError, one_line
-from components.machine import service_keys as keys
-from components.machine import services
+from components.machine import service_keys, services
 
 SERVICE = "ray"
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN_PATH"
@@ -112,8 +111,8 @@ def use_key(settings: Settings) -> None:
     """Show this workspace's key to its own Ray, from this process and those that it starts. A configured cluster is
     shown what its user set for it."""
     if settings.ray_address is None:
-        keys.make_ray_key(settings)
-        os.environ[TOKEN_VARIABLE] = str(keys.ray_path(settings))
+        service_keys.make_ray_key(settings)
+        os.environ[TOKEN_VARIABLE] = str(service_keys.ray_path(settings))
         AuthenticationTokenLoader.instance().reset_cache()  # it keeps the one of a workspace before
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from components.core.config import Settings, read_settings
 from components.core.errors import ConfigError
-from components.lineage import document_trace as trace
-from components.lineage import step_trace as trace_step
+from components.lineage import document_trace, step_trace
 from flows.commands.trace_tables import console, show, show_forgotten
 from flows.running.graph import cache_objects
 from flows.running.params import Params, read_params
@@ -22,16 +21,16 @@ def run(
     if forget is None and (reason or near):
         raise ConfigError("trace: --reason and --near belong to --forget")
     if step is not None:
-        read = trace_step.trace_step(step)
+        read = step_trace.trace_step(step)
         if as_json:
             print(json.dumps(read, indent=1))
         else:
-            trace_step.show(read, console())
+            step_trace.show(read, console())
         return True
     settings = read_settings()
     sources = sources_of(settings, read_params())
     if document is not None:
-        found = trace.trace(document, sources)
+        found = document_trace.trace(document, sources)
     else:
         found = forgotten(str(forget), sources, reason=reason, near=near)
     if as_json:
@@ -43,13 +42,13 @@ def run(
     return document is not None or found["versions"] is not None
 
 
-def sources_of(settings: Settings, params: Params) -> trace.Sources:
+def sources_of(settings: Settings, params: Params) -> document_trace.Sources:
     """Those of this workspace."""
     opt_out = Path(params.ingest.opt_out)
-    return trace.Sources(settings=settings, release=params.release, opt_out=opt_out, cache=cache_objects)
+    return document_trace.Sources(settings=settings, release=params.release, opt_out=opt_out, cache=cache_objects)
 
 
-def forgotten(reference: str, sources: trace.Sources, *, reason: str, near: bool) -> trace.Found:
-    """See trace.forget. Raises BusyError while a cycle runs."""
+def forgotten(reference: str, sources: document_trace.Sources, *, reason: str, near: bool) -> document_trace.Found:
+    """See document_trace.forget. Raises BusyError while a cycle runs."""
     with exclusive(sources.settings, "the opt-out list"):
-        return trace.forget(reference, sources, reason=reason, near=near)
+        return document_trace.forget(reference, sources, reason=reason, near=near)

@@ -13,7 +13,7 @@ from mlflow.server.fastapi_app import app
 from mlflow.server.handlers import initialize_backend_stores
 
 from components.core.config import read_settings
-from components.machine import service_keys as keys
+from components.machine import service_keys
 from components.machine.guard import Guard
 from components.release.registry import database_uri, first_use, local_artifact_root
 from flows.servers.guarded import serve
@@ -30,7 +30,9 @@ def application() -> Guard:
     MLFLOW_SERVER_ENABLE_JOB_EXECUTION.set(False)
     with first_use(settings):
         initialize_backend_stores(database, database, artifacts)
-    return Guard(app, settings.host, settings.mlflow_port, keys.services_key(settings), lambda path: path not in OPEN)
+    return Guard(
+        app, settings.host, settings.mlflow_port, service_keys.services_key(settings), lambda path: path not in OPEN
+    )
 
 
 def main() -> None:

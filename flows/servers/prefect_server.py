@@ -8,7 +8,7 @@ from prefect.server.api.server import create_app
 from prefect.settings import PREFECT_SERVER_API_PORT
 
 from components.core.config import read_settings
-from components.machine import service_keys as keys
+from components.machine import service_keys
 from components.machine.guard import Guard
 from flows.servers.guarded import serve
 
@@ -20,7 +20,7 @@ SCHEMA = ("/openapi.json", "/docs", "/redoc")
 def application() -> Guard:
     """Prefect's application, which reads PREFECT_* variables: see variables.server_variables."""
     settings = read_settings()
-    key, port = keys.services_key(settings), PREFECT_SERVER_API_PORT.value()
+    key, port = service_keys.services_key(settings), PREFECT_SERVER_API_PORT.value()
     return Guard(create_app(final=True), settings.host, port, key, lambda path: path.startswith(SCHEMA))
 
 

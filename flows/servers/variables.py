@@ -2,8 +2,7 @@
 
 from components.core.config import Settings
 from components.core.telemetry import TELEMETRY_OFF
-from components.machine import service_keys as keys
-from components.machine import services
+from components.machine import service_keys, services
 from components.machine.guard import USER
 
 
@@ -39,7 +38,7 @@ def tool_variables(settings: Settings) -> dict[str, str]:
 
 def _credentials(settings: Settings) -> dict[str, str]:
     """The key for the servers of this workspace; a configured one elsewhere never sees it."""
-    password = keys.services_key(settings)
+    password = service_keys.services_key(settings)
     prefect, mlflow = services.running(settings, "prefect"), services.running(settings, "mlflow")
     variables = {}
     if settings.prefect_url is None or (prefect and settings.prefect_url.startswith(f"{prefect.url}/")):
@@ -55,7 +54,7 @@ def server_variables(settings: Settings, port: int) -> dict[str, str]:
     return tool_variables(settings) | {
         "PREFECT_SERVER_API_HOST": settings.host,
         "PREFECT_SERVER_API_PORT": str(port),
-        "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{keys.services_key(settings)}",
+        "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{service_keys.services_key(settings)}",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own),
         "PREFECT_UI_API_URL": f"{own[0]}/api",
     }

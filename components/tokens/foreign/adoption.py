@@ -22,8 +22,7 @@ from components.core.errors import DataError
 from components.core.text import read_json_object
 from components.tokens.encoding.codec import TOKENIZER
 from components.tokens.encoding.special import CHAT_TEMPLATE, END_OF_TEXT, ENDS, NAMES, SPAN_NAMES, SpecialTokens
-from components.tokens.foreign import pipeline
-from components.tokens.foreign import pipeline_probe as probe
+from components.tokens.foreign import pipeline, pipeline_probe
 from components.tokens.foreign.initial import Initial
 from components.tokens.foreign.weights import CAUSAL, INDEX, Tensor, left_out, tensors, weight_files, why_adapter
 
@@ -48,7 +47,7 @@ def read_initial(directory: Path) -> Initial:
     """
     config = _read_config(directory)
     held = _held(directory)
-    _, largest_id = probe.check(directory / TOKENIZER)
+    _, largest_id = pipeline_probe.check(directory / TOKENIZER)
     rows = _rows(config, held, largest_id + 1, directory)
     _check_numbers(config, len(held), directory)
     from components.tokens.foreign.skeleton import parameters_of, skeleton  # noqa: PLC0415 - see above
@@ -86,7 +85,7 @@ def write_initial_path(directory: str | None, out: Path) -> None:
     if directory is not None:
         config = _read_config(Path(directory))
         _check_numbers(config, len(_held(Path(directory))), Path(directory))
-        probe.check(Path(directory) / TOKENIZER)
+        pipeline_probe.check(Path(directory) / TOKENIZER)
         files = sorted(path for path in Path(directory).glob("*") if path.is_file())
         states = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
         content = {"path": str(Path(directory).resolve()), "fingerprint": digest_of(states)}

@@ -80,10 +80,10 @@ def _objections(config: PlanConfig, run: Planned, names: Sequence[Accelerator]) 
 
 
 def _compared(config: PlanConfig, run: Planned, refused: Mapping[Accelerator, str]) -> Accelerated:
-    from components.training.engine.devices import accelerator_trial as comparison  # noqa: PLC0415 - as above
+    from components.training.engine.devices import accelerator_trial  # noqa: PLC0415 - as above
 
     wanted = config.accelerators
-    setting = comparison.Setting(
+    setting = accelerator_trial.Setting(
         shape=run.shape if run.shape.counted is None else stand_in(run.shape),
         precision=run.precision,
         compiled=run.compiled,
@@ -91,9 +91,9 @@ def _compared(config: PlanConfig, run: Planned, refused: Mapping[Accelerator, st
         sequence_length=config.sequence_length,
         device=config.device,
     )
-    taken, found = comparison.pick(
+    taken, found = accelerator_trial.pick(
         [name for name in ALL if name not in refused],
-        lambda names: comparison.compare(setting, names),
+        lambda names: accelerator_trial.compare(setting, names),
         gain=wanted.gain,
         loss_tolerance=wanted.loss_tolerance,
         gradient_tolerance=wanted.gradient_tolerance,
