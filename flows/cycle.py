@@ -32,11 +32,10 @@ from components.release.status import read_status
 from components.training.config import Plan
 from components.training.engine.model.shape import kind_of
 from components.training.planning import predictions
-from dashboards.report import record as report
+from dashboards.report import cycle_record
 from dashboards.report.page import render
 from flows.release import REFUSALS, head_commit, release_model, require_promotion
-from flows.running import contract_artifacts as contracts
-from flows.running import graph, params, replay, stage
+from flows.running import contract_artifacts, graph, params, replay, stage
 from flows.running.deadline import Deadline, require_possible
 from flows.running.prefect_pages import StageProgress, summarise
 from flows.running.progress import Progress, StageWatch, open_progress
@@ -77,11 +76,13 @@ class Cycle:
         by_clock = [each.name for each in read_stages() if each.meta.by_clock]
         self.deadline = Deadline(self.settings, self.params, names, by_clock, self.note)
         self.budgets: dict[str, float] = {}
-        self.recorded: report.CycleRecord | None = None
-        self.results: list[tuple[report.StageResult, float]] = []
+        self.recorded: cycle_record.CycleRecord | None = None
+        self.results: list[tuple[cycle_record.StageResult, float]] = []
         self.notes: list[str] = []
-        self.released = report.ReleaseRecord(decision="not_asked", reasons=(), version=None, environment_commit=None)
-        self.serving: report.ServingRecord | None = None
+        self.released = cycle_record.ReleaseRecord(
+            decision="not_asked", reasons=(), version=None, environment_commit=None
+        )
+        self.serving: cycle_record.ServingRecord | None = None
         self._current: set[str] | None = None
         self._accepted = Accepted(self.settings, self.params.release.environment, self.params.release)
         self.events = Events("cycle", self.settings)
@@ -92,10 +93,10 @@ class Cycle:
         self.notes.append(text)
         self.progress.note(text)
 
-    def bring_up_to_date(self, each: Stage, tell_ui: Callable[[str, float], None]) -> report.StageResult:
+    def bring_up_to_date(self, each: Stage, tell_ui: Callable[[str, float], None]) -> cycle_record.StageResult:
         """Run one stage if DVC finds it out of date. Raises StageFailed after telling the progress."""
         started_at = time.time()
-        plan = report.current_plan()
+        plan = cycle_record.current_plan()
         planned = plan.stage_seconds.get(each.name) if plan else None
         self.budgets.pop(each.name, None)
         if planned is not None:
@@ -116,7 +117,7 @@ class Cycle:
                 result = stage.run(each, settings, timeout_seconds=stage_timeout_seconds(planned), watch=look)
         except stage.StageFailed as error:
             self.progress.failed(each.name, str(error))
-            failed = report.StageResult(
+            failed = cycle_record.StageResult(
                 name=each.name,
                 status="failed",
                 seconds=time.time() - started_at,
@@ -136,7 +137,7 @@ class Cycle:
     def _compare_prediction(self, plan: Plan, base: Path) -> None:
         """Hold what pretraining reached against what the plan predicted, and keep both."""
         row = predictions.outcome(plan, artifact.read(base, verify=False))
-        if row is not None and predictions.keep(report.REPORTS / "laws", row):
+        if row is not None and predictions.keep(cycle_record.REPORTS / "laws", row):
             self.note(
                 f"predicted {row['predicted']:.3f} bits per byte ({row['low']:.3f} to {row['high']:.3f}), "
                 f"found {row['found']:.3f}"
@@ -164,7 +165,7 @@ class Cycle:
             if line is not None:
                 self.note(line)
 
-    def _keep(self, result: report.StageResult, started_at: float) -> None:
+    def _keep(self, result: cycle_record.StageResult, started_at: float) -> None:
         """One row a stage: a retry takes the place of the attempt before it."""
         self.results = [(other, at) for other, at in self.results if other.name != result.name]
         self.results.append((result, started_at))
@@ -178,7 +179,7 @@ class Cycle:
     def release(self) -> None:
         """Register, gate, commit, serve: the last row of the cycle, and no stage of the graph."""
         started_at = time.time()
-        plan = report.current_plan()
+        plan = cycle_record.current_plan()
         self.progress.started("release", plan.stage_seconds.get("release") if plan else None)
         events = Events("release", self.settings)
         watch = StageWatch("release", self.settings, self.progress)
@@ -186,7 +187,7 @@ class Cycle:
         self.released, self.serving = release_model(self.settings, environment, self.params, events, model)
         watch()
         seconds = time.time() - started_at
-        result = report.StageResult(
+        result = cycle_record.StageResult(
             name="release",
             status="cached" if self.released.decision == "already_live" else "ran",
             seconds=seconds,
@@ -198,7 +199,7 @@ class Cycle:
         self.deadline.keep(result, None)
         self.progress.finished("release", result)
 
-    def record(self, run_ids: dict[str, str], error: str | None) -> report.CycleRecord:
+    def record(self, run_ids: dict[str, str], error: str | None) -> cycle_record.CycleRecord:
         """The report of the cycle as it stands."""
         now = time.time()
         complete = error is None
@@ -209,20 +210,20 @@ class Cycle:
         machine, commit = json.loads(survey.HARDWARE.read_bytes()), head_commit()
         if self.recorded:
             self.note(replay.compared(self.recorded, contents, machine, commit))
-        return report.CycleRecord(
+        return cycle_record.CycleRecord(
             cycle_id=self.cycle_id,
             profile=self.profile,
-            started_at=report.iso(self.started_at),
-            finished_at=report.iso(now),
+            started_at=cycle_record.iso(self.started_at),
+            finished_at=cycle_record.iso(now),
             deadline_hours=self.params.plan.hours,
             deadline_left_seconds=round(self.params.plan.hours * 3600 - seconds, 3) if by_clock else None,
             seconds=round(seconds, 3),
             work_seconds=round(work_seconds, 3),
             goodput=round(work_seconds / seconds, 4),
             peak_memory_bytes=max((result.peak_memory_bytes for result, _ in self.results), default=0),
-            stages=report.stage_records(self.results, report.current_plan(), run_ids, self.budgets),
-            metrics=report.read_metrics() if complete else {},
-            model=report.model_record(read_stages()) if complete else None,
+            stages=cycle_record.stage_records(self.results, cycle_record.current_plan(), run_ids, self.budgets),
+            metrics=cycle_record.read_metrics() if complete else {},
+            model=cycle_record.model_record(read_stages()) if complete else None,
             release=self.released,
             serving=self.serving,
             notes=tuple(self.notes),
@@ -258,10 +259,10 @@ def stage_task(cycle: Cycle, each: Stage) -> Task[[], dict[str, Any]]:
         try:
             result = cycle.bring_up_to_date(each, ui.tell)
         except stage.StageFailed:
-            contracts.tell_prefect(each, cycle.settings, failed_since=started_at)
+            contract_artifacts.tell_prefect(each, cycle.settings, failed_since=started_at)
             raise
         ui.finish()
-        contracts.tell_prefect(each, cycle.settings)
+        contract_artifacts.tell_prefect(each, cycle.settings)
         logger.info("%s in %.1f s, digest %s", result.status, result.seconds, result.digest)
         return asdict(result)
 
@@ -369,7 +370,7 @@ def _run(current: Cycle, stages: Sequence[Stage], release: bool) -> dict[str, An
 def _conclude(current: Cycle, forwarder: LiveForwarder, error: str | None) -> dict[str, Any]:
     """Write the record and its page, and tell Prefect. A page that cannot be drawn hides no error of the cycle."""
     record = current.record(forwarder.close(), error)
-    path = report.write(record)
+    path = cycle_record.write(record)
     page: Path | None = None
     try:
         page = render_page(record, read_stages(), current.settings.state)
@@ -393,9 +394,9 @@ def stop_idle_ray(settings: Settings) -> None:
         cluster.stop_head(settings)
 
 
-def render_page(record: report.CycleRecord, stages: Sequence[Stage], state: Path) -> Path:
+def render_page(record: cycle_record.CycleRecord, stages: Sequence[Stage], state: Path) -> Path:
     """reports/cycle.html from the record and what the stages left."""
-    return render(record, report.REPORTS / "cycle.html", stages=stages, state=state)
+    return render(record, cycle_record.REPORTS / "cycle.html", stages=stages, state=state)
 
 
 def main(

@@ -21,7 +21,7 @@ from components.release.config import ENVIRONMENT_NAME
 from components.release.evidence import read_evidence
 from components.release.reconcile import reconcile
 from components.release.status import REASON_CHARACTERS
-from dashboards.report.record import ReleaseRecord, ServingRecord
+from dashboards.report.cycle_record import ReleaseRecord, ServingRecord
 from flows.running import graph
 from flows.running.params import Params, read_params
 from flows.servers.subprocesses import run_tool

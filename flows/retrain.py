@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from dashboards.report.record import REPORTS, CycleRecord
+from dashboards.report.cycle_record import REPORTS, CycleRecord
 from flows.cycle import Hours, Profile, cycle
 
 SECONDS_PER_DAY = 86400

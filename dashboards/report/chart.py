@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from dashboards.report.record import CycleRecord
+from dashboards.report.cycle_record import CycleRecord
 
 MAX_POINTS = 600
 NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -26,6 +26,7 @@ from components.core.graph.stages import Stage
 from components.data.contracts.profile import PROFILE
 from dashboards.report import evaluation_page, profile_page
 from dashboards.report.chart import NO_BREAK, Chart, duration, line_chart, quantity, size, timeline
+from dashboards.report.cycle_record import CycleRecord
 from dashboards.report.evaluation_page import Evaluation
 from dashboards.report.page_tables import (
     XZ_BITS_PER_BYTE,
@@ -37,7 +38,6 @@ from dashboards.report.page_tables import (
     removals,
     xz_bits_per_byte,
 )
-from dashboards.report.record import CycleRecord
 from dashboards.report.rendering import TEMPLATES, environment
 
 PROFILE_PAGE = "profile.html"

@@ -5,8 +5,8 @@ from pathlib import Path
 from components.core.config import read_settings
 from components.core.errors import DataError
 from components.core.graph.stages import read_stages
+from dashboards.report.cycle_record import REPORTS, CycleRecord
 from dashboards.report.page import render
-from dashboards.report.record import REPORTS, CycleRecord
 
 
 def render_last() -> Path:

@@ -16,7 +16,7 @@ from components.deadline.config import PLAN, START, TimePlan
 from components.deadline.division import SECONDS_PER_HOUR, Needs, deadline_seconds, divide, shortest_hours
 from components.deadline.durations import Duration
 from components.machine import services
-from dashboards.report.record import StageResult
+from dashboards.report.cycle_record import StageResult
 from flows.running import graph
 from flows.running.params import Params
 

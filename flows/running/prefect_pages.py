@@ -6,7 +6,7 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
-from dashboards.report.record import CycleRecord
+from dashboards.report.cycle_record import CycleRecord
 
 UI_PERIOD_SECONDS = 5.0
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from components.core.config import Settings
 from components.core.events import Events, read_events
-from dashboards.report.record import StageResult
+from dashboards.report.cycle_record import StageResult
 
 LINE_PERIOD_SECONDS = 20.0
 # Figures that a stage is followed by; one that tells none of them shows what it told last.

@@ -21,7 +21,7 @@ from components.core.artifact import Manifest
 from components.core.config import digest_of
 from components.core.errors import ArtifactError, ConfigError, one_line
 from components.core.graph.stages import read_stages, writer
-from dashboards.report.record import REPORTS, CycleRecord
+from dashboards.report.cycle_record import REPORTS, CycleRecord
 from flows.running import params
 from flows.running.params import Params
 

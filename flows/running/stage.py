@@ -20,7 +20,7 @@ from components.core.private import folder
 from components.machine import cluster, services
 from components.training.engine.devices import cores
 from components.training.planning import hardware
-from dashboards.report.record import StageResult, Status
+from dashboards.report.cycle_record import StageResult, Status
 from flows.running.graph import output_manifest
 
 SAMPLE_SECONDS = 5.0

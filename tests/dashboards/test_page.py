@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dashboards.report.cycle_record import ReleaseRecord, ServingRecord
 from dashboards.report.page_tables import removals
-from dashboards.report.record import ReleaseRecord, ServingRecord
 from tests.dashboards.chromium import OVERLAPS, Chromium
 from tests.flows.sample_cycle import BEGUN, Workspace, history, record_of, stage_records
 

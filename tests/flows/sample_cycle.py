@@ -17,8 +17,8 @@ from components.data import ingest
 from components.data.config import CheckRawConfig, CleanConfig, IngestConfig
 from components.data.documents.document import document_id
 from components.tokens.config import TokenizeConfig, VocabularyConfig
+from dashboards.report.cycle_record import CycleRecord, ModelRecord, ReleaseRecord, ServingRecord, StageRecord, iso
 from dashboards.report.page import render
-from dashboards.report.record import CycleRecord, ModelRecord, ReleaseRecord, ServingRecord, StageRecord, iso
 
 BEGUN = 1_790_000_000.0
 NAMES = [each.name for each in read_stages(ROOT)]

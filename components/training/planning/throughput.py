@@ -18,20 +18,20 @@ SHARE_PER_SIZE = 0.15
 
 
 def _loaded(config: PlanConfig) -> ModuleType:
-    """The module `probe`, loaded so that its threads wait as those of the worker will."""
+    """The module `timed_steps`, loaded so that its threads wait as those of the worker will."""
     before, waiting = environment(), cores.waiting(config.num_workers, config.device)
     os.environ.update(waiting)
-    from components.training.engine.devices import timed_steps as probe  # noqa: PLC0415 - torch takes seconds, fixed mode needs none of it
+    from components.training.engine.devices import timed_steps  # noqa: PLC0415 - fixed mode needs no torch
 
     for name in waiting:  # OpenMP has read them; children wait as this process was told to
         os.environ.pop(name)
     os.environ.update(before)
-    return probe
+    return timed_steps
 
 
 @contextmanager
 def _as_trained(config: PlanConfig) -> Iterator[ModuleType]:
-    """`probe`; within, its threads are on cores of their own where those of the worker will be."""
+    """`timed_steps`; within, its threads are on cores of their own where those of the worker will be."""
     probe = _loaded(config)
     own = cores.has_machine(config.num_workers, config.device)
     with cores.pinned(probe.torch.get_num_threads() if own else 1):

@@ -11,7 +11,7 @@ from components.core.graph.stages import Stage
 from components.deadline import durations
 from components.deadline.config import StageReserves, TimePlan
 from components.deadline.division import Needs, stage_seconds
-from dashboards.report.record import StageResult
+from dashboards.report.cycle_record import StageResult
 from flows.running import deadline
 from flows.running.deadline import Deadline, parameters_of, require_possible
 from flows.running.params import Params, defaults

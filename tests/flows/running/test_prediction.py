@@ -12,7 +12,7 @@ from components.core.graph.stages import read_stages
 from components.training.config import PlanConfig, Prediction
 from components.training.plan import plan_fixed
 from components.training.planning import predictions
-from dashboards.report import record as report
+from dashboards.report import cycle_record
 from flows import cycle
 
 STAGES = """
@@ -72,5 +72,5 @@ def test_what_was_found_is_kept_beside_what_was_predicted_and_told_once(checkout
         told.append((result.status, current.notes))
     line = "predicted 1.500 bits per byte (1.400 to 1.600), found "
     assert told == [("ran", [f"{line}1.550"]), ("ran", [f"{line}1.700"]), ("cached", [])]
-    rows = predictions.read(report.REPORTS / "laws")
+    rows = predictions.read(cycle_record.REPORTS / "laws")
     assert [(each["found"], each["inside"]) for each in rows] == [(1.55, True), (1.7, False)]

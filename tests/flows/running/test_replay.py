@@ -12,7 +12,7 @@ from components.core import artifact
 from components.core.config import StepConfig
 from components.core.errors import ConfigError
 from components.core.graph.closure import ROOT
-from dashboards.report.record import CycleRecord, ReleaseRecord, write
+from dashboards.report.cycle_record import CycleRecord, ReleaseRecord, write
 from flows.running import params, replay
 from flows.running.params import defaults
 
