@@ -306,11 +306,8 @@ def cycle(
         require_chat(chosen, params.read_params())
         release = release and len(chosen) == len(stages)
         require_possible(params.read_params(), settings, chosen, params.read_params())
-        current = Cycle(
-            settings,
-            recorded.profile if recorded else profile,
-            [*(each.name for each in chosen), *(["release"] if release else [])],
-        )
+        names = [*(each.name for each in chosen), *(["release"] if release else [])]
+        current = Cycle(settings, recorded.profile if recorded else profile, names)
         for each in notes:
             current.note(each)
         current.recorded = recorded

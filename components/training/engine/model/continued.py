@@ -43,14 +43,28 @@ def load(
                     factor that the context grows; None: as it is
     Raises CheckpointError.
     """
+    model = _read(directory, opened or directory, shape, rope_scaling)
+    grow(model, shape.vocabulary_size, known_tokens, tokens)
+    if (count := sum(each.numel() for each in model.parameters())) != shape.parameters:
+        raise CheckpointError(
+            f"{directory}: {shape.parameters:,} parameters were planned, the model has {count:,}; run "
+            "`overnight cycle` again, so that the checkpoint is looked at anew"
+        )
+    model.config.use_cache = False
+    model.config.eos_token_id = end_of_text
+    return model
+
+
+def _read(directory: Path, files: Path, shape: Shape, rope_scaling: str | None) -> PreTrainedModel:
+    """A decoder of transformers with all of its weights, whose features give its logits."""
     logging.disable_progress_bar()
     try:
-        config: Any = AutoConfig.from_pretrained(opened or directory, local_files_only=True, trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(files, local_files_only=True, trust_remote_code=False)
         config.tie_word_embeddings = shape.tied  # by the weights: files may hold two embeddings where this says one
         if rope_scaling is not None:
             _stretch(config, shape.context, rope_scaling)
         found = AutoModelForCausalLM.from_pretrained(
-            opened or directory,
+            files,
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
@@ -71,14 +85,6 @@ def load(
             f"{directory}: the logits of {config.model_type} are not its features times its output embedding (a scale, "
             "cap or bias follows); needed a model without"
         )
-    grow(model, shape.vocabulary_size, known_tokens, tokens)
-    if (count := sum(each.numel() for each in model.parameters())) != shape.parameters:
-        raise CheckpointError(
-            f"{directory}: {shape.parameters:,} parameters were planned, the model has {count:,}; run "
-            "`overnight cycle` again, so that the checkpoint is looked at anew"
-        )
-    model.config.use_cache = False
-    model.config.eos_token_id = end_of_text
     return model
 
 
