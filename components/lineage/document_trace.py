@@ -17,7 +17,7 @@ from components.core.graph.stages import Stage, read_stages
 from components.data.intake import opt_out
 from components.lineage import documents, models
 from components.lineage.chain import Chain, Held, by_digest, by_kind, chain, in_cache, in_directory
-from components.lineage.reads import reads, token_range
+from components.lineage.training_reads import reads, token_range
 from components.release import registry
 from components.release.config import ReleaseConfig
 from components.release.registry import RegisteredVersion

@@ -15,7 +15,7 @@ import polars as pl
 from components.core.config import Settings
 from components.lineage import documents
 from components.lineage.chain import Chain, Held, chain, in_directory, require
-from components.lineage.reads import reads, token_range
+from components.lineage.training_reads import reads, token_range
 from components.release import environment, registry
 from components.release.config import ReleaseConfig
 from components.release.registry import RegisteredVersion

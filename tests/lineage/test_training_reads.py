@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from components.core import artifact
 from components.core.config import StepConfig
 from components.lineage.chain import Held, in_directory
-from components.lineage.reads import reads, token_range
+from components.lineage.training_reads import reads, token_range
 from components.tokens.shards.order import places_of_step, samples_at
 from components.tokens.shards.source_mixture import Phase
 from components.tokens.shards.windows import Source, Windows
