@@ -98,7 +98,7 @@ def test_the_dashboard_and_the_scrape_config_name_what_is_served(settings: Setti
         f"overnight_cycle_{each}" for each in metrics.CYCLE_GAUGES
     }
     assert names and names <= served | {"overnight_cycle_info"}
-    source = (ROOT / "components" / "training" / "workers.py").read_text()  # importing it takes seconds
+    source = (ROOT / "components" / "training" / "run" / "workers.py").read_text()  # importing it takes seconds
     reported = set(re.findall(r'"(\w+)"', source.partition("METRICS = (")[2].partition(")")[0]))
     assert set(re.findall(r"overnight_pretrain_(\w+)", asked)) <= reported
 

@@ -218,7 +218,7 @@ def test_bad_states_leave_the_live_one(production: Settings, digests: dict[int, 
         (entry,) = read_status(production).environments
         assert entry.stale and message in entry.reason and entry.live_commit == good
         assert models(production) <= {"overnight:1", "overnight:2"}
-    environment.rollback(production, "production", RELEASE, reason="bad states")
+        environment.rollback(production, "production", RELEASE, reason="a bad state")
     assert not run(production).stale
 
 

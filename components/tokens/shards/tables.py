@@ -31,7 +31,7 @@ class TableWriter:
         self.num_rows += len(rows)
         waiting = pa.concat_tables([self._waiting, arrow_table(rows.select(self._columns))])
         while waiting.num_rows >= self._group_rows:
-            self._writer.writearrow_table(waiting[: self._group_rows].combine_chunks())
+            self._writer.write_table(waiting[: self._group_rows].combine_chunks())
             waiting = waiting[self._group_rows :]
         self._waiting = waiting
 
@@ -42,5 +42,5 @@ class TableWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._waiting.num_rows or not self.num_rows:
-            self._writer.writearrow_table(self._waiting.combine_chunks())
+            self._writer.write_table(self._waiting.combine_chunks())
         self._writer.close()

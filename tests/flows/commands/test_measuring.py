@@ -63,7 +63,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_compare_prints_a_table_and_writes_it(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     better, worse = kept(workspace / "a", 1.2, 0.5), kept(workspace / "b", 1.5, 0.5, ("base", "sft"))
-    monkeypatch.setattr("flows.commands.cli.Console", lambda **_: Console(width=200))
+    monkeypatch.setattr("flows.commands.output.Console", lambda **_: Console(width=200))
     found = CliRunner().invoke(app, ["compare", str(better), f"{worse}:sft"], catch_exceptions=False)
     assert found.exit_code == 0
     assert "promote:" in found.stdout and "bits_per_byte" in found.stdout and "files: reports/compare" in found.stdout
