@@ -144,7 +144,7 @@ WRITERS: dict[str, tuple[type[StepConfig], Callable[..., Manifest], StepConfig, 
         vocabulary.run,
         VocabularyConfig(vocabulary_size=VOCABULARY_SIZE),
         ["source=clean", "report=clean"],
-        16,
+        24,
     ),
     "tokenize": (
         TokenizeConfig,
