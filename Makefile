@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup cycle test drills processors check format bench up down clean
+.PHONY: help setup cycle test drills processors check format params bench up down clean
 .ONESHELL:
 
 PYTHON ?= python3
@@ -82,6 +82,9 @@ $(PEERS)/.installed: benchmarks/requirements.txt $(LOCKS) | $(STAMP)
 format: setup  ## format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+params: setup  ## params.yaml composed anew from the defaults and the smoke profile, after a change to a config
+	@$(BIN)/python -m flows.running.params
 
 up: setup  ## Prefect, MLflow, Ray, gateway and reconcile on loopback
 	@$(BIN)/overnight up

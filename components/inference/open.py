@@ -2,21 +2,20 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 from components.core.errors import ConfigError
 from components.inference.ctranslate2_model import read_model_config, uncovered
 from components.inference.engine import Engine
 
-if (
-    TYPE_CHECKING
-):  # never imported here, yet part of what this module runs: components.core.graph.closure reads these lines
+if TYPE_CHECKING:
+    # Never imported here, yet part of what this module runs: the digest of a stage's code follows these lines.
     from components.inference.ctranslate2_engine import CTranslate2Engine
     from components.inference.transformers_engine import TransformersEngine
 
     _Classes = CTranslate2Engine | TransformersEngine
 
-EngineName = Literal["ctranslate2", "transformers"]
+# An engine's place here is all that opening it takes; mypy asks for the class above.
 CLASSES: dict[str, tuple[str, str]] = {
     "ctranslate2": ("components.inference.ctranslate2_engine", "CTranslate2Engine"),
     "transformers": ("components.inference.transformers_engine", "TransformersEngine"),
@@ -25,7 +24,7 @@ CLASSES: dict[str, tuple[str, str]] = {
 
 def open_engine(
     model_dir: Path,
-    name: EngineName | None = None,
+    name: str | None = None,
     *,
     compute_type: str = "float32",
     device: str = "cpu",
@@ -40,7 +39,7 @@ def open_engine(
     """
     name = engine_for(model_dir) if name is None else name
     if name not in CLASSES:
-        raise ConfigError(f"engine is {name!r}; allowed: {', '.join(get_args(EngineName))}")
+        raise ConfigError(f"engine is {name!r}; allowed: {', '.join(CLASSES)}")
     module, class_name = CLASSES[name]
     engine_type: type[_Classes] = getattr(import_module(module), class_name)
     options: dict[str, Any] = {"compute_type": compute_type, "device": device, "num_threads": num_threads}
@@ -49,6 +48,6 @@ def open_engine(
     return cast(Engine, engine_type(model_dir, **options))
 
 
-def engine_for(model_dir: Path) -> EngineName:
+def engine_for(model_dir: Path) -> str:
     """The fastest engine that covers a model. Raises ArtifactError for a directory that holds no decoder."""
     return "transformers" if uncovered(read_model_config(model_dir)) else "ctranslate2"

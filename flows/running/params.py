@@ -219,3 +219,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return value
+
+
+if __name__ == "__main__":
+    write_params(compose("smoke"))

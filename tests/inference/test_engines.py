@@ -28,7 +28,7 @@ from components.core.graph.closure import ROOT, closure
 from components.inference.ctranslate2_engine import CTranslate2Engine
 from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling
-from components.inference.open import CLASSES, EngineName, open_engine
+from components.inference.open import CLASSES, open_engine
 from components.inference.transformers_engine import TransformersEngine
 from tests.margins import Margins
 from tests.serving.random_model import write_random_model
@@ -87,11 +87,7 @@ def opened(request: pytest.FixtureRequest, model_dir: ModelDir, tmp_path: Path) 
     """Each engine on each model."""
     engine_name, model_name = request.param
     directory = model_dir(model_name)
-    engine: Engine = (
-        CTranslate2Engine(directory, cache=tmp_path)
-        if engine_name == "ctranslate2"
-        else TransformersEngine(directory, num_threads=1)
-    )
+    engine = open_engine(directory, engine_name, num_threads=1, cache=tmp_path)
     yield engine, directory
     engine.close()
 
@@ -255,7 +251,7 @@ def test_an_altered_model_is_not_kept_under_the_digest_of_the_right_one(tmp_path
 
 
 @pytest.mark.parametrize("engine", CLASSES)
-def test_weights_are_the_file_or_what_the_index_names(model_dir: ModelDir, tmp_path: Path, engine: EngineName) -> None:
+def test_weights_are_the_file_or_what_the_index_names(model_dir: ModelDir, tmp_path: Path, engine: str) -> None:
     """Whatever else lies there: other weights, of this model or of another one, change nothing."""
     wanted = _greedy(model_dir("llama"), engine, tmp_path)
     copy = shutil.copytree(model_dir("llama"), tmp_path / "model")
@@ -298,7 +294,7 @@ def test_an_adapter_is_refused(model_dir: ModelDir, tmp_path: Path) -> None:
         TransformersEngine(copy)
 
 
-def _greedy(directory: Path, name: EngineName, cache: Path) -> list[list[Completion]]:
+def _greedy(directory: Path, name: str, cache: Path) -> list[list[Completion]]:
     """What a model continues prompts with."""
     engine = open_engine(directory, name, num_threads=1, cache=cache / "engines" if name == "ctranslate2" else None)
     found = engine.generate(PROMPTS, GREEDY, stop_ids=[])

@@ -197,8 +197,8 @@ def test_emptying_is_refused(settings: Settings) -> None:
 
 
 def test_unknown_environment_says_what_there_is(settings: Settings) -> None:
-    with pytest.raises(ConfigError, match=r"no staging\.yaml .*there is production\.yaml"):
-        environment.read(settings, "staging", CONFIG)
+    with pytest.raises(ConfigError, match=r"no nosuch\.yaml .*there is production\.yaml"):
+        environment.read(settings, "nosuch", CONFIG)
 
 
 def test_unreachable_remote_is_one_line_without_secrets(tmp_path: Path) -> None:

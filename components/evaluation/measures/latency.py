@@ -22,14 +22,14 @@ from components.evaluation.comparison.intervals import bootstrap
 from components.evaluation.config import EvaluateConfig, LatencyConfig
 from components.evaluation.measures.model_measures import ITEM_SCHEMA, Metrics
 from components.inference.engine import Engine, Sampling
-from components.inference.open import EngineName, open_engine
+from components.inference.open import open_engine
 from components.tokens.encoding.codec import TextCodec
 
 LATENCY = "latency"
 
 
 def latency_items(
-    models: Mapping[str, Path], texts: Sequence[str], config: LatencyConfig, engine_name: EngineName | None = None
+    models: Mapping[str, Path], texts: Sequence[str], config: LatencyConfig, engine_name: str | None = None
 ) -> pl.DataFrame:
     """Items (ITEM_SCHEMA) of each model by its name, one for each round and metric, in turns. For n in `streams`:
 

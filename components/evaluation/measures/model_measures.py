@@ -26,7 +26,7 @@ from components.evaluation.measures.places import FunctionPlace, Place, block_pl
 from components.evaluation.safety.red_team import answers_table
 from components.evaluation.safety.suites import SafetyQuestions, measure_safety
 from components.inference.engine import Engine, Prediction
-from components.inference.open import EngineName, open_engine
+from components.inference.open import open_engine
 from components.tokens.encoding.codec import TextCodec
 from components.tokens.shards.split import sample_of
 
@@ -145,7 +145,7 @@ def measure(
     asked: Questions,
     config: EvaluateConfig,
     report: Report,
-    engine_name: EngineName | None = None,
+    engine_name: str | None = None,
     keep: Keep = lambda *_: None,
 ) -> pl.DataFrame:
     """Items of one model on every question. `report` hears of each suite that is done, or cannot be; `keep` gets what

@@ -2,7 +2,7 @@
 
 RulesJudge          a prompt's own signs of compliance, and phrases of refusal in English and French
 labelling_endpoint  a model behind an OpenAI-compatible API that names the label
-ClassifierJudge     (safety_classifier.py) any sequence classifier whose labels are these
+ClassifierJudge     (classifier.py) any sequence classifier whose labels are these
 Every judge also labels answers that were labelled by hand: accuracy and Cohen's kappa (1960) stand beside its figures.
 Not covered: an answer that talks an endpoint into a label; compliance in words that no sign knows; labels of more than
 one person, so that nobody knows how far people agree among themselves.

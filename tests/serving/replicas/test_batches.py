@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.inference.engine import Completion, Sampling
-from components.inference.open import CLASSES, EngineName, open_engine
+from components.inference.open import CLASSES, open_engine
 from components.serving.replicas.batches import Batches
 from components.serving.replicas.model_server import Work, generate
 
@@ -98,7 +98,7 @@ def test_an_error_stays_with_the_item_that_caused_it() -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_what_an_engine_refuses_is_told_to_who_asked_for_it(
-    random_model: Callable[[int], Path], tmp_path: Path, name: EngineName
+    random_model: Callable[[int], Path], tmp_path: Path, name: str
 ) -> None:
     """An id that the model does not have, among prompts that it answers."""
     engine = open_engine(random_model(1), name, num_threads=1, cache=tmp_path if name == "ctranslate2" else None)
