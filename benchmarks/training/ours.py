@@ -17,7 +17,7 @@ from benchmarks.training.corpus import HELD_OUT_BYTES, run_number
 from components.training.config import Plan, PlanConfig, PretrainConfig
 from components.training.engine.model.architectures import build
 from components.training.engine.trainer import World
-from components.training.groups.objectives import Infill, ObjectivesConfig
+from components.training.parameters.objectives import Infill, ObjectivesConfig
 from components.training.plan import shape_for
 from components.training.run.worker import started_from_bigrams, train_worker
 from components.training.run.worker_input import Work

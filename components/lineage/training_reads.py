@@ -17,7 +17,7 @@ from components.lineage.chain import Held, require
 from components.tokens.shards.token_store import SPLITS, Split, read_sources
 from components.tokens.shards.windows import Windows
 from components.training.engine.batches.batch import number_of_batch
-from components.training.groups.mixture import MixtureConfig
+from components.training.parameters.mixture import MixtureConfig
 from components.training.run.step_reads import steps_of_batches, windows_of_run
 
 

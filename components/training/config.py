@@ -14,17 +14,17 @@ from components.core.errors import ArtifactError, one_line
 from components.deadline.config import DeadlineConfig, TimePlan
 from components.tokens.foreign.initial import Initial
 from components.training.engine.model.shape import RECURRENT, Architecture, Shape, kind_of
-from components.training.groups.accelerators import Accelerator, AcceleratorsConfig
-from components.training.groups.experts import ExpertsConfig
-from components.training.groups.faults import FaultsConfig
-from components.training.groups.fit import EconomicsConfig, FitConfig
-from components.training.groups.mixture import MixtureConfig
-from components.training.groups.objectives import ObjectivesConfig
-from components.training.groups.rates import RatesConfig
-from components.training.groups.size import Size
-from components.training.groups.skip import SkipConfig
-from components.training.groups.spikes import SpikesConfig
-from components.training.groups.update import UpdateConfig
+from components.training.parameters.accelerators import Accelerator, AcceleratorsConfig
+from components.training.parameters.experts import ExpertsConfig
+from components.training.parameters.faults import FaultsConfig
+from components.training.parameters.fit import EconomicsConfig, FitConfig
+from components.training.parameters.mixture import MixtureConfig
+from components.training.parameters.objectives import ObjectivesConfig
+from components.training.parameters.rates import RatesConfig
+from components.training.parameters.size import Size
+from components.training.parameters.skip import SkipConfig
+from components.training.parameters.spikes import SpikesConfig
+from components.training.parameters.update import UpdateConfig
 
 PLAN_FILE = "plan.json"
 Precision = Literal["float32", "bfloat16"]

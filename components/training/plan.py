@@ -26,7 +26,7 @@ from components.deadline.division import Needs, deadline_seconds, elapsed_second
 from components.tokens.foreign.initial import INITIAL, Initial
 from components.training.config import PLAN_FILE, Plan, PlanConfig
 from components.training.engine.model.shape import Counts, Shape, shape_of
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.planning import fitted
 from components.training.planning.fitted import FittedLaw, domain_of
 from components.training.planning.hardware_table import Machine, machine_here

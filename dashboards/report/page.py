@@ -24,10 +24,10 @@ from components.core.errors import ArtifactError, one_line
 from components.core.events import read_events
 from components.core.graph.stages import Stage
 from components.data.contracts.profile import PROFILE
-from dashboards.report import evaluation_page, profile_page
+from dashboards.report import evaluation_section, profile_page
 from dashboards.report.chart import NO_BREAK, Chart, duration, line_chart, quantity, size, timeline
 from dashboards.report.cycle_record import CycleRecord
-from dashboards.report.evaluation_page import Evaluation
+from dashboards.report.evaluation_section import Evaluation
 from dashboards.report.page_tables import (
     XZ_BITS_PER_BYTE,
     Count,
@@ -300,8 +300,8 @@ def evaluation(record: CycleRecord, found: Artifacts, events: Path) -> Evaluatio
     Raises Missing when the stage has no artifact of this cycle.
     """
     path, manifest = found.find("evaluation")
-    metrics = evaluation_page.champion(events / "release.jsonl") | record.metrics
-    shown = evaluation_page.evaluation(metrics, manifest.run.get("latency", {}), path)
+    metrics = evaluation_section.champion(events / "release.jsonl") | record.metrics
+    shown = evaluation_section.evaluation(metrics, manifest.run.get("latency", {}), path)
     if not shown.rows:
         raise Missing("The evaluation reports no metric.")
     return shown

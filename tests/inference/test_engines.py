@@ -25,7 +25,6 @@ from transformers import (
 from components.core.config import environment
 from components.core.errors import ArtifactError, ConfigError
 from components.core.graph.closure import ROOT, closure
-from components.inference.ctranslate2_engine import CTranslate2Engine
 from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import CLASSES, open_engine

@@ -20,7 +20,7 @@ from components.tokens.shards.order import places_of_step, samples_at
 from components.tokens.shards.source_mixture import Phase
 from components.tokens.shards.windows import Source, Windows
 from components.training.engine.batches.batch import number_of_batch
-from components.training.groups.mixture import MixtureConfig
+from components.training.parameters.mixture import MixtureConfig
 from components.training.run.step_reads import steps_of_batches
 
 

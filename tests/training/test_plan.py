@@ -10,7 +10,7 @@ from components.core.config import StepConfig
 from components.core.errors import ConfigError
 from components.training import plan
 from components.training.config import Plan, PlanConfig
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.plan import shape_for
 from components.training.planning import fitted, hardware
 

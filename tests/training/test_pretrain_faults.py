@@ -31,7 +31,7 @@ from components.machine import cluster, services
 from components.training import plan as planning
 from components.training import pretrain
 from components.training.config import PretrainConfig, read_plan
-from components.training.groups.faults import FaultsConfig
+from components.training.parameters.faults import FaultsConfig
 from components.training.run import micro_batch, workers
 from tests.training import test_pretrain
 from tests.training.test_pretrain import PLAN, PRETRAIN, command, finish, make_inputs, unbroken

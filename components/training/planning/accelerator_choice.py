@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from components.core.errors import ConfigError
 from components.training.config import PlanConfig, Precision
 from components.training.engine.model.shape import Shape, stand_in
-from components.training.groups.accelerators import Accelerator, AcceleratorsConfig
+from components.training.parameters.accelerators import Accelerator, AcceleratorsConfig
 
 if TYPE_CHECKING:
     from components.training.engine.devices.accelerator_trial import Comparison

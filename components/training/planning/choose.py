@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from components.core.errors import ConfigError
 from components.training.config import Alternative, PlanConfig, Precision, Prediction
 from components.training.engine.model.shape import Shape
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.planning.fitted import REACH, UNIT, FittedLaw
 from components.training.planning.hardware_table import Machine
 from components.training.planning.laws import (

@@ -27,7 +27,7 @@ from components.core.errors import DataError, OvernightError
 from components.core.graph.closure import code_digest
 from components.machine import cluster
 from components.training.config import FixedRun, PlanConfig, Precision, PretrainConfig
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.planning.fitted import Domain, FittedLaw, Point, domain_of
 from components.training.planning.law_fit import fit
 from components.training.run.worker_input import Work

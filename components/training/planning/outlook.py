@@ -10,8 +10,8 @@ from components.deadline.config import PRETRAIN
 from components.deadline.division import Needs, stage_seconds
 from components.training.config import Alternative, PlanConfig, Precision
 from components.training.engine.model.shape import Shape
-from components.training.groups.accelerators import Accelerator
-from components.training.groups.size import Size
+from components.training.parameters.accelerators import Accelerator
+from components.training.parameters.size import Size
 from components.training.planning.accelerator_choice import Accelerated, Planned, accelerated
 from components.training.planning.choose import choose, epochs_note, reach_note, row, rows_until_too_large
 from components.training.planning.fitted import Domain, FittedLaw

@@ -14,7 +14,7 @@ from components.training.engine.objectives.denoise import Denoiser
 from components.training.engine.objectives.infill import Infill
 from components.training.engine.objectives.masked import Masking
 from components.training.engine.objectives.packing import Mixture
-from components.training.groups.objectives import ObjectivesConfig
+from components.training.parameters.objectives import ObjectivesConfig
 
 
 def missing_tokens(config: ObjectivesConfig, special: SpecialTokens) -> list[str]:

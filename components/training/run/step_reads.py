@@ -17,7 +17,7 @@ from components.tokens.shards.token_store import TokenStore
 from components.tokens.shards.windows import Source, Windows
 from components.training.config import PretrainConfig
 from components.training.engine.batches.batch import number_of_batch
-from components.training.groups.mixture import MixtureConfig
+from components.training.parameters.mixture import MixtureConfig
 
 
 def steps_of_batches(numbers: NDArray[np.int64], skipped: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

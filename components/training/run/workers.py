@@ -36,7 +36,7 @@ from components.core.events import Events
 from components.machine import cluster
 from components.training.config import Plan
 from components.training.engine.devices import cores
-from components.training.groups.faults import FaultsConfig
+from components.training.parameters.faults import FaultsConfig
 from components.training.run import micro_batch
 from components.training.run.worker_input import Work
 

@@ -25,7 +25,7 @@ from components.training.engine.model.architectures import build
 from components.training.engine.schedule import fixed
 from components.training.engine.spikes import RECORDS, Rules, SpikeError, Watch, by_document, robust_z, scores
 from components.training.engine.trainer import Trainer, World
-from components.training.groups.spikes import SpikesConfig
+from components.training.parameters.spikes import SpikesConfig
 from tests.training.runs import SHAPE, TOKENS, recipe, same
 
 BAD = 30  # the batch with noise in it, which is document 999

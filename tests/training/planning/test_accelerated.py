@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from components.core.errors import ConfigError
 from components.training.config import PlanConfig
-from components.training.groups.accelerators import AcceleratorsConfig
-from components.training.groups.size import Size
+from components.training.parameters.accelerators import AcceleratorsConfig
+from components.training.parameters.size import Size
 from components.training.plan import shape_for
 from components.training.planning.accelerator_choice import Accelerated, Planned, accelerated
 

@@ -11,8 +11,8 @@ from components.core.errors import ConfigError
 from components.deadline.division import Needs
 from components.training.config import PlanConfig
 from components.training.engine.model.shape import Shape
-from components.training.groups.fit import EconomicsConfig
-from components.training.groups.size import Size
+from components.training.parameters.fit import EconomicsConfig
+from components.training.parameters.size import Size
 from components.training.plan import shape_for
 from components.training.planning import outlook as outlook_module
 from components.training.planning.choose import epochs_note, reach_note

@@ -9,8 +9,8 @@ import torch
 from components.machine import cluster
 from components.training.config import FixedRun, PlanConfig, PretrainConfig
 from components.training.engine.schedule import decay_start
-from components.training.groups.fit import FitConfig
-from components.training.groups.size import Size
+from components.training.parameters.fit import FitConfig
+from components.training.parameters.size import Size
 from components.training.plan import plan_fixed
 from components.training.planning import ladder
 from components.training.planning.branches import train_lengths

@@ -11,7 +11,7 @@ from components.training.engine.devices import cores
 PROBE = """
 import os, sys
 from components.training.config import PlanConfig
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.plan import shape_for
 from components.training.planning import throughput as measure
 assert "torch" not in sys.modules

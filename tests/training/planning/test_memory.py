@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from components.training.config import PlanConfig
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.plan import shape_for
 from components.training.planning.memory_estimate import worker_bytes
 
@@ -16,7 +16,7 @@ PEAK = """
 import sys, json
 from pathlib import Path
 from components.training.config import PlanConfig
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 from components.training.plan import shape_for
 from components.training.planning.throughput import tokens_per_second
 config = PlanConfig.model_validate_json(sys.argv[1])

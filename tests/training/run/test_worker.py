@@ -9,7 +9,7 @@ import pytest
 from components.core import plain_yaml
 from components.core.graph.closure import ROOT
 from components.training.config import PretrainConfig
-from components.training.groups.update import UpdateConfig
+from components.training.parameters.update import UpdateConfig
 from components.training.run.worker import TABLES, decay_share_of, recipe_of, schedule_of
 from components.training.run.worker_input import Work
 from tests.training.runs import SHAPE

@@ -27,7 +27,7 @@ from components.training.engine.model.roles import roles_of
 from components.training.engine.model.shape import ARCHITECTURES, Architecture, Shape, shape_of
 from components.training.engine.optimizer import Optimizer
 from components.training.engine.trainer import World
-from components.training.groups.objectives import ObjectivesConfig
+from components.training.parameters.objectives import ObjectivesConfig
 from components.training.run.worker import train_worker
 from components.training.run.worker_input import Work
 from tests.margins import Margins

@@ -14,7 +14,7 @@ from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import END_OF_TEXT_ID
 from components.training.engine.model.architectures import build
 from components.training.engine.trainer import Trainer, World
-from components.training.groups.objectives import Infill, ObjectivesConfig
+from components.training.parameters.objectives import Infill, ObjectivesConfig
 from components.training.run.objective_mixture import mixture_of
 from tests.margins import Margins
 from tests.training.runs import SHAPE, recipe

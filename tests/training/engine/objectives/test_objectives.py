@@ -23,7 +23,7 @@ from components.training.engine.objectives.denoise import Denoiser
 from components.training.engine.objectives.document_pieces import MINIMUM_PIECE_TOKENS, Piece, pieces_of
 from components.training.engine.objectives.masked import Masking
 from components.training.engine.objectives.packing import Mixture
-from components.training.groups.objectives import ObjectivesConfig
+from components.training.parameters.objectives import ObjectivesConfig
 from components.training.run.objective_mixture import mixture_of
 
 END, PREFIX, MIDDLE, SUFFIX, PAD, MASK = 0, 1, 2, 3, 4, 9

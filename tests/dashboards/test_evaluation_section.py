@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dashboards.report import evaluation_page
+from dashboards.report import evaluation_section
 from tests.flows.sample_cycle import Workspace, metrics, record_of
 
 SLICES = ("language_python", "source_installed_packages", "bytes_below_2048", "bytes_2048_to_8192")
@@ -37,7 +37,7 @@ def bins(path: Path) -> Path:
 
 def test_words_say_by_how_much() -> None:
     """aligned needs 1.548, the champion 1.561, n-grams 3, xz 1.871."""
-    assert evaluation_page.words(sliced(), "aligned") == (
+    assert evaluation_section.words(sliced(), "aligned") == (
         "aligned needs 1.548 bits per byte of held-out text, 0.8% less than the champion, 48.4% less than n-grams, "
         "17.3% less than xz -9. "
         "Its probabilities are off by 3.5% (calibration error)."
@@ -45,7 +45,7 @@ def test_words_say_by_how_much() -> None:
 
 
 def test_slices_share_a_scale_from_zero() -> None:
-    first, python, source, short, long = evaluation_page.slices(sliced(), "aligned")
+    first, python, source, short, long = evaluation_section.slices(sliced(), "aligned")
     assert [each.name for each in (first, python, source)] == ["all", "language python", "source installed packages"]
     assert (short.name, long.name) == ("below 2,048 bytes", "2,048 to 8,192 bytes")
     assert [mark.name for mark in python.marks] == ["aligned", "n-grams", "xz -9"]
@@ -55,16 +55,16 @@ def test_slices_share_a_scale_from_zero() -> None:
 
 
 def test_a_calibration_plot_is_that_of_the_model(tmp_path: Path) -> None:
-    chart = evaluation_page.calibration(bins(tmp_path / "calibration.parquet"), "aligned")
+    chart = evaluation_section.calibration(bins(tmp_path / "calibration.parquet"), "aligned")
     assert chart is not None and chart.path == "M10.00,80.00 50.00,50.00 90.00,20.00"
     assert chart.last == "7.5% off on average"
     assert chart.points[-1] == (90, 80, "80.0% right where 90.0% sure, 200 places")
-    assert evaluation_page.calibration(tmp_path / "none.parquet", "aligned") is None
+    assert evaluation_section.calibration(tmp_path / "none.parquet", "aligned") is None
 
 
 def test_what_is_drawn_is_no_row_of_the_table(tmp_path: Path) -> None:
     times = {"aligned": {"streams_16_seconds": estimate(0.25)}}
-    found = evaluation_page.evaluation(sliced(), times, tmp_path)
+    found = evaluation_section.evaluation(sliced(), times, tmp_path)
     assert found.models == ["base", "sft", "aligned", "champion"] and found.calibration is None
     names = [(row.suite, row.metric) for row in found.rows]
     assert ("likelihood", "calibration_error") in names and ("likelihood", "language_python_bits_per_byte") not in names
@@ -73,7 +73,7 @@ def test_what_is_drawn_is_no_row_of_the_table(tmp_path: Path) -> None:
 
 
 def test_an_older_evaluation_has_words_and_a_table(tmp_path: Path) -> None:
-    found = evaluation_page.evaluation(metrics(), {}, tmp_path)
+    found = evaluation_section.evaluation(metrics(), {}, tmp_path)
     assert (found.slices, found.calibration) == ([], None)
     assert found.words.endswith("text, 0.8% less than the champion, 17.3% less than xz -9.")
 
@@ -85,11 +85,11 @@ def test_the_champion_is_what_the_release_measured(tmp_path: Path) -> None:
         lines.append({"kind": "metric", "name": f"champion/likelihood/{name}", "value": 2.0})
     path = tmp_path / "release.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = evaluation_page.champion(path)
+    found = evaluation_section.champion(path)
     assert found.keys() == {"champion"} and len(found["champion"]["likelihood"]) == 5
-    (first, *_) = evaluation_page.slices(sliced() | found, "aligned")
+    (first, *_) = evaluation_section.slices(sliced() | found, "aligned")
     assert [(mark.name, mark.value) for mark in first.marks][:2] == [("aligned", "1.548"), ("champion", "2.000")]
-    assert evaluation_page.champion(tmp_path / "none.jsonl") == {}
+    assert evaluation_section.champion(tmp_path / "none.jsonl") == {}
 
 
 def test_the_page_shows_them(tmp_path: Path) -> None:

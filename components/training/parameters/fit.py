@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.core.config import StepConfig
-from components.training.groups.size import Size
+from components.training.parameters.size import Size
 
 
 class FitConfig(StepConfig):
