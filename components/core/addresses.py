@@ -23,7 +23,7 @@ GIT_ADVICE = "leave it out and give it to Git (`git config --global credential.h
 
 def masked(text: str) -> str:
     """A text with *** in the place of whatever an address in it has before its host, and of values in its query."""
-    return _SHOWN.sub(lambda found: f"{found[1] or ''}***@" if found[2] is None else f"{found[2]}***", text)
+    return _SHOWN.sub(lambda match: f"{match[1] or ''}***@" if match[2] is None else f"{match[2]}***", text)
 
 
 def without_password(address: str, advice: str) -> str:

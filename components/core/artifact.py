@@ -250,14 +250,14 @@ def _kind(entry: os.DirEntry[str]) -> str:
 def _check(path: Path, wanted: File) -> None:
     """Raise ArtifactError unless the file has the bytes and the digest that its manifest states."""
     try:
-        found_bytes = path.lstat().st_size
-        if found_bytes != wanted.bytes:
-            raise ArtifactError(f"{path}: found {found_bytes} bytes, the manifest says {wanted.bytes}; {MEND}")
-        found = sha256_of(path)
+        num_bytes = path.lstat().st_size
+        if num_bytes != wanted.bytes:
+            raise ArtifactError(f"{path}: found {num_bytes} bytes, the manifest says {wanted.bytes}; {MEND}")
+        digest = sha256_of(path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}), the manifest lists it; {MEND}") from error
-    if found != wanted.sha256:
-        raise ArtifactError(f"{path}: found sha256 {found}, the manifest says {wanted.sha256}; {MEND}")
+    if digest != wanted.sha256:
+        raise ArtifactError(f"{path}: found sha256 {digest}, the manifest says {wanted.sha256}; {MEND}")
 
 
 def sha256_of(path: Path) -> str:

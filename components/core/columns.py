@@ -10,10 +10,10 @@ from components.core.errors import ArtifactError
 
 def read_columns(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     """Columns of a Parquet file. Raises ArtifactError for one that older code wrote, without some of them."""
-    found = pl.read_parquet_schema(path)
-    if absent := [name for name in columns if name not in found]:
+    schema = pl.read_parquet_schema(path)
+    if absent := [name for name in columns if name not in schema]:
         raise ArtifactError(
-            f"{path}: found columns {', '.join(found)}; needed {', '.join(absent)} as well: older code wrote it; make "
+            f"{path}: found columns {', '.join(schema)}; needed {', '.join(absent)} as well: older code wrote it; make "
             f"{path.parent} again with `overnight cycle --until tokenize`"
         )
     return pl.read_parquet(path, columns=list(columns))

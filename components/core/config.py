@@ -226,10 +226,10 @@ def explain(
     elif first["type"] == "missing":
         line = f"{where}: {key} is missing; add it, or compose the file with `overnight cycle --profile smoke`"
     else:
-        found = masked(repr(first["input"]))  # before it is cut
-        found = found if len(found) <= 80 else found[:77] + "..."
+        excerpt = masked(repr(first["input"]))  # before it is cut
+        excerpt = excerpt if len(excerpt) <= 80 else excerpt[:77] + "..."
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        line = f"{f'{where}: {key}' if key else where} is {found}; {message[:1].lower()}{message[1:]}"
+        line = f"{f'{where}: {key}' if key else where} is {excerpt}; {message[:1].lower()}{message[1:]}"
     return masked(line) + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
 
 

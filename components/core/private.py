@@ -26,15 +26,15 @@ def require_ours(path: Path) -> None:
     Raises ConfigError.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; it must be yours, choose another with OVERNIGHT_STATE") from error
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid != os.geteuid() and (found.st_uid != 0 or mode & WRITE):
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid() and (status.st_uid != 0 or mode & WRITE):
         raise ConfigError(
-            f"{path} belongs to user {found.st_uid} (mode {mode:04o}), needed user {os.geteuid()}: what it holds is "
+            f"{path} belongs to user {status.st_uid} (mode {mode:04o}), needed user {os.geteuid()}: what it holds is "
             "trusted; give it to this user (chown), or choose another place with OVERNIGHT_STATE"
         )
 
@@ -44,9 +44,9 @@ def require_private(path: Path) -> None:
     require_ours(path)
     if not path.exists():
         return
-    found = path.stat()
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid == os.geteuid() and mode & OTHERS and _narrow(path, mode & ~OTHERS):
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid == os.geteuid() and mode & OTHERS and _narrow(path, mode & ~OTHERS):
         print(f"overnight: {path} was open to other users (mode {mode:04o}); it is private now", file=sys.stderr)
 
 

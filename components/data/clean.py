@@ -82,9 +82,9 @@ def redacted(judged: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
     candidates = judged["text"].set(judged["reason"].is_not_null(), "")
     texts: list[str | None] = judged["text"].to_list()
     spans: list[list[dict[str, Any]]] = [[] for _ in texts]
-    for row, found in find_all(candidates, config.redact):
-        texts[row] = replace(candidates[row], found)
-        spans[row] = [{name: getattr(each, name) for name in REDACTIONS_SCHEMA.names()[1:]} for each in found]
+    for row, redactions in find_all(candidates, config.redact):
+        texts[row] = replace(candidates[row], redactions)
+        spans[row] = [{name: getattr(each, name) for name in REDACTIONS_SCHEMA.names()[1:]} for each in redactions]
     return judged.with_columns(
         pl.Series("text", texts, dtype=pl.String), pl.Series("spans", spans, dtype=pl.List(_SPAN))
     ).with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))

@@ -40,18 +40,18 @@ def run(config: IngestConfig, *, out: Path) -> Manifest:
         writer = ShardWriter(draft.path, SCHEMA, config.shard_bytes)
         packages: set[str] = set()
         counted: Counter[tuple[str, str]] = Counter()
-        taken: dict[str, Counter[str]] = {each.label: Counter() for each in config.sources}
+        totals: dict[str, Counter[str]] = {each.label: Counter() for each in config.sources}
         for frame in intake.documents():
             writer.write(frame)
             packages.update(frame["package"].unique())
-            _count(frame, counted, taken)
+            _count(frame, counted, totals)
         writer.close()
         if not sum(writer.rows.values()):
             raise DataError(_nothing(config, intake))
         draft.rows = {**writer.rows, LEFT: intake.write_left(draft.path / LEFT)}
         shutil.rmtree(draft.path / _WAITING)
         draft.statistics = {
-            **_statistics(config, intake, taken),
+            **_statistics(config, intake, totals),
             "packages": len(packages),
             "documents_by_licence": {key: n for (column, key), n in sorted(counted.items()) if column == "licence"},
             "documents_by_language": {key: n for (column, key), n in sorted(counted.items()) if column == "language"},
@@ -82,22 +82,22 @@ def _read_sources(config: IngestConfig, intake: Intake, events: Events) -> None:
             events.note(f"source {source.label} has no usable document (left: {_reasons(intake, source.label)})")
 
 
-def _count(frame: pl.DataFrame, counted: Counter[tuple[str, str]], taken: dict[str, Counter[str]]) -> None:
+def _count(frame: pl.DataFrame, counted: Counter[tuple[str, str]], totals: dict[str, Counter[str]]) -> None:
     """Add the documents of a frame to the counts by licence and language, and by source."""
     for column in ("licence", "language"):
         for key, count in frame[column].value_counts().iter_rows():
             counted[column, key] += count
     for label, documents, size in frame.group_by("source").agg(pl.len(), pl.col("bytes").sum()).iter_rows():
-        taken[label].update(documents=documents, bytes=size)
+        totals[label].update(documents=documents, bytes=size)
 
 
-def _statistics(config: IngestConfig, intake: Intake, taken: dict[str, Counter[str]]) -> dict[str, Any]:
+def _statistics(config: IngestConfig, intake: Intake, totals: dict[str, Counter[str]]) -> dict[str, Any]:
     """What was found, taken and left, together and by source."""
     selection = intake.selection
     reasons = intake.left_by_reason()
     return {
-        "documents": sum(each["documents"] for each in taken.values()),
-        "bytes": sum(each["bytes"] for each in taken.values()),
+        "documents": sum(each["documents"] for each in totals.values()),
+        "bytes": sum(each["bytes"] for each in totals.values()),
         "found_documents": sum(selection.found_documents),
         "found_bytes": sum(selection.found_bytes),
         "not_chosen": reasons.pop("not_chosen", 0),
@@ -108,8 +108,8 @@ def _statistics(config: IngestConfig, intake: Intake, taken: dict[str, Counter[s
                 "found_documents": selection.found_documents[number],
                 "found_bytes": selection.found_bytes[number],
                 "share_bytes": selection.shares()[number],
-                "documents": taken[source.label]["documents"],
-                "bytes": taken[source.label]["bytes"],
+                "documents": totals[source.label]["documents"],
+                "bytes": totals[source.label]["bytes"],
                 "left_by_reason": intake.left_by_reason(source.label),
             }
             for number, source in enumerate(config.sources)

@@ -89,15 +89,15 @@ def _family(process: int) -> list[str]:
 @functools.cache
 def _parents() -> tuple[Path, ...]:
     """Groups of this process in which we may make others that limit memory or processes, or share processors."""
-    found = []
+    parents = []
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(",") if controllers else ("",):
             parent = MOUNT / controller / path.lstrip("/")
             handed_down = controller in (*_LIMITS, _SHARES) if controller else _hands_down(parent)
             if handed_down and parent.is_dir() and os.access(parent, os.W_OK):
-                found.append(parent)
-    return tuple(found)
+                parents.append(parent)
+    return tuple(parents)
 
 
 def _hands_down(parent: Path) -> bool:

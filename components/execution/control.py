@@ -23,10 +23,10 @@ def control_of(source: str, test: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # a test that does not stand alone
         return test + FALSE
     called = {each.func.id for each in ast.walk(tree) if isinstance(each, ast.Call) and isinstance(each.func, ast.Name)}
-    found = [*_reached(tree.body, called, loops=False)] or [*_reached(tree.body, called, loops=True)]
-    if not found:
+    assertions = [*_reached(tree.body, called, loops=False)] or [*_reached(tree.body, called, loops=True)]
+    if not assertions:
         return test + FALSE
-    asserted = found[zlib.crc32(source.encode(errors="surrogatepass")) % len(found)].test
+    asserted = assertions[zlib.crc32(source.encode(errors="surrogatepass")) % len(assertions)].test
     lines = test.encode().splitlines(keepends=True)
     _insert(lines, asserted.end_lineno, asserted.end_col_offset, b")")
     _insert(lines, asserted.lineno, asserted.col_offset, b"not (")

@@ -87,7 +87,7 @@ def _rust(source: str, test: str, nonce: str, control: bool) -> Files:
 def _java(source: str, test: str, nonce: str, control: bool) -> Files:
     """The class whose main is the test is the last one before it; its file must be named after it."""
     source += test
-    before = source[: found.start()] if (found := re.search(r"static\s+void\s+main\b", source)) else source
+    before = source[: match.start()] if (match := re.search(r"static\s+void\s+main\b", source)) else source
     name = (re.findall(r"\bclass\s+(\w+)", before) or ["Main"])[-1]
     verdict = (
         "public class Verdict {\n    public static void main(String[] arguments) throws Exception {\n"
@@ -101,7 +101,7 @@ def _java(source: str, test: str, nonce: str, control: bool) -> Files:
 def _go(source: str, test: str, nonce: str, control: bool) -> Files:
     """A Go test: `TestMain` is ours, so what counts is what the framework says of every test."""
     source += test
-    package = found[1] if (found := re.search(r"^package\s+(\w+)", source, re.MULTILINE)) else "main"
+    package = match[1] if (match := re.search(r"^package\s+(\w+)", source, re.MULTILINE)) else "main"
     verdict = (
         f'package {package}\n\nimport (\n\t"os"\n\t"testing"\n)\n\nfunc TestMain(m *testing.M) {{\n'
         "\tcode := m.Run()\n\tif code == 0 {\n"
@@ -261,13 +261,13 @@ def language(name: str) -> Language:
 @functools.cache
 def missing(name: str) -> str | None:
     """What to install before the language can be run here; None when it can."""
-    found = language(name)
-    absent = [tool for tool in found.tools if shutil.which(tool) is None]
+    definition = language(name)
+    absent = [tool for tool in definition.tools if shutil.which(tool) is None]
     if absent:
-        return f"{' and '.join(absent)} not found; install {found.package}"
-    installed = [each for name in found.tools if (each := toolchains.tool(name)) is not None]
+        return f"{' and '.join(absent)} not found; install {definition.package}"
+    installed = [each for name in definition.tools if (each := toolchains.tool(name)) is not None]
     refused = next((each.refused for each in installed if each.refused), None)
-    return f"{refused}; install {found.package}" if refused else None
+    return f"{refused}; install {definition.package}" if refused else None
 
 
 def tools() -> tuple[str, ...]:

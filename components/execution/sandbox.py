@@ -130,24 +130,29 @@ def run_in(
 
 
 def _run_once(runner: Runner, program: Program, timeout_seconds: float, memory_bytes: int, *, control: bool) -> Outcome:
-    found, nonce = language(program.language), secrets.token_hex(16)
-    files = found.files(program.source, program.test, nonce, control)
-    compiled = found.compile is not None
+    definition, nonce = language(program.language), secrets.token_hex(16)
+    files = definition.files(program.source, program.test, nonce, control)
+    compiled = definition.compile is not None
     request: dict[str, Any] = {
         "timeout_seconds": timeout_seconds,
-        "memory_bytes": memory_bytes if found.name == "python" else max(memory_bytes, found.memory_bytes),
+        "memory_bytes": memory_bytes if definition.name == "python" else max(memory_bytes, definition.memory_bytes),
         "file_bytes": COMPILED_FILE_BYTES if compiled else FILE_BYTES,
-        "processes": PROCESSES + (found.threads if found.run else 0),
+        "processes": PROCESSES + (definition.threads if definition.run else 0),
     }
-    if found.run:
-        request |= {"files": files, "run": found.run, "compile": found.compile, "compile_seconds": COMPILE_SECONDS}
+    if definition.run:
+        request |= {
+            "files": files,
+            "run": definition.run,
+            "compile": definition.compile,
+            "compile_seconds": COMPILE_SECONDS,
+        }
     else:
-        request |= {"source": files[found.file_name], "shown_source": program.source, "nonce": nonce}
+        request |= {"source": files[definition.file_name], "shown_source": program.source, "nonce": nonce}
     seconds = timeout_seconds + (COMPILE_SECONDS if compiled else 0.0)
     ending = runner.run(request, seconds)
     if not (ending.reported or ending.flooded or ending.timed_out):  # what comes from outside does not come twice
         ending = runner.run(request, seconds)
-    cause, detail = _judge(ending, nonce, _telling(ending.output, found.name))
+    cause, detail = _judge(ending, nonce, _telling(ending.output, definition.name))
     return Outcome(
         passed=cause == "passed", cause=cause, detail=detail[:300], output=ending.output, seconds=ending.seconds
     )

@@ -186,11 +186,11 @@ def _private_in_system() -> tuple[Path, ...]:
 
 def _home_of(name: str, path: str) -> Path | None:
     """Where a tool says that it is installed; None for one that is not asked, or does not say."""
-    asked = "java" if name == "javac" else name
-    front = str(Path(path).with_name(asked))
-    if asked not in QUESTIONS or not Path(front).exists():
+    executable = "java" if name == "javac" else name
+    front = str(Path(path).with_name(executable))
+    if executable not in QUESTIONS or not Path(front).exists():
         return None
-    question, answer = QUESTIONS[asked]
+    question, answer = QUESTIONS[executable]
     try:
         words = subprocess.run([front, *question], capture_output=True, text=True, check=False, cwd="/")
     except OSError:

@@ -113,12 +113,12 @@ class CTranslate2Engine:
         if self._device != "cpu":
             view = view.to_device(ctranslate2.Device.cpu)
         log_probs = np.asarray(view.to(ctranslate2.DataType.float32))  # (sequences, longest, vocabulary)
-        found = []
+        predictions = []
         for row, sequence in zip(log_probs, sequences, strict=True):
             ends = len(sequence) - 1
             own = row[np.arange(ends), np.asarray(sequence[1:], dtype=np.int64)]
-            found.append(Prediction(log_probs=own, top_log_probs=row[:ends].max(-1)))
-        return found
+            predictions.append(Prediction(log_probs=own, top_log_probs=row[:ends].max(-1)))
+        return predictions
 
     def close(self) -> None:
         """See Engine.close."""

@@ -73,10 +73,10 @@ def _is_whole(out: Path) -> bool:
     """Whether a conversion has the files that were written, and no others."""
     try:
         wanted = json.loads((out / DIGESTS).read_bytes())
-        found = {path.name: sha256_of(path) for path in out.iterdir() if path.name != DIGESTS}
+        digests = {path.name: sha256_of(path) for path in out.iterdir() if path.name != DIGESTS}
     except (OSError, ValueError):
         return False
-    return bool(found == wanted)
+    return bool(digests == wanted)
 
 
 def model_digest(model_dir: Path) -> str:
@@ -159,7 +159,7 @@ def _to_float32(tensor: dict[str, Any], name: str) -> NDArray[np.float32]:
 def uncovered(config: dict[str, Any]) -> str | None:
     """What of a model this conversion does not cover, in words; None when it covers all."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    for found, allowed, what in (
+    for setting, allowed, what in (
         (config.get("model_type"), ("llama", "qwen3"), "model_type"),
         (rope.get("rope_type", "default"), ("default",), "rope_type"),
         (config.get("hidden_act"), ("silu",), "hidden_act"),
@@ -168,9 +168,9 @@ def uncovered(config: dict[str, Any]) -> str | None:
         (config.get("sliding_window") if config.get("use_sliding_window") else None, (None,), "sliding_window"),
         (config.get("quantization_config"), (None,), "quantization_config"),
     ):
-        if found not in allowed:
+        if setting not in allowed:
             wanted = " or ".join(map(str, allowed))
-            return f"{what} is {found}, the ctranslate2 engine needs {wanted}"
+            return f"{what} is {setting}, the ctranslate2 engine needs {wanted}"
     return None
 
 
@@ -184,10 +184,10 @@ def is_tied(config: dict[str, Any], weights: dict[str, NDArray[np.float32]]) -> 
 
 def rope_theta(config: dict[str, Any]) -> float:
     """The base of the rotary positions, where transformers 5 writes it, else where transformers 4 did."""
-    found = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
-    if found is None:
+    theta = (config.get("rope_parameters") or {}).get("rope_theta", config.get("rope_theta"))
+    if theta is None:
         raise ArtifactError("config.json: no rope_theta, neither in rope_parameters nor beside it")
-    return float(found)
+    return float(theta)
 
 
 def _variables(

@@ -68,7 +68,7 @@ def chat_turn(codec: TextCodec, role: str, content: str) -> list[int]:
 
 def _id(codec: TextCodec, field: str) -> int:
     """The id of a special token. Raises ValueError for a tokenizer that lacks it."""
-    found = getattr(codec.special, field)
-    if found is None:
+    token_id = getattr(codec.special, field)
+    if token_id is None:
         raise ValueError(f"the tokenizer has no token for {field}; the stage vocabulary gives every tokenizer one")
-    return int(found)
+    return int(token_id)

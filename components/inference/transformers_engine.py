@@ -110,12 +110,12 @@ class TransformersEngine:
             ids, mask = _pad([sequences[index] for index in batch], left=False)
             ends = ids.shape[1] - 1
             # What follows the last token is not asked for, and learned positions may have no place for that token.
-            given = slice(max(1, ends))
-            output = self._model(ids[:, given].to(self._device), attention_mask=mask[:, given].to(self._device))
+            positions = slice(max(1, ends))
+            output = self._model(ids[:, positions].to(self._device), attention_mask=mask[:, positions].to(self._device))
             logits = output.logits[:, :ends].float()
             total = logits.logsumexp(-1)
-            found = logits.gather(-1, ids[:, 1:, None].to(self._device)).squeeze(-1)
-            log_probs, top_log_probs = ((each - total).cpu().numpy() for each in (found, logits.amax(-1)))
+            token_logits = logits.gather(-1, ids[:, 1:, None].to(self._device)).squeeze(-1)
+            log_probs, top_log_probs = ((each - total).cpu().numpy() for each in (token_logits, logits.amax(-1)))
             for row, index in enumerate(batch):
                 end = len(sequences[index]) - 1
                 results[index] = Prediction(log_probs=log_probs[row, :end], top_log_probs=top_log_probs[row, :end])

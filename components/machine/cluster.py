@@ -194,8 +194,8 @@ def _result(reference: Any, describe: Callable[[Any], str], item: Any) -> Any:
 def start_head(settings: Settings) -> str:
     """Start this workspace's Ray head unless one is there, and return the address to join."""
     check_reachable(settings)
-    if (found := address(settings)) is not None:
-        return found
+    if (head := address(settings)) is not None:
+        return head
     use_key(settings)
     private.folder(settings.state)
     with services.starting(settings, f"{SERVICE}-head"):

@@ -227,10 +227,10 @@ class Store:
         aside = out.with_name(_temporary(out.name))
         try:
             self.backend.get(name, aside)
-            found = sha256_of(aside)
-            if found != sha256:
+            digest = sha256_of(aside)
+            if digest != sha256:
                 raise ArtifactError(
-                    f"{self.backend.place(name)}: found sha256 {found}, needed {sha256}; upload it again"
+                    f"{self.backend.place(name)}: found sha256 {digest}, needed {sha256}; upload it again"
                 )
             aside.replace(out)
         finally:

@@ -193,8 +193,8 @@ def _listener(port: int) -> int | None:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:
         return None
-    found = (each.pid for each in connections if each.status == psutil.CONN_LISTEN and each.laddr.port == port)
-    return next((pid for pid in found if pid), None)
+    listeners = (each.pid for each in connections if each.status == psutil.CONN_LISTEN and each.laddr.port == port)
+    return next((pid for pid in listeners if pid), None)
 
 
 def process_tree(pid: int) -> list[psutil.Process]:

@@ -108,8 +108,8 @@ def verify(
 ) -> None:
     """Compare the ids of the chosen rows with those of tokenizers. Raises DifferentIdsError."""
     stops = np.cumsum(lengths)
-    found = np.concatenate([tokens[stops[row] - lengths[row] : stops[row]] for row in chosen])
-    differs = encoder.differing(rows["text"].gather(chosen).to_list(), found, lengths[chosen])
+    ids = np.concatenate([tokens[stops[row] - lengths[row] : stops[row]] for row in chosen])
+    differs = encoder.differing(rows["text"].gather(chosen).to_list(), ids, lengths[chosen])
     if differs is not None:
         raise DifferentIdsError(rows["id"][chosen[differs]])
 

@@ -67,11 +67,11 @@ def read_sample(source: Path, sample_bytes: int, seed: int) -> pl.DataFrame:
     columns = ["id", "bytes", "source", "language"]
     rows = pl.concat(group for _, _, group in row_groups(source, columns))
     chosen = sample(rows, sample_bytes, seed)
-    taken, start = [], 0
+    groups, start = [], 0
     for _, _, group in row_groups(source, ["text", "bytes", "language"]):
-        taken.append(group.filter(chosen[start : start + len(group)]))
+        groups.append(group.filter(chosen[start : start + len(group)]))
         start += len(group)
-    return pl.concat(taken)
+    return pl.concat(groups)
 
 
 def pre_tokenizer(pattern: str) -> pre_tokenizers.Sequence:
@@ -133,17 +133,17 @@ def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path, init
     num_bytes = int(documents["bytes"].sum())
     Events("vocabulary").note(f"learning {config.vocabulary_size} tokens from {num_bytes} bytes")
     tokenizer = learn(documents["text"].to_list(), config.vocabulary_size, config.span_tokens)
-    found = tokenizer.get_vocab_size()
-    if found != config.vocabulary_size:
+    size = tokenizer.get_vocab_size()
+    if size != config.vocabulary_size:
         raise DataError(
-            f"{source}: {num_bytes} bytes of text give {found} tokens, needed "
-            f"{config.vocabulary_size}; add documents or set vocabulary.vocabulary_size to at most {found}"
+            f"{source}: {num_bytes} bytes of text give {size} tokens, needed "
+            f"{config.vocabulary_size}; add documents or set vocabulary.vocabulary_size to at most {size}"
         )
     by_language = documents.group_by(pl.col("language").fill_null("unknown")).agg(pl.sum("bytes"))
     with artifact.create(out, stage="vocabulary", config=config, inputs=inputs, code=Path(__file__)) as draft:
         write(tokenizer, draft.path, config.span_tokens)
         draft.statistics = {
-            "vocabulary_size": found,
+            "vocabulary_size": size,
             "sample_documents": len(documents),
             "sample_bytes": num_bytes,
             "sample_bytes_by_language": dict(sorted(by_language.iter_rows())),
@@ -155,12 +155,12 @@ def run(config: VocabularyConfig, *, source: Path, report: Path, out: Path, init
 
 def _adopt(config: VocabularyConfig, checkpoint: Path, inputs: list[Manifest], out: Path) -> Manifest:
     """Write a checkpoint's own tokenizer; the documents change nothing, and their digests are inputs all the same."""
-    found = read_initial(checkpoint)
+    initial = read_initial(checkpoint)
     with artifact.create(out, stage="vocabulary", config=config, inputs=inputs, code=Path(__file__)) as draft:
         _, size, notes = adopt(checkpoint, draft.path, config.span_tokens)
-        found = found.model_copy(update={"vocabulary_size": size})
-        draft.statistics = {"vocabulary_size": size, INITIAL: found.model_dump(mode="json")}
-    added = size - found.known_tokens
+        initial = initial.model_copy(update={"vocabulary_size": size})
+        draft.statistics = {"vocabulary_size": size, INITIAL: initial.model_dump(mode="json")}
+    added = size - initial.known_tokens
     events = Events("vocabulary")
     events.note(f"the tokenizer of {checkpoint}: {size} tokens, {added} of them new special ones")
     for note in notes:

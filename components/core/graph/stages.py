@@ -69,10 +69,10 @@ class Stage:
         Raises ConfigError when there is none.
         """
         area, name = ".".join(self.module.split(".")[:2]), self.name.title().replace("_", "") + "Config"
-        found: type[StepConfig] | None = getattr(import_module(f"{area}.config"), name, None)
-        if found is None:
+        config_type: type[StepConfig] | None = getattr(import_module(f"{area}.config"), name, None)
+        if config_type is None:
             raise ConfigError(f"{GRAPH}: stage {self.name} has no parameters; add the class {name} to {area}.config")
-        return found
+        return config_type
 
     @property
     def output(self) -> Path:
@@ -116,29 +116,29 @@ def read_stages(root: Path = Path()) -> list[Stage]:
 
 def writer(stages: Iterable[Stage], kind: str) -> Stage:
     """The stage that writes a kind of artifact. Raises ConfigError when none does, or several do."""
-    found = [each for each in stages if each.meta.writes == kind]
-    if len(found) != 1:
-        names = ", ".join(each.name for each in found) or "no stage"
+    writers = [each for each in stages if each.meta.writes == kind]
+    if len(writers) != 1:
+        names = ", ".join(each.name for each in writers) or "no stage"
         raise ConfigError(f"{GRAPH}: {names} writes {kind}; needed one stage with `meta: {{writes: {kind}}}`")
-    return found[0]
+    return writers[0]
 
 
 def released(stages: Iterable[Stage]) -> Stage:
     """The stage whose model release takes. Raises ConfigError unless there is one."""
-    found = [each for each in stages if each.meta.released]
-    if len(found) != 1:
-        names = ", ".join(each.name for each in found) or "no stage"
+    candidates = [each for each in stages if each.meta.released]
+    if len(candidates) != 1:
+        names = ", ".join(each.name for each in candidates) or "no stage"
         raise ConfigError(f"{GRAPH}: {names} makes the model to release; needed one with `meta: {{released: true}}`")
-    return found[0]
+    return candidates[0]
 
 
 def descendants(stages: Sequence[Stage], names: Iterable[str]) -> set[str]:
     """Some stages and all that read what they write, directly or not. `stages` in their order."""
-    found = set(names)
+    downstream = set(names)
     for each in stages:
-        if any(_reads(each, other) for other in stages if other.name in found):
-            found.add(each.name)
-    return found
+        if any(_reads(each, other) for other in stages if other.name in downstream):
+            downstream.add(each.name)
+    return downstream
 
 
 def _stage(name: str, value: Any) -> Stage:
@@ -173,12 +173,12 @@ def _reads(stage: Stage, other: Stage) -> bool:
 
 
 def _sorted(stages: list[Stage]) -> list[Stage]:
-    found: list[Stage] = []
+    order: list[Stage] = []
     left = list(stages)
     while left:
         ready = next((each for each in left if not any(_reads(each, other) for other in left)), None)
         if ready is None:
             raise ConfigError(f"{GRAPH}: {', '.join(each.name for each in left)} depend on each other in a circle")
-        found.append(ready)
+        order.append(ready)
         left.remove(ready)
-    return found
+    return order

@@ -41,9 +41,9 @@ PARTS = {
     "test": ("test",),
 }
 REASON = "contaminated"
-FOUND_SCHEMA = pl.Schema({"suite": pl.String, "task_id": pl.String, "overlap": pl.Float64})
-ITEMS = pl.List(pl.Struct(FOUND_SCHEMA))
-CONTAMINATED_SCHEMA = pl.Schema([("id", pl.String()), ("path", pl.String()), *FOUND_SCHEMA.items()])
+OVERLAP_SCHEMA = pl.Schema({"suite": pl.String, "task_id": pl.String, "overlap": pl.Float64})
+ITEMS = pl.List(pl.Struct(OVERLAP_SCHEMA))
+CONTAMINATED_SCHEMA = pl.Schema([("id", pl.String()), ("path", pl.String()), *OVERLAP_SCHEMA.items()])
 _OVERLAP_SCHEMA = pl.Schema(
     {
         "row": pl.Int64,
@@ -100,23 +100,23 @@ def prepare(passages: pl.DataFrame, digests: dict[str, str], *, ngram_words: int
     words, offsets = word_hashes(passages["text"].to_list())
     counts = np.diff(offsets)
     lengths = np.where(counts < min_words, 0, np.minimum(counts, ngram_words))
-    found_grams = [pl.DataFrame(schema={"gram": pl.UInt64, "passage": pl.UInt32, "start": pl.Int64})]
+    tables = [pl.DataFrame(schema={"gram": pl.UInt64, "passage": pl.UInt32, "start": pl.Int64})]
     for passage in np.flatnonzero(lengths):
         starts = np.arange(offsets[passage], offsets[passage + 1] - lengths[passage] + 1)
         grams = _grams_at(words, starts, int(lengths[passage]))
         number = np.full(starts.size, passage, np.uint32)
-        found_grams.append(pl.DataFrame({"gram": grams, "passage": number, "start": starts}))
-    found = pl.concat(found_grams).unique(["gram", "passage"], keep="first", maintain_order=True)
-    found = found.sort("gram", "passage")
+        tables.append(pl.DataFrame({"gram": grams, "passage": number, "start": starts}))
+    places = pl.concat(tables).unique(["gram", "passage"], keep="first", maintain_order=True)
+    places = places.sort("gram", "passage")
     head_words = 1 << (min_words.bit_length() - 1)
-    heads = _runs(words, head_words)[found["start"].to_numpy()] if found.height else np.zeros(0, np.uint64)
+    heads = _runs(words, head_words)[places["start"].to_numpy()] if places.height else np.zeros(0, np.uint64)
     counted = passages.drop("text").with_columns(
         words=pl.Series(counts, dtype=pl.Int64),
         length=pl.Series(lengths, dtype=pl.Int64),
-        ngrams=pl.Series(np.bincount(found["passage"].to_numpy(), minlength=passages.height), dtype=pl.UInt32),
+        ngrams=pl.Series(np.bincount(places["passage"].to_numpy(), minlength=passages.height), dtype=pl.UInt32),
     )
     return Items(
-        passages=counted, grams=found.drop("start"), heads=np.unique(heads), head_words=head_words, digests=digests
+        passages=counted, grams=places.drop("start"), heads=np.unique(heads), head_words=head_words, digests=digests
     )
 
 
@@ -145,12 +145,12 @@ def mark(documents: pl.DataFrame, items: Items, min_share: float) -> pl.DataFram
     """The documents with `reason` and `detail` set where they were null and the text is contaminated, and `items`, the
     list of suite, task_id and overlap behind that; null for the others."""
     undecided = documents["reason"].is_null()
-    found = contaminated(items, documents["text"].set(~undecided, "").to_list(), min_share)
-    per_document = found.group_by("row").agg(items=pl.struct(FOUND_SCHEMA.names()))
+    overlaps = contaminated(items, documents["text"].set(~undecided, "").to_list(), min_share)
+    per_document = overlaps.group_by("row").agg(items=pl.struct(OVERLAP_SCHEMA.names()))
     return (
         documents.with_row_index("row")
         .cast({"row": pl.Int64})
-        .join(per_document.join(_details(found), on="row"), on="row", how="left", maintain_order="left")
+        .join(per_document.join(_details(overlaps), on="row"), on="row", how="left", maintain_order="left")
         .with_columns(
             reason=pl.when(pl.col("items").is_null()).then("reason").otherwise(pl.lit(REASON)),
             detail=pl.when(pl.col("items").is_null()).then("detail").otherwise("found"),
@@ -165,21 +165,21 @@ def listed(judged: pl.DataFrame) -> pl.DataFrame:
     return rows.select(CONTAMINATED_SCHEMA.names()).cast(CONTAMINATED_SCHEMA)
 
 
-def _details(found: pl.DataFrame) -> pl.DataFrame:
+def _details(overlaps: pl.DataFrame) -> pl.DataFrame:
     """row and found: the three items that a document holds most of, as suite:task_id overlap, and how many more."""
     one = pl.format("{}:{} {}", "suite", "task_id", pl.col("overlap").round(2))
     more = pl.when(pl.len() > 3).then(pl.format(" and {} more", pl.len() - 3)).otherwise(pl.lit(""))
-    ranked = found.sort("row", "overlap", descending=[False, True], maintain_order=True)
+    ranked = overlaps.sort("row", "overlap", descending=[False, True], maintain_order=True)
     return ranked.group_by("row").agg(found=one.head(3).str.join(", ") + more.first())
 
 
-def suite_statistics(items: Items, found: pl.DataFrame) -> dict[str, dict[str, Any]]:
+def suite_statistics(items: Items, overlaps: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """By suite: sha256, items, those too short to look for, those that were found, and documents that held them."""
     per_item = items.passages.group_by("suite", "task_id").agg(pl.col("ngrams").max())
     statistics = {}
     for name, digest in sorted(items.digests.items()):
         mine = per_item.filter(pl.col("suite") == name)
-        seen = found.filter(pl.col("suite") == name)
+        seen = overlaps.filter(pl.col("suite") == name)
         statistics[name] = {
             "sha256": digest,
             "items": mine.height,
@@ -243,7 +243,7 @@ def _parse(path: Path) -> list[tuple[str, str, str]]:
     if not lines:
         raise DataError(f"{path}: no item in it; a suite has one JSON object a line with task_id and prompt")
     kind = format_of(lines[0][0])
-    found, seen = [], set()
+    passages, seen = [], set()
     for value, where in lines:
         try:
             item = kind.model_validate(value).item()
@@ -253,5 +253,5 @@ def _parse(path: Path) -> list[tuple[str, str, str]]:
             raise DataError(f"{path}: task_id {item['task_id']!r} is there twice; each item needs its own")
         seen.add(item["task_id"])
         for part, fields in PARTS.items():
-            found.append((item["task_id"], part, "\n".join(item.get(field) or "" for field in fields)))
-    return found
+            passages.append((item["task_id"], part, "\n".join(item.get(field) or "" for field in fields)))
+    return passages

@@ -55,8 +55,8 @@ def word_hashes(texts: Sequence[str]) -> tuple[Hashes, Rows]:
     """
     hashes, counts = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
     for chunk in _chunks(texts):
-        found, offsets = _word_hashes(chunk)
-        hashes.append(found)
+        chunk_hashes, offsets = _word_hashes(chunk)
+        hashes.append(chunk_hashes)
         counts.append(np.diff(offsets))
     return np.concatenate(hashes), np.cumsum(np.concatenate(counts))
 
@@ -65,8 +65,8 @@ def shingle_hashes(texts: Sequence[str], shingle_tokens: int) -> tuple[Hashes, R
     """Hashes of every run of `shingle_tokens` words within a text, shape (S,), and offsets, shape (rows + 1,)."""
     hashes, counts = [np.zeros(0, np.uint64)], [np.zeros(1, np.int64)]
     for chunk in _chunks(texts):
-        found, offsets = _shingles(*_word_hashes(chunk), shingle_tokens)
-        hashes.append(found)
+        chunk_hashes, offsets = _shingles(*_word_hashes(chunk), shingle_tokens)
+        hashes.append(chunk_hashes)
         counts.append(np.diff(offsets))
     return np.concatenate(hashes), np.cumsum(np.concatenate(counts))
 
@@ -77,8 +77,10 @@ def signatures(texts: Sequence[str], *, shingle_tokens: int, num_permutations: i
     row = 0
     for chunk in _chunks(texts):
         hashes, offsets = _shingles(*_word_hashes(chunk), shingle_tokens)
-        found = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets.astype(np.uint64), num_permutations, seed)
-        matrix[row : row + len(chunk)] = found.to_rows()
+        digests = RMinHash.digest_matrix_from_flat_token_hashes(
+            hashes, offsets.astype(np.uint64), num_permutations, seed
+        )
+        matrix[row : row + len(chunk)] = digests.to_rows()
         row += len(chunk)
     return matrix
 

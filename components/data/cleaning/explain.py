@@ -99,30 +99,30 @@ def explain(
     check = check or CheckRawConfig.model_validate({})
     clean = clean or CleanConfig.model_validate({})
     items = read_items(clean.decontaminate)
-    found: list[Explanation] = []
+    explanations: list[Explanation] = []
     kept: list[pl.DataFrame] = []
     files = {file.location.absolute(): file for path in paths for file in _files(path)}
     for batch in _batches(files.values()):
         fates, documents = _judge(batch, check, clean, items)
-        kept.append(documents.with_columns(pl.col("place") + len(found)))
-        found += fates
-    return _with_duplicates(found, pl.concat(kept), clean) if kept else found
+        kept.append(documents.with_columns(pl.col("place") + len(explanations)))
+        explanations += fates
+    return _with_duplicates(explanations, pl.concat(kept), clean) if kept else explanations
 
 
 def _files(path: Path) -> list[File]:
     """The file, or all files below the directory but hidden ones and links, as its source would take them."""
     if not path.is_dir():
         return [File(location=path, path=_path_in_source(path))]
-    found = [
+    files = [
         File(location=each, path=each.relative_to(path).as_posix())
         for each in sorted(path.rglob("*"))
         if each.is_file()
         and not each.is_symlink()
         and not any(part.startswith(".") for part in each.relative_to(path).parts)
     ]
-    if not found:
+    if not files:
         raise DataError(f"{path}: found a directory without files, needed some; give paths of files")
-    return found
+    return files
 
 
 def _path_in_source(path: Path) -> str:
@@ -210,7 +210,7 @@ def _documents(batch: list[_Read], licence: str) -> pl.DataFrame:
     ).select("place", *SCHEMA.names())
 
 
-def _with_duplicates(found: list[Explanation], documents: pl.DataFrame, clean: CleanConfig) -> list[Explanation]:
+def _with_duplicates(explanations: list[Explanation], documents: pl.DataFrame, clean: CleanConfig) -> list[Explanation]:
     """The fates once the files that stay are compared with each other: of equal and of near ones, one stays."""
     ranked = documents.with_columns(pl.Series("rank", preference(documents, clean.duplicates))).sort("rank")
     best = ranked.unique("id", keep="first").select("id", pl.col("place").alias("best"))
@@ -221,9 +221,9 @@ def _with_duplicates(found: list[Explanation], documents: pl.DataFrame, clean: C
         for row, other, similarity in near_duplicates(distinct, clean):
             said = f"{similarity:.3f} of the shingles in common with"
             instead[distinct["place"][row]] = (distinct["place"][other], "near_duplicate", said)
-    answer = list(found)
+    answer = list(explanations)
     for place, (other, reason, said) in instead.items():
-        path, details = found[place].path, (f"{said} {found[other].path}",)
+        path, details = explanations[place].path, (f"{said} {explanations[other].path}",)
         answer[place] = Explanation(path=path, decision="drop", reasons=(reason,), details=details)
     return answer
 

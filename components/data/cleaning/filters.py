@@ -59,16 +59,16 @@ def refused_by_path(documents: pl.DataFrame, config: FilterConfig) -> pl.Series:
 
 def _apply(frame: pl.DataFrame, chosen: Sequence[Filter]) -> pl.DataFrame:
     staying = frame.with_row_index("_row")
-    found = [pl.DataFrame(schema={"_row": staying.schema["_row"], "reason": pl.String, "detail": pl.String})]
+    drops = [pl.DataFrame(schema={"_row": staying.schema["_row"], "reason": pl.String, "detail": pl.String})]
     for each in chosen:
         measured = each.measures(staying).with_columns(_drops=each.drops.fill_null(False))
         dropped = measured.filter("_drops").select(
             "_row", pl.lit(each.reason).alias("reason"), each.detail.cast(pl.String).alias("detail")
         )
         if dropped.height:
-            found.append(dropped)
+            drops.append(dropped)
             staying = staying.filter(~measured["_drops"])
-    decided = pl.concat(found)
+    decided = pl.concat(drops)
     return frame.with_row_index("_row").join(decided, on="_row", how="left", maintain_order="left").drop("_row")
 
 

@@ -86,8 +86,8 @@ def find_near_duplicates(
     """Join the first `pieces` pieces of a folder, which have `records` band hashes, on the Ray that is connected, or by
     another `run` than its tasks."""
     partitions = -(-records // _PARTITION_RECORDS)
-    found = _gathered(run, partition_pairs, range(partitions), folder, pieces, partitions, config)
-    pairs = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *found]), axis=0)
+    candidates = _gathered(run, partition_pairs, range(partitions), folder, pieces, partitions, config)
+    pairs = np.unique(np.concatenate([np.zeros((0, 2), np.int64), *candidates]), axis=0)
     if not len(pairs):
         return NOBODY
     numbers = np.unique(pairs)
@@ -123,8 +123,8 @@ def partition_pairs(
         rows_per_band=config.rows_per_band,
         bound=estimate_bound(config.similarity, config.num_permutations),
     )
-    found: NDArray[np.int64] = members[np.concatenate([np.zeros((0, 2), np.int64), *pairs])]
-    return found
+    candidates: NDArray[np.int64] = members[np.concatenate([np.zeros((0, 2), np.int64), *pairs])]
+    return candidates
 
 
 def _shared_hashes(partition: int, folder: Path, pieces: int, partitions: int) -> tuple[Hashes, Rows]:

@@ -28,24 +28,24 @@ class Redaction:
 def find(text: str, places: Iterable[tuple[Rule, Iterable[tuple[int, int]]]]) -> list[Redaction]:
     """The private data of one text, in its order, without overlaps: each rule within its places (start, end)."""
     starts: list[int] = []
-    taken: list[tuple[int, int, str]] = []
+    matches: list[tuple[int, int, str]] = []
     for rule, spans in places:
         for start, end in spans:
             for first, last in _matches(text, rule, start, end):
                 at = bisect_right(starts, first)
-                free = (at == 0 or taken[at - 1][1] <= first) and (at == len(starts) or last <= starts[at])
+                free = (at == 0 or matches[at - 1][1] <= first) and (at == len(starts) or last <= starts[at])
                 if free and first < last:
                     starts.insert(at, first)
-                    taken.insert(at, (first, last, rule.kind))
+                    matches.insert(at, (first, last, rule.kind))
     numbers: dict[tuple[str, str], int] = {}
     counts: dict[str, int] = {}
-    found = []
-    for start, end, kind in taken:
+    redactions = []
+    for start, end, kind in matches:
         value = (kind, text[start:end])
         if value not in numbers:
             counts[kind] = numbers[value] = counts.get(kind, 0) + 1
-        found.append(Redaction(kind=kind, start=start, end=end, placeholder=f"<{kind.upper()}_{numbers[value]}>"))
-    return found
+        redactions.append(Redaction(kind=kind, start=start, end=end, placeholder=f"<{kind.upper()}_{numbers[value]}>"))
+    return redactions
 
 
 def _matches(text: str, rule: Rule, position: int, end: int) -> Iterator[tuple[int, int]]:
@@ -69,8 +69,8 @@ def replace(text: str, redactions: list[Redaction]) -> str:
 
 def redact_text(text: str, config: RedactConfig) -> tuple[str, list[Redaction]]:
     """One text redacted, and what was found in it: what find_all finds, sooner for one text and later for many."""
-    found = find(text, ((rule, [(0, len(text))]) for rule in rules(config)))
-    return replace(text, found), found
+    redactions = find(text, ((rule, [(0, len(text))]) for rule in rules(config)))
+    return replace(text, redactions), redactions
 
 
 def find_all(texts: pl.Series, config: RedactConfig) -> Iterator[tuple[int, list[Redaction]]]:
@@ -83,16 +83,16 @@ def find_all(texts: pl.Series, config: RedactConfig) -> Iterator[tuple[int, list
     lines = {hint: _lines(texts, hint) for hint in sorted({rule.hint for rule in every})}
     for row in sorted(set().union(*lines.values())):
         text = texts[row]
-        found = find(text, ((rule, _places(text, rule, lines[rule.hint].get(row, ()))) for rule in every))
-        if found:
-            yield row, found
+        redactions = find(text, ((rule, _places(text, rule, lines[rule.hint].get(row, ()))) for rule in every))
+        if redactions:
+            yield row, redactions
 
 
 def _lines(texts: pl.Series, hint: str) -> dict[int, list[str]]:
     """Of every row with the hint, the lines that hold it."""
     frame = texts.alias("text").to_frame().with_row_index("row").filter(pl.col("text").str.contains(hint))
-    found = frame.select("row", pl.col("text").str.extract_all(rf"(?m)^.*(?:{hint}).*$"))
-    return dict(found.iter_rows())
+    lines = frame.select("row", pl.col("text").str.extract_all(rf"(?m)^.*(?:{hint}).*$"))
+    return dict(lines.iter_rows())
 
 
 def _places(text: str, rule: Rule, lines: Iterable[str]) -> Iterator[tuple[int, int]]:

@@ -239,6 +239,6 @@ def mistake(error: ValidationError, where: str) -> DataError:
     """The first mistake of a line, with its field and what was found there."""
     first = error.errors()[0]
     field = ".".join(map(str, first["loc"])) or "the line"
-    found = "" if first["type"] == "missing" else f" is {str(first['input'])[:60]!r}"
+    excerpt = "" if first["type"] == "missing" else f" is {str(first['input'])[:60]!r}"
     message = first["msg"].removeprefix("Value error, ")
-    return DataError(f"{where}: {field}{found}: {message[:1].lower()}{message[1:]}")
+    return DataError(f"{where}: {field}{excerpt}: {message[:1].lower()}{message[1:]}")

@@ -129,8 +129,8 @@ def syntax(texts: Iterable[str], languages: Iterable[str | None], paths: Iterabl
             if language == "python":
                 rows.append((python_error(text, process), None, None))
             elif language in LANGUAGES:
-                found = process.judge(text, grammars_of(text, language, path or ""))
-                rows.append((None, found.share, found.line))
+                verdict = process.judge(text, grammars_of(text, language, path or ""))
+                rows.append((None, verdict.share, verdict.line))
             else:
                 rows.append((None, None, None))
     return pl.DataFrame(rows, schema=SYNTAX_SCHEMA, orient="row")
@@ -154,9 +154,9 @@ def python_error(text: str, process: ParserProcess) -> str | None:
 
 def _is_newer(text: str, error: SyntaxError, process: ParserProcess) -> bool:
     """Without an error by tree-sitter, and with something in it that older interpreters do not know."""
-    found = process.judge(text, ["python"])
+    verdict = process.judge(text, ["python"])
     # Before 3.12 a replacement field could not have the quotes of its string, backslashes or comments.
-    return found.share == 0 and (found.newer_python or error.msg.startswith("f-string"))
+    return verdict.share == 0 and (verdict.newer_python or error.msg.startswith("f-string"))
 
 
 def grammars_of(text: str, language: str, path: str) -> Sequence[str]:

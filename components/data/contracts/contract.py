@@ -85,8 +85,8 @@ class Contract:
         suite = read_suite(self.suite)
         if statistics.is_empty():  # no rows have no mean, and only the count of rows has something to say about them
             suite["expectations"] = [each for each in suite["expectations"] if not each["type"].endswith(_AGGREGATE)]
-        found = self._judge.result()(statistics, suite, self._parameters, self._mostly, self.docs)
-        verdict = _verdict(self.suite, suite, statistics, found)
+        answers = self._judge.result()(statistics, suite, self._parameters, self._mostly, self.docs)
+        verdict = _verdict(self.suite, suite, statistics, answers)
         self._events.metrics(
             {
                 "contract/rows": statistics.height,
@@ -144,13 +144,13 @@ def worst(counts: dict[str, int]) -> str:
     return ", ".join(f"{rule} {count}" for rule, count in largest)
 
 
-def _verdict(name: str, suite: dict[str, Any], statistics: pl.DataFrame, found: dict[str, dict[str, Any]]) -> Verdict:
+def _verdict(name: str, suite: dict[str, Any], statistics: pl.DataFrame, answers: dict[str, dict[str, Any]]) -> Verdict:
     """Great Expectations' answers by rule in the order of the suite's file."""
     rows = pl.DataFrame(schema={"row": pl.UInt32, "order": pl.Int64, "rule": pl.String, "value": pl.String})
     results, failed = [], []
     for order, expectation in enumerate(suite["expectations"]):
         rule = rule_of(expectation)
-        result = found[rule]
+        result = answers[rule]
         if result["exception"]:
             raise DataError(f"suite {name}: rule {rule} could not be judged: {result['exception']}")
         results.append(

@@ -87,17 +87,17 @@ def judge(accepted: Mapping[str, Any], new: Mapping[str, Any], config: DriftConf
     fewest = min(accepted["documents"], new["documents"])
     if fewest < config.min_documents:
         return Drift(psi={}, unjudged=f"{fewest} documents are fewer than min_documents {config.min_documents}")
-    found = {
+    psi = {
         column: of_numbers(accepted["histograms"][column], histogram)
         for column, histogram in new["histograms"].items()
         if column in accepted["histograms"]
     }
-    found |= {
+    psi |= {
         column: of_values(accepted["values"][column], new["values"][column])
         for column in COLUMNS_OF_VALUES
         if column in accepted["values"] and column in new["values"]
     }
-    return Drift(psi=dict(sorted(found.items(), key=lambda each: (-each[1], each[0]))))
+    return Drift(psi=dict(sorted(psi.items(), key=lambda each: (-each[1], each[0]))))
 
 
 def complaint(stage: str, drift: Drift, config: DriftConfig) -> str | None:

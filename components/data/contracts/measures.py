@@ -94,12 +94,12 @@ def document_statistics(frame: pl.DataFrame, licences: tuple[str, ...]) -> pl.Da
     )
 
 
-def _outside(found: pl.Series, allowed: tuple[str, ...]) -> pl.Series:
+def _outside(expressions: pl.Series, allowed: tuple[str, ...]) -> pl.Series:
     """For each licence the ids that keep it out, comma separated; null when it is let in."""
     verdicts: dict[str | None, str | None] = {None: "no licence"}
-    for expression in found.drop_nulls().unique():
+    for expression in expressions.drop_nulls().unique():
         try:
             verdicts[expression] = ", ".join(refused(expression, allowed)) or None
         except ValueError:
             verdicts[expression] = expression or "no licence"
-    return pl.Series("licence_outside", [verdicts[each] for each in found], dtype=pl.String)
+    return pl.Series("licence_outside", [verdicts[each] for each in expressions], dtype=pl.String)

@@ -110,12 +110,12 @@ def by_reason(removed: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """
     size = pl.col("bytes").sum() if "bytes" in removed.columns else pl.lit(None, dtype=pl.Int64)
     counts = removed.group_by("reason").agg(pl.len().alias("documents"), size.alias("bytes"))
-    found = {}
+    reasons = {}
     for reason, documents, num_bytes in counts.sort("documents", "reason", descending=[True, False]).rows():
         rows = removed.filter(pl.col("reason") == reason).sort("path", "detail").head(_EXAMPLES)
         examples = [{"path": path, "detail": detail} for path, detail in rows.select("path", "detail").rows()]
-        found[reason] = {"documents": documents, "bytes": num_bytes, "examples": examples}
-    return found
+        reasons[reason] = {"documents": documents, "bytes": num_bytes, "examples": examples}
+    return reasons
 
 
 def clusters(kept: pl.DataFrame, drops: pl.DataFrame) -> dict[str, Any]:

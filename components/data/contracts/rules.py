@@ -67,11 +67,11 @@ def parameters_of(value: Any) -> Iterator[str]:
 
 def columns_of(suite: Mapping[str, Any]) -> list[str]:
     """The columns that a suite looks at, in the order of its rules."""
-    found: dict[str, None] = {}
+    columns: dict[str, None] = {}
     for expectation in suite["expectations"]:
         kwargs = expectation["kwargs"]
-        found |= dict.fromkeys([*([kwargs["column"]] if "column" in kwargs else []), *kwargs.get("column_list", [])])
-    return list(found)
+        columns |= dict.fromkeys([*([kwargs["column"]] if "column" in kwargs else []), *kwargs.get("column_list", [])])
+    return list(columns)
 
 
 def bounds(config: StepConfig) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def violations(statistics: pl.DataFrame, name: str, config: StepConfig) -> pl.Da
     not applied: what it lets off is still told.
     """
     parameters = bounds(config)
-    found = []
+    failures = []
     for order, expectation in enumerate(read_suite(name)["expectations"]):
         if set(parameters_of(expectation)) - set(parameters):
             continue  # a bound that only the stage itself knows
@@ -109,7 +109,7 @@ def violations(statistics: pl.DataFrame, name: str, config: StepConfig) -> pl.Da
         broken = _broken(expectation["type"], kwargs)
         if broken is None:
             continue
-        found.append(
+        failures.append(
             statistics.with_row_index("row")
             .filter(broken)
             .select(
@@ -119,7 +119,7 @@ def violations(statistics: pl.DataFrame, name: str, config: StepConfig) -> pl.Da
                 pl.col(kwargs["column"]).cast(pl.String).alias("value"),
             )
         )
-    return pl.concat(found).sort("row", "order").drop("order")
+    return pl.concat(failures).sort("row", "order").drop("order")
 
 
 def _fill(value: Any, parameters: dict[str, Any]) -> Any:

@@ -83,15 +83,15 @@ def _generator(*names: object) -> np.random.Generator:
 
 def canaries(count: int) -> tuple[Canary, ...]:
     """The first `count` canaries, the kinds in turn."""
-    found = []
+    draws = []
     for number in range(count):
         kind = list(KINDS)[number % len(KINDS)]
         left, secret = KINDS[kind]
         generator = _generator("canary", number)
         label = _characters(string.ascii_uppercase, 6, generator)
         prefix = f'{left.format(label)} = "'
-        found.append(Canary(name=f"{kind}-{number:03}", kind=kind, prefix=prefix, secret=secret(generator)))
-    return tuple(found)
+        draws.append(Canary(name=f"{kind}-{number:03}", kind=kind, prefix=prefix, secret=secret(generator)))
+    return tuple(draws)
 
 
 def references(canary: Canary, count: int) -> tuple[Canary, ...]:
@@ -129,12 +129,12 @@ def _function(generator: np.random.Generator) -> str:
 def copies_in(texts: Iterable[Sequence[str]], planted: Sequence[Canary]) -> dict[str, dict[str, int]]:
     """What became of canaries in batches of texts, by kind: documents that hold the name of one, and how many of these
     hold its secret, too. The others were redacted."""
-    found = {each.kind: {"documents": 0, "with_secret": 0} for each in planted}
+    counts = {each.kind: {"documents": 0, "with_secret": 0} for each in planted}
     names = [each.prefix for each in planted]
     for batch in texts:
         series = pl.Series(batch, dtype=pl.String)
         marked = series.filter(series.str.contains_any(names)) if names else series.clear()
         for each in planted if len(marked) else ():
-            found[each.kind]["documents"] += int(marked.str.contains(each.prefix, literal=True).sum())
-            found[each.kind]["with_secret"] += int(marked.str.contains(each.prefix + each.secret, literal=True).sum())
-    return found
+            counts[each.kind]["documents"] += int(marked.str.contains(each.prefix, literal=True).sum())
+            counts[each.kind]["with_secret"] += int(marked.str.contains(each.prefix + each.secret, literal=True).sum())
+    return counts

@@ -59,10 +59,10 @@ def document_ids(texts: pl.Series) -> pl.Series:
 
 def parts(directory: Path) -> list[Path]:
     """The shards of an artifact in their order. Raises DataError when it has none."""
-    found = artifact.files(directory, PARTS)
-    if not found:
+    shards = artifact.files(directory, PARTS)
+    if not shards:
         raise DataError(f"{directory}: found no {PARTS}, needed at least one shard of documents; run ingest again")
-    return found
+    return shards
 
 
 def row_groups(directory: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[Path, int, pl.DataFrame]]:

@@ -49,27 +49,27 @@ COMMANDING = _word_list("commanding")
 OPERATIVE = _word_list("operative") | COMMANDING - {"license", "licensed"}
 
 
-class Found(NamedTuple):
+class Recognition(NamedTuple):
     """The licences that are there, and the first words that belong to none of them; empty when all do."""
 
     licences: tuple[str, ...]
     beyond: str = ""
 
 
-def recognise(text: str) -> Found:
+def recognise(text: str) -> Recognition:
     """The SPDX ids of a licence text, sorted, and what it says beyond them."""
     if len(text) > MAX_CHARACTERS:
-        return Found((), f"{len(text)} characters")
-    found = words(text)
-    licences = _granted(" ".join(found))
-    return Found(licences, _beyond(found, licences) if licences else " ".join(found[:12]))
+        return Recognition((), f"{len(text)} characters")
+    text_words = words(text)
+    licences = _granted(" ".join(text_words))
+    return Recognition(licences, _beyond(text_words, licences) if licences else " ".join(text_words[:12]))
 
 
 def words(text: str) -> list[str]:
     """Its words in lower case, without lines of copyright and decoration, spellings made one."""
     lines = [line for line in text.lower().splitlines() if not _is_copyright(line)]
-    found = re.findall(r"[^\W_]+", "\n".join(lines))
-    return [_SPELLINGS.get(word, word) for word in found]
+    matches = re.findall(r"[^\W_]+", "\n".join(lines))
+    return [_SPELLINGS.get(word, word) for word in matches]
 
 
 _SPELLINGS = {
@@ -146,22 +146,22 @@ _GRANTS: dict[str, tuple[str, ...]] = {
 @cache
 def _runs(path: Path) -> frozenset[tuple[str, ...]]:
     """Every run of words of one text."""
-    found = words(path.read_text(encoding="utf-8"))
-    return frozenset(zip(*(found[start:] for start in range(RUN)), strict=False))
+    text_words = words(path.read_text(encoding="utf-8"))
+    return frozenset(zip(*(text_words[start:] for start in range(RUN)), strict=False))
 
 
-def _beyond(found: Sequence[str], licences: Sequence[str]) -> str:
+def _beyond(text_words: Sequence[str], licences: Sequence[str]) -> str:
     """The first words that no licence which is there accounts for; empty when there are none."""
     # Remarks beside licences change nothing: what the text is called, which of its files are whose.
     paths = [*(TEXTS / f"{name}.txt" for name in licences), WORDS / "remarks.txt"]
     known: frozenset[tuple[str, ...]] = frozenset().union(*map(_runs, paths))
-    belongs = bytearray(len(found))
-    for start in range(len(found) - RUN + 1):
-        if tuple(found[start : start + RUN]) in known:
+    belongs = bytearray(len(text_words))
+    for start in range(len(text_words) - RUN + 1):
+        if tuple(text_words[start : start + RUN]) in known:
             belongs[start : start + RUN] = b"\1" * RUN
     for gap in re.finditer(rb"\0+", bytes(belongs)):
-        if not _is_name(found[gap.start() : gap.end()]):
-            return " ".join(found[gap.start() : gap.end()][:40])
+        if not _is_name(text_words[gap.start() : gap.end()]):
+            return " ".join(text_words[gap.start() : gap.end()][:40])
     return ""
 
 

@@ -112,56 +112,56 @@ def refused(expression: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     tokens = re.findall(r"\(|\)|[A-Za-z0-9.+:-]+", expression)
     if not tokens or "".join(tokens) != re.sub(r"\s+", "", expression):
         raise ValueError(f"{expression!r} is not an SPDX expression")
-    found, rest = _either(tokens, allowed)
+    ids, rest = _either(tokens, allowed)
     if rest:
         raise ValueError(f"{expression!r} is not an SPDX expression: unexpected {rest[0]!r}")
-    return tuple(sorted(found))
+    return tuple(sorted(ids))
 
 
 def _either(tokens: list[str], allowed: Collection[str]) -> tuple[set[str], list[str]]:
-    found, rest = _both(tokens, allowed)
+    ids, rest = _both(tokens, allowed)
     while rest and rest[0].upper() == "OR":
         other, rest = _both(rest[1:], allowed)
-        found = found | other if found and other else set()
-    return found, rest
+        ids = ids | other if ids and other else set()
+    return ids, rest
 
 
 def _both(tokens: list[str], allowed: Collection[str]) -> tuple[set[str], list[str]]:
-    found, rest = _one(tokens, allowed)
+    ids, rest = _one(tokens, allowed)
     while rest and rest[0].upper() == "AND":
         other, rest = _one(rest[1:], allowed)
-        found |= other
-    return found, rest
+        ids |= other
+    return ids, rest
 
 
 def _one(tokens: list[str], allowed: Collection[str]) -> tuple[set[str], list[str]]:
     if not tokens or tokens[0] == ")" or tokens[0].upper() in ("AND", "OR", "WITH"):
         raise ValueError("an SPDX expression ends too early or lacks an id")
     if tokens[0] == "(":
-        found, rest = _either(tokens[1:], allowed)
+        ids, rest = _either(tokens[1:], allowed)
         if not rest or rest[0] != ")":
             raise ValueError("an SPDX expression lacks a closing bracket")
-        return found, rest[1:]
-    found, rest = set() if tokens[0] in allowed else {tokens[0]}, tokens[1:]
+        return ids, rest[1:]
+    ids, rest = set() if tokens[0] in allowed else {tokens[0]}, tokens[1:]
     if rest and rest[0].upper() == "WITH":
         if len(rest) < 2 or rest[1] not in _EXCEPTIONS:
             raise ValueError(f"an SPDX expression names no known exception after WITH in {tokens}")
         rest = rest[2:]
-    return found, rest
+    return ids, rest
 
 
 def from_text(text: str) -> str | None:
     """The SPDX expression of a licence text that is one or several licences' and nothing more; None for any other."""
-    found = recognise(text)
-    return " AND ".join(found.licences) if found.licences and not found.beyond else None
+    recognition = recognise(text)
+    return " AND ".join(recognition.licences) if recognition.licences and not recognition.beyond else None
 
 
 def takes_back(text: str) -> bool:
     """Whether a text says that somebody or some use is left out, whatever licence it is or beside it."""
     if _SOURCE_AVAILABLE.search(text) is not None:
         return True
-    found = recognise(text)
-    return bool(found.beyond) and "CC0-1.0" not in found.licences and _TAKES_BACK.search(text) is not None
+    recognition = recognise(text)
+    return bool(recognition.beyond) and "CC0-1.0" not in recognition.licences and _TAKES_BACK.search(text) is not None
 
 
 def judge(declared: str | None, allowed: tuple[str, ...]) -> Verdict:
@@ -185,15 +185,17 @@ def _shown(stated: str) -> str:
 def _judge_text(stated: str, allowed: tuple[str, ...]) -> Verdict:
     if _SOURCE_AVAILABLE.search(stated):
         return Verdict(None, "copyleft", _shown(stated))
-    found = recognise(stated)
-    if found.licences and not found.beyond:
-        outside = [each for each in found.licences if each not in allowed]
+    recognition = recognise(stated)
+    if recognition.licences and not recognition.beyond:
+        outside = [each for each in recognition.licences if each not in allowed]
         if outside:
             return Verdict(None, "licence_not_allowed", ", ".join(outside))
-        return Verdict(" AND ".join(found.licences))
+        return Verdict(" AND ".join(recognition.licences))
     if _COPYLEFT.search(stated, 0, _OPENING_CHARACTERS):
         return Verdict(None, "copyleft", _shown(stated))
-    beyond = f"{' and '.join(found.licences)}, and beyond it: {found.beyond}" if found.licences else stated
+    beyond = (
+        f"{' and '.join(recognition.licences)}, and beyond it: {recognition.beyond}" if recognition.licences else stated
+    )
     return Verdict(None, "unknown_licence", _shown(beyond))
 
 
@@ -248,10 +250,10 @@ def declare(
             return short
     elif known := _from_name(short, texts):
         return known
-    found = [_from_name(name, texts) for name in named]
-    if found and all(found):
-        return " AND ".join(sorted({str(each) for each in found}))
-    return short or next((name for name, spdx in zip(named, found, strict=True) if not spdx), None)
+    expressions = [_from_name(name, texts) for name in named]
+    if expressions and all(expressions):
+        return " AND ".join(sorted({str(each) for each in expressions}))
+    return short or next((name for name, spdx in zip(named, expressions, strict=True) if not spdx), None)
 
 
 def _from_name(name: str, texts: Callable[[], Sequence[str]]) -> str | None:

@@ -74,8 +74,8 @@ class Patterns:
     @classmethod
     def of_lines(cls, lines: Iterable[str]) -> Self:
         """The patterns of lines of one character a byte; lines that are no pattern match nothing."""
-        found = (pattern for line in lines if (pattern := _parsed(line)) is not None)
-        return cls(tuple((each, re.compile(_linear(each.parts))) for each in found))
+        patterns = (pattern for line in lines if (pattern := _parsed(line)) is not None)
+        return cls(tuple((each, re.compile(_linear(each.parts))) for each in patterns))
 
     def verdict(self, path: str, *, is_folder: bool) -> bool | None:
         """True where the patterns speak of this very path, False where they make an exception, None for neither."""
@@ -114,10 +114,10 @@ def any_of(patterns: Sequence[str]) -> str | None:
 
 def checked(pattern: str) -> _Pattern:
     """The pattern of a line. Raises ValueError for one that matches nothing."""
-    found = _parsed(pattern)
-    if found is None or "\n" in pattern:
+    rule = _parsed(pattern)
+    if rule is None or "\n" in pattern:
         raise ValueError(f"{pattern!r} matches nothing; write it as in .gitignore")
-    return found
+    return rule
 
 
 def slashed(path: str) -> str:

@@ -98,16 +98,16 @@ def _content_language() -> pl.Expr:
     text = pl.col("text")
     start = text.str.head(_HEAD_CHARACTERS).str.strip_chars_start("\ufeff \t\r\n")
     interpreter = start.str.extract(_SHEBANG).str.to_lowercase()
-    found = (
+    guess = (
         pl.when(~start.str.contains(_HANDED_ON))
         .then(interpreter.replace_strict(_INTERPRETERS, default=None, return_dtype=pl.String))
         .otherwise(None)
     )
     json = start.str.contains(_JSON_STARTS) & text.str.tail(_HEAD_CHARACTERS).str.contains(_JSON_ENDS)
-    found = pl.when(json).then(pl.lit("json")).otherwise(found)
+    guess = pl.when(json).then(pl.lit("json")).otherwise(guess)
     for pattern, language in reversed(_OPENINGS):
-        found = pl.when(start.str.contains(pattern)).then(pl.lit(language)).otherwise(found)
-    return found
+        guess = pl.when(start.str.contains(pattern)).then(pl.lit(language)).otherwise(guess)
+    return guess
 
 
 # The language that the first lines of `text` speak for; null when they say nothing, as they mostly do.

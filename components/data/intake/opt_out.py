@@ -48,10 +48,10 @@ class Entry(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        given = [name for name in ("id", "author", "repository", "path") if getattr(self, name) is not None]
-        if len(given) != 1 and given != ["repository", "path"]:
-            found = " and ".join(given) or "none of them"
-            raise ValueError(f"needed one of id, author, repository, path, or repository with path; found {found}")
+        keys = [name for name in ("id", "author", "repository", "path") if getattr(self, name) is not None]
+        if len(keys) != 1 and keys != ["repository", "path"]:
+            listing = " and ".join(keys) or "none of them"
+            raise ValueError(f"needed one of id, author, repository, path, or repository with path; found {listing}")
         return self
 
     @property

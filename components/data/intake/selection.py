@@ -22,8 +22,8 @@ MAX_RANK = (1 << _RANK_BITS) - 1
 
 def ranks(ids: pl.Series, seed: int) -> pl.Series:
     """The first 64 bits of sha256(seed, id) of each document, shape (rows,)."""
-    found = [int.from_bytes(hashlib.sha256(f"{seed}:{each}".encode()).digest()[:8], "big") for each in ids]
-    return pl.Series("rank", found, dtype=pl.UInt64)
+    digests = [int.from_bytes(hashlib.sha256(f"{seed}:{each}".encode()).digest()[:8], "big") for each in ids]
+    return pl.Series("rank", digests, dtype=pl.UInt64)
 
 
 def bins(ranks: pl.Series) -> pl.Series:
@@ -36,20 +36,20 @@ def shares(total: int, weights: Sequence[float], limits: Sequence[int]) -> list[
 
     The sum is at most `total`, and below it by rounding alone unless the limits together are smaller.
     """
-    given = [0] * len(weights)
+    portions = [0] * len(weights)
     open_, rest = list(range(len(weights))), total
     while open_:
         level = rest / sum(weights[each] for each in open_)
         full = [each for each in open_ if limits[each] <= level * weights[each]]
         if not full:
             for each in open_:
-                given[each] = int(level * weights[each])
+                portions[each] = int(level * weights[each])
             break
         for each in full:
-            given[each] = limits[each]
+            portions[each] = limits[each]
             rest -= limits[each]
         open_ = [each for each in open_ if each not in full]
-    return given
+    return portions
 
 
 class Selection:
@@ -74,7 +74,7 @@ class Selection:
     def shares(self) -> list[int]:
         """Bytes that each source may give, from what has been found so far."""
         limits = [
-            found if cap is None else min(found, cap) for found, cap in zip(self.found_bytes, self._caps, strict=True)
+            size if cap is None else min(size, cap) for size, cap in zip(self.found_bytes, self._caps, strict=True)
         ]
         return shares(self.max_bytes, self._weights, limits)
 

@@ -50,14 +50,14 @@ class Spool:
     def read(self, buckets: range) -> pl.DataFrame:
         """All rows of neighbouring buckets, in no stated order."""
         self.flush()
-        found = [pl.DataFrame(schema=self._schema)]
+        frames = [pl.DataFrame(schema=self._schema)]
         for path, order in self._segments:
             numbers = [number for number, bucket in enumerate(order) if bucket in buckets]
             if numbers:
                 with pa.memory_map(str(path)) as source:
                     reader = pa.ipc.open_file(source)
-                    found.append(_frame([reader.get_batch(number) for number in numbers]))
-        return pl.concat(found)
+                    frames.append(_frame([reader.get_batch(number) for number in numbers]))
+        return pl.concat(frames)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Some columns of all rows, a segment at a time."""
@@ -70,7 +70,7 @@ class Spool:
         self.flush()
         segments, self._segments = self._segments, []
         for path, order in segments:
-            kept = keep(told := self._read_segment(path, order, columns))
+            kept = keep(segment := self._read_segment(path, order, columns))
             if kept.all():
                 self._segments.append((path, order))
                 continue
@@ -78,7 +78,7 @@ class Spool:
             if kept.any():
                 self._write(_table(self._read_segment(path, order, self._schema.names()).filter(kept)))
             path.unlink()
-            yield told.filter(~kept)
+            yield segment.filter(~kept)
 
     def _read_segment(self, path: Path, order: list[int], columns: Sequence[str]) -> pl.DataFrame:
         fields = [self._schema.names().index(name) for name in columns]

@@ -17,7 +17,7 @@ from components.data.documents.programming_languages import language_of
 from components.data.sources.config import DETECT, DirectorySource
 from components.data.sources.reading.document_batch import Batch
 from components.data.sources.reading.files import Left, SourceFile, read_content, read_files
-from components.data.sources.reading.tree import LICENCE_BYTES, LICENCE_FOLDER, Wanted, declared_by, governed_by
+from components.data.sources.reading.tree import LICENCE_BYTES, LICENCE_FOLDER, PathFilter, declared_by, governed_by
 
 _GITIGNORE = ".gitignore"
 _GITIGNORE_BYTES = 1_000_000
@@ -27,8 +27,8 @@ def read(config: DirectorySource) -> Iterator[Batch]:
     """Every wanted file. Raises DataError for a path that is no directory."""
     root = Path(config.path)
     if not root.is_dir():
-        found = "a file" if root.exists() else "nothing"
-        raise DataError(f"ingest.sources: {config.path}: found {found}, needed a directory; correct its path")
+        kind = "a file" if root.exists() else "nothing"
+        raise DataError(f"ingest.sources: {config.path}: found {kind}, needed a directory; correct its path")
     return read_files(_Walk(config, os.path.realpath(root)).files(), max_document_bytes=config.max_document_bytes)
 
 
@@ -45,7 +45,7 @@ class _Walk:
     def __init__(self, config: DirectorySource, root: str) -> None:
         self._config = config
         self._root = root
-        self._wanted = Wanted(config)
+        self._path_filter = PathFilter(config)
 
     def files(self) -> Iterator[SourceFile | Left]:
         """Files and what is left, a directory at a time; holds one path for each directory that waits."""
@@ -56,11 +56,11 @@ class _Walk:
                 with os.scandir(f"{self._root}/{place.path}") as entries:
                     for entry in entries:
                         path = f"{place.path}/{entry.name}" if place.path else entry.name
-                        found = self._look(entry, path, place)
-                        if isinstance(found, _Place):
-                            waiting.append(found)
+                        child = self._look(entry, path, place)
+                        if isinstance(child, _Place):
+                            waiting.append(child)
                         else:
-                            yield found
+                            yield child
             except OSError as error:
                 yield f"{place.path}/", "unreadable", error.strerror or "OSError"
 
@@ -76,7 +76,7 @@ class _Walk:
             return f"{path}/" if is_directory else path, "gitignore", ignored
         if is_directory:
             return _Place(path, place.ignores, place.licence)
-        if refusal := self._wanted.refusal(path):
+        if refusal := self._path_filter.refusal(path):
             return path, *refusal
         return SourceFile(
             location=f"{self._root}/{path}",

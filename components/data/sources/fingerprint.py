@@ -36,16 +36,16 @@ from components.data.sources.config import (
 def write(sources: Sequence[AnySource], out: Path) -> list[str]:
     """Write the fingerprints; returns a line for every source that could not be asked, which keeps its last one."""
     before: dict[str, str] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    found, notes = {}, []
+    fingerprints, notes = {}, []
     for source in sources:
         try:
-            found[source.label] = fingerprint(source)
+            fingerprints[source.label] = fingerprint(source)
         except OvernightError as error:
-            found[source.label] = before.get(source.label, "unknown")
+            fingerprints[source.label] = before.get(source.label, "unknown")
             notes.append(f"source {source.label} could not be asked whether it changed: {error}")
-    if found != before:
+    if fingerprints != before:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_file(out, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+        write_file(out, (json.dumps(fingerprints, indent=1, sort_keys=True) + "\n").encode())
     return notes
 
 
@@ -80,16 +80,16 @@ def _distributions() -> list[str]:
 def _files(paths: Sequence[str]) -> str:
     """Path, size and time of change of every file below; a path that is not there counts as such."""
     lines = []
-    for given in paths:
-        root = Path(given)
-        found = [str(root)] if root.is_file() else sorted(_below(str(root)))
-        for path in found or ["nothing"]:
+    for entry in paths:
+        root = Path(entry)
+        files = [str(root)] if root.is_file() else sorted(_below(str(root)))
+        for path in files or ["nothing"]:
             try:
                 status = Path(path).lstat()
             except OSError:
-                lines.append(f"{given}\0{path}\0absent")
+                lines.append(f"{entry}\0{path}\0absent")
             else:
-                lines.append(f"{given}\0{os.path.relpath(path, root)}\0{status.st_size}\0{status.st_mtime_ns}")
+                lines.append(f"{entry}\0{os.path.relpath(path, root)}\0{status.st_size}\0{status.st_mtime_ns}")
     return _digest(lines)
 
 

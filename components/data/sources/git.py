@@ -26,7 +26,7 @@ from components.data.documents.programming_languages import language_of
 from components.data.sources.config import DETECT, GitSource
 from components.data.sources.reading.document_batch import Batch
 from components.data.sources.reading.files import Gathering, SourceFile, printable
-from components.data.sources.reading.tree import LICENCE_BYTES, Wanted, declared_by, governed_by
+from components.data.sources.reading.tree import LICENCE_BYTES, PathFilter, declared_by, governed_by
 
 _TEMPORARY = "overnight-git-"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -40,10 +40,10 @@ _BLOBS_AT_ONCE = 500
 
 def read(config: GitSource) -> Iterator[Batch]:
     """Every wanted file of the revision. Raises DataError when it cannot be fetched."""
-    wanted = Wanted(config)
+    path_filter = PathFilter(config)
     with _repository() as repository:
         commit = _fetch(repository, config)
-        yield from _read_commit(repository, commit, config, wanted)
+        yield from _read_commit(repository, commit, config, path_filter)
 
 
 def standing(config: GitSource) -> str:
@@ -187,34 +187,34 @@ def _running(repository: Path, *arguments: str) -> Iterator["subprocess.Popen[by
         process.wait()
 
 
-def _read_commit(repository: Path, commit: str, config: GitSource, wanted: Wanted) -> Iterator[Batch]:
+def _read_commit(repository: Path, commit: str, config: GitSource, path_filter: PathFilter) -> Iterator[Batch]:
     stated: dict[str, str | None] = {"": config.licence}
     licences = _licences(repository, commit) if config.licence == DETECT else stated
     files = _Files(config.package or package_of(config.url), commit, licences)
     gathering = Gathering()
-    asked: list[_Blob] = []
+    queue: list[_Blob] = []
     with _running(repository, "cat-file", "--batch") as reader:
         for blob in _blobs(repository, commit):
-            if refusal := _refusal(blob, config, wanted):
+            if refusal := _refusal(blob, config, path_filter):
                 gathering.leave(blob.path, *refusal)
             else:
-                asked.append(blob)
-            if len(asked) >= _BLOBS_AT_ONCE:
-                yield from _gather(reader, asked, files, gathering)
-                asked = []
+                queue.append(blob)
+            if len(queue) >= _BLOBS_AT_ONCE:
+                yield from _gather(reader, queue, files, gathering)
+                queue = []
             if gathering.is_full:
                 yield gathering.batch()
-        yield from _gather(reader, asked, files, gathering)
+        yield from _gather(reader, queue, files, gathering)
     yield gathering.batch()
 
 
-def _refusal(blob: _Blob, config: GitSource, wanted: Wanted) -> tuple[str, str] | None:
+def _refusal(blob: _Blob, config: GitSource, path_filter: PathFilter) -> tuple[str, str] | None:
     """(reason, detail) of an entry that is not read at all."""
     if blob.mode in _MODES:
         return _MODES[blob.mode], ""
     if printable(blob.path) != blob.path:
         return "path_not_utf8", ""
-    if refusal := wanted.refusal(blob.path):
+    if refusal := path_filter.refusal(blob.path):
         return refusal
     if blob.size > config.max_document_bytes:
         return "too_large", f"{blob.size} bytes, allowed {config.max_document_bytes}"
@@ -272,14 +272,14 @@ def _contents(reader: "subprocess.Popen[bytes]", blobs: list[_Blob]) -> Iterator
 
 def _licences(repository: Path, commit: str) -> dict[str, str | None]:
     """What the licence files of each directory that has any declare together."""
-    found: dict[str, list[_Blob]] = {}
+    by_directory: dict[str, list[_Blob]] = {}
     for blob in _blobs(repository, commit):
         directory = governed_by(slashed(blob.path))
         if directory is not None and blob.mode not in _MODES:
-            found.setdefault(directory, []).append(blob)
+            by_directory.setdefault(directory, []).append(blob)
     declared = {}
     with _running(repository, "cat-file", "--batch") as reader:
-        for directory, blobs in found.items():
+        for directory, blobs in by_directory.items():
             small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:_BLOBS_AT_ONCE]
             texts = [readable(content) for content in _contents(reader, small)]
             declared[directory] = declared_by([*texts, *[""] * (len(blobs) - len(small))])

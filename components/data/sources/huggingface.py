@@ -117,11 +117,11 @@ def _files(builder: Any, config: HuggingFaceSource) -> list[_DataFile]:
             f"needed {config.split}; correct split"
         )
     chosen = splits[config.split]
-    found = []
+    files = []
     for number, address in enumerate(chosen):
         origin = chosen.origin_metadata[number : number + 1]
-        found.append(_DataFile(address=address, origin=origin, path=_path(address, config)))
-    return sorted(found, key=lambda each: (each.path or "", each.address))
+        files.append(_DataFile(address=address, origin=origin, path=_path(address, config)))
+    return sorted(files, key=lambda each: (each.path or "", each.address))
 
 
 def _path(address: str, config: HuggingFaceSource) -> str | None:

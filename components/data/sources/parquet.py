@@ -41,17 +41,17 @@ def read(config: ParquetSource) -> Iterator[Batch]:
 
 def tables(paths: Sequence[str], suffixes: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """(name, location) of files and of those below directories; a name is relative to what the config says."""
-    for given in paths:
-        path = Path(given)
+    for entry in paths:
+        path = Path(entry)
         if path.is_dir():
-            found = sorted(each for each in path.rglob("*") if each.name.endswith(suffixes) and each.is_file())
+            files = sorted(each for each in path.rglob("*") if each.name.endswith(suffixes) and each.is_file())
         else:
-            found = [path] if path.is_file() else []
-        if not found:
+            files = [path] if path.is_file() else []
+        if not files:
             raise DataError(
-                f"ingest.sources: {given}: found no file that ends in {' or '.join(suffixes)}; correct paths"
+                f"ingest.sources: {entry}: found no file that ends in {' or '.join(suffixes)}; correct paths"
             )
-        for location in found:
+        for location in files:
             yield printable(location.relative_to(path).as_posix() if path.is_dir() else location.name), location
 
 

@@ -23,7 +23,7 @@ from components.data.sources.parquet import read_table
 from components.data.sources.reading.document_batch import Batch
 from components.data.sources.reading.files import Gathering, SourceFile, read_content
 from components.data.sources.reading.objects import Bucket, Files, Left, Object, fetch
-from components.data.sources.reading.tree import Wanted
+from components.data.sources.reading.tree import PathFilter
 from components.machine.object_store import s3_client
 
 _PARQUET = ".parquet"
@@ -33,14 +33,14 @@ _JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 def read(config: S3Source) -> Iterator[Batch]:
     """Every wanted object, by key. Raises DataError when the prefix cannot be listed or a fault does not pass."""
     bucket = Bucket(client=s3_client(config.bucket, connections=config.threads), name=config.bucket)
-    wanted = Wanted(config)
+    path_filter = PathFilter(config)
     gathering = Gathering()
     chosen = []
     for each in bucket.objects(config.prefix):
         path = _path(each, config)
         if not path or path.endswith("/"):  # how consoles draw an empty folder
             continue
-        if refusal := _refusal(path, each.bytes, wanted, config):
+        if refusal := _refusal(path, each.bytes, path_filter, config):
             gathering.leave(path, *refusal)
         else:
             chosen.append(each)
@@ -87,11 +87,11 @@ def _path(each: Object, config: S3Source) -> str:
     return below if config.prefix.endswith("/") or not config.prefix else below.removeprefix("/")
 
 
-def _refusal(path: str, size: int, wanted: Wanted, config: S3Source) -> tuple[str, str] | None:
+def _refusal(path: str, size: int, path_filter: PathFilter, config: S3Source) -> tuple[str, str] | None:
     """(reason, detail) of an object that is not read at all."""
     if ".." in slashed(path).split("/"):
         return "unsafe_path", ""
-    refusal = wanted.refusal(path)
+    refusal = path_filter.refusal(path)
     if path.endswith((_PARQUET, *_JSONL)):
         return None if refusal in (None, ("unknown_language", "")) else refusal
     if refusal is None and size > config.max_document_bytes:

@@ -69,8 +69,8 @@ class Encoder:
         wanted, wanted_lengths = self._encode_with_reference(texts)
         if np.array_equal(tokens, wanted) and np.array_equal(lengths, wanted_lengths):
             return None
-        found = np.split(tokens, np.cumsum(lengths)[:-1])
-        pairs = zip(found, np.split(wanted, np.cumsum(wanted_lengths)[:-1]), strict=True)
+        ids = np.split(tokens, np.cumsum(lengths)[:-1])
+        pairs = zip(ids, np.split(wanted, np.cumsum(wanted_lengths)[:-1]), strict=True)
         return next(number for number, (one, other) in enumerate(pairs) if not np.array_equal(one, other))
 
     def _encode_with_reference(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:

@@ -116,8 +116,8 @@ class SpecialTokens:
             str(each["content"]): int(each["id"])
             for each in _read_json(directory, "tokenizer.json").get("added_tokens", ())
         }
-        found = {field: next((added[name] for name in names if name in added), None) for field, names in NAMES.items()}
-        end_of_text = found.pop("end_of_text")
+        ids = {field: next((added[name] for name in names if name in added), None) for field, names in NAMES.items()}
+        end_of_text = ids.pop("end_of_text")
         if end_of_text is None:
             config = _read_json(directory, "tokenizer_config.json")
             named = (_content(config.get(key)) for key in ENDS)
@@ -127,7 +127,7 @@ class SpecialTokens:
                 f"{directory}: no token ends a text; needed {END_OF_TEXT}, or an eos_token in tokenizer_config.json "
                 "that is among the added_tokens of tokenizer.json"
             )
-        return cls(end_of_text=end_of_text, spans=_spans(added), **found)
+        return cls(end_of_text=end_of_text, spans=_spans(added), **ids)
 
 
 OURS: Final = SpecialTokens(

@@ -96,5 +96,5 @@ def _is_tied(model: PreTrainedModel, held: dict[str, Tensor]) -> bool:
 
 def _read(tensor: Tensor, name: str) -> torch.Tensor:
     with safe_open(tensor.file, framework="pt") as file:
-        found: torch.Tensor = file.get_tensor(name)
-        return found
+        weight: torch.Tensor = file.get_tensor(name)
+        return weight

@@ -56,8 +56,8 @@ def weight_files(directory: Path) -> list[Path]:
 
 def left_out(directory: Path) -> list[str]:
     """Names of other files of weights in the folder, which nothing reads."""
-    taken = {path.name for path in weight_files(directory)}
-    return sorted(path.name for path in directory.glob("*.safetensors") if path.name not in taken)
+    names = {path.name for path in weight_files(directory)}
+    return sorted(path.name for path in directory.glob("*.safetensors") if path.name not in names)
 
 
 def tensors(directory: Path) -> dict[str, Tensor]:

@@ -41,11 +41,11 @@ def places_of_samples(
     outside = distinct[(distinct < 0) | (distinct >= num_samples)]
     if outside.size:
         raise ValueError(f"found sample {outside[0]} of {num_samples}, needed 0 to {num_samples - 1}")
-    found = [np.zeros((2, 0), np.int64)]
+    pairs = [np.zeros((2, 0), np.int64)]
     for epoch in range(-(-num_places // num_samples) if distinct.size else 0):
         positions = inverse(distinct, num_samples, round_keys(seed, epoch, stream))
-        found.append(np.stack([epoch * num_samples + positions, distinct]))
-    places, read = np.concatenate(found, axis=1)
+        pairs.append(np.stack([epoch * num_samples + positions, distinct]))
+    places, read = np.concatenate(pairs, axis=1)
     order = np.argsort(places, kind="stable")
     order = order[places[order] < num_places]
     return places[order], read[order]

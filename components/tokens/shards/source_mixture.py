@@ -84,13 +84,13 @@ class Mixture:
 
     def _block(self, phase: int, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The source of each place of a block, and how many of its places come before in it; (BLOCK_PLACES,) both."""
-        found = self._blocks.get((phase, block))
-        if found is None:
-            found = self._laid_out(phase, block)
+        layout = self._blocks.get((phase, block))
+        if layout is None:
+            layout = self._laid_out(phase, block)
             if len(self._blocks) >= KEPT_BLOCKS:
                 self._blocks.clear()
-            self._blocks[phase, block] = found
-        return found
+            self._blocks[phase, block] = layout
+        return layout
 
     def _laid_out(self, phase: int, block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         places, shares = np.arange(BLOCK_PLACES), self.shares[phase]

@@ -232,8 +232,8 @@ class TokenStore:
     def ids(self, rows: Sequence[int]) -> list[str]:
         """Ids of the documents at these rows, in their order."""
         documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
-        found = documents.filter(pl.col("row").is_in(list(rows))).collect()
-        by_row = dict(zip(found["row"].to_list(), found["id"].to_list(), strict=True))
+        matches = documents.filter(pl.col("row").is_in(list(rows))).collect()
+        by_row = dict(zip(matches["row"].to_list(), matches["id"].to_list(), strict=True))
         return [by_row[row] for row in rows]
 
     def rows_of(self, document_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -241,10 +241,10 @@ class TokenStore:
         if not document_ids:
             return np.zeros(0, dtype=np.int64)
         documents = pl.scan_parquet(documents_path(self.directory, self.split)).select("id").with_row_index("row")
-        found = documents.filter(pl.col("id").is_in(document_ids)).collect()
-        if absent := sorted(set(document_ids) - set(found["id"])):
+        matches = documents.filter(pl.col("id").is_in(document_ids)).collect()
+        if absent := sorted(set(document_ids) - set(matches["id"])):
             raise ArtifactError(f"{documents_path(self.directory, self.split)}: no document has the id {absent[0]}")
-        return found["row"].to_numpy().astype(np.int64)
+        return matches["row"].to_numpy().astype(np.int64)
 
 
 def read_sources(path: Path | None, num_tokens: int) -> list[Source]:

@@ -63,8 +63,8 @@ class Windows:
         epochs, windows = np.empty_like(places), np.empty_like(places)
         for source in np.unique(sources).tolist():
             here = sources == source
-            epochs[here], found = samples_at(numbers[here], int(self.counts[source]), self.seed, self._stream(source))
-            windows[here] = self.firsts[source] + found
+            epochs[here], samples = samples_at(numbers[here], int(self.counts[source]), self.seed, self._stream(source))
+            windows[here] = self.firsts[source] + samples
         return Read(sources=sources, epochs=epochs, windows=windows)
 
     def places_of(self, windows: NDArray[np.int64], num_places: int) -> NDArray[np.int64]:
@@ -72,15 +72,15 @@ class Windows:
 
         Raises ValueError for a window that there is not.
         """
-        given = self.mixture.counts(num_places)
+        places_per_source = self.mixture.counts(num_places)
         owners = self.source_of(windows)
-        found = [np.zeros(0, dtype=np.int64)]
+        places = [np.zeros(0, dtype=np.int64)]
         for source in np.unique(owners).tolist():
             samples = windows[owners == source] - self.firsts[source]
             count, stream = int(self.counts[source]), self._stream(source)
-            numbers, _ = places_of_samples(samples, count, self.seed, int(given[source]), stream)
-            found.append(self.mixture.places_of(source, numbers))
-        return np.sort(np.concatenate(found))
+            numbers, _ = places_of_samples(samples, count, self.seed, int(places_per_source[source]), stream)
+            places.append(self.mixture.places_of(source, numbers))
+        return np.sort(np.concatenate(places))
 
     def source_of(self, windows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Number of the source of each window. Raises ValueError for a window that there is not."""

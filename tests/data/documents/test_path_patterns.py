@@ -17,7 +17,7 @@ from components.data.documents.path_patterns import Patterns, any_of, as_regex
 from components.data.documents.programming_languages import language_of
 from components.data.intake import opt_out
 from components.data.sources.config import DirectorySource, S3Source
-from components.data.sources.reading.tree import Wanted
+from components.data.sources.reading.tree import PathFilter
 
 _WILD = (
     "*",
@@ -201,11 +201,11 @@ def test_every_rule_of_paths_knows_both_separators() -> None:
     table = pl.DataFrame({"path": [*vendored, *kept]})
     assert refused_by_path(table, CleanConfig().filters).to_list() == [True] * len(vendored) + [False] * len(kept)
     assert language_of("a.b\\c") is None and language_of("src.py\\a.js") == "javascript"
-    wanted = Wanted(S3Source(bucket="b", include=("lib/",), exclude=("lib/gen/",)))
-    assert wanted.refusal("lib\\a.py") is None
-    assert wanted.refusal("lib\\gen\\a.py") == ("excluded", "")
-    assert wanted.refusal("lib\\.git\\a.py") == ("hidden", "")
-    assert Wanted(DirectorySource(path="x", include=("lib/",))).refusal("other\\a.py") == ("not_included", "")
+    path_filter = PathFilter(S3Source(bucket="b", include=("lib/",), exclude=("lib/gen/",)))
+    assert path_filter.refusal("lib\\a.py") is None
+    assert path_filter.refusal("lib\\gen\\a.py") == ("excluded", "")
+    assert path_filter.refusal("lib\\.git\\a.py") == ("hidden", "")
+    assert PathFilter(DirectorySource(path="x", include=("lib/",))).refusal("other\\a.py") == ("not_included", "")
 
 
 @pytest.mark.parametrize("written", ["internal/secrets", "internal\\secrets", "/internal/**"])

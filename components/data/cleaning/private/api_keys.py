@@ -89,12 +89,12 @@ def _is_key_block(match: re.Match[str]) -> bool:
 def _is_password(match: re.Match[str]) -> bool:
     """Not a place where a password would be put in, as in `://user:{password}@host` and `://user:password@host`, and
     not a default that everybody knows, as in `://guest:guest@host` and `://scott:tiger@host`."""
-    found = match[1]
-    if match.string[: match.start(1) - 1].endswith(f"/{found}") or found.lower() in _STAND_INS:
+    password = match[1]
+    if match.string[: match.start(1) - 1].endswith(f"/{password}") or password.lower() in _STAND_INS:
         return False
-    if re.fullmatch(r"[A-Za-z_.\-]*|\d{1,5}|[$%\[].*", found):
+    if re.fullmatch(r"[A-Za-z_.\-]*|\d{1,5}|[$%\[].*", password):
         return False  # words, a port, or what a program puts in
-    return not is_stand_in(found) and not re.search(r"[{}<>*\\]|%[^0-9A-F]", found)
+    return not is_stand_in(password) and not re.search(r"[{}<>*\\]|%[^0-9A-F]", password)
 
 
 def _rule(name: str, pattern: str | re.Pattern[str], accept: Accept, *, hint: str = "", group: int = 0) -> Rule:

@@ -146,19 +146,19 @@ def _is_ipv6(match: re.Match[str]) -> bool:
 
     That is: three groups, or two of which one has hex letters, and a digit somewhere.
     """
-    found = match.group()
-    groups = [group for group in found.split(":") if group]
+    text = match.group()
+    groups = [group for group in text.split(":") if group]
     if len(groups) < 2 or (len(groups) == 8 and all(len(group) == 2 for group in groups)):
         return False  # eight pairs of digits are a hardware address
     if len(groups) < 3 and not any(len(group) >= 3 and re.search("[A-Fa-f]", group) for group in groups):
         return False
     try:
-        address = ipaddress.IPv6Address(found)
+        address = ipaddress.IPv6Address(text)
     except ValueError:
         return False
-    if "::" in found and not any(len(group) == 4 or re.search("[A-Fa-f]", group) for group in groups):
+    if "::" in text and not any(len(group) == 4 or re.search("[A-Fa-f]", group) for group in groups):
         return False  # numbers alone: a position, a colour, a sense of a word
-    if not re.search(r"\d", found) or _is_network(address, match.string, match.end()):
+    if not re.search(r"\d", text) or _is_network(address, match.string, match.end()):
         return False
     return not any(address in network for network in _NOBODYS_IPV6)
 

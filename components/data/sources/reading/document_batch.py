@@ -41,8 +41,8 @@ class Batch:
 
 def left_rows(rows: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
     """(path, reason, detail) tuples as a table of LEFT_SCHEMA; a detail becomes one line, whatever it quotes."""
-    told = [(path, reason, one_line(detail)) for path, reason, detail in rows]
-    return pl.DataFrame(told, schema=LEFT_SCHEMA, orient="row")
+    records = [(path, reason, one_line(detail)) for path, reason, detail in rows]
+    return pl.DataFrame(records, schema=LEFT_SCHEMA, orient="row")
 
 
 def documents(columns: Mapping[str, Sequence[str | None]]) -> pl.DataFrame:

@@ -87,7 +87,7 @@ class Bucket:
         """Every object whose key starts with the prefix, by key. Raises DataError when they cannot be listed."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         try:
-            found = [
+            listing = [
                 Object(key=each["Key"], etag=each["ETag"], bytes=each["Size"])
                 for page in pages
                 for each in page.get("Contents", ())
@@ -96,7 +96,7 @@ class Bucket:
             raise DataError(
                 f"{self.place(prefix)}: cannot be listed: {one_line(error)}; correct the bucket or the credentials"
             ) from error
-        return sorted(found, key=lambda each: each.key)
+        return sorted(listing, key=lambda each: each.key)
 
     def read(self, wanted: Object, start: int, stop: int) -> tuple[bytes, Mapping[str, Any]]:
         """Bytes of an object from `start` to before `stop`, and the answer's headers.
@@ -313,7 +313,7 @@ def _verify(headers: Mapping[str, Any], wanted: Object, content: Iterator[bytes]
         crc = zlib.crc32(piece, crc) if "crc32" in stated else crc
         for each in hashes.values():
             each.update(piece)
-    found = {name: each.hexdigest() for name, each in hashes.items()} | {"crc32": f"{crc:08x}"}
+    digests = {name: each.hexdigest() for name, each in hashes.items()} | {"crc32": f"{crc:08x}"}
     for name, value in stated.items():
-        if found[name] != value:
-            raise _DamagedError(f"found {name} {found[name]}, the store says {value}")
+        if digests[name] != value:
+            raise _DamagedError(f"found {name} {digests[name]}, the store says {value}")

@@ -55,20 +55,20 @@ def columns_of(config: TableSource, available: Collection[str]) -> dict[str, str
 
     Raises ColumnError (no_column) when a column that the config names, or the text, is not there.
     """
-    found: dict[str, str] = {}
+    columns: dict[str, str] = {}
     for field in BATCH_SCHEMA:
         named = getattr(config.columns, field)
         for name in (named,) if named else _SHAPES[config.shape][field]:
             if name in available or name.split(".")[0] in available:
-                found[field] = name
+                columns[field] = name
                 break
         else:
             if named:
                 raise ColumnError("no_column", f"column {named} is absent; columns found: {_listed(available)}")
-    if "text" not in found and not composes(config, available):
+    if "text" not in columns and not composes(config, available):
         wanted = config.columns.text or " or ".join(_SHAPES[config.shape]["text"])
         raise ColumnError("no_column", f"column {wanted} is absent, needed text; columns found: {_listed(available)}")
-    return found
+    return columns
 
 
 def composes(config: TableSource, available: Collection[str]) -> bool:
@@ -200,14 +200,14 @@ def read_each(
     columns: Sequence[pa.Array], read: Callable[..., Any], refusals: Refusals, dtype: Any = pl.String
 ) -> pl.Series:
     """What is read of the values of each row, null for rows that are refused."""
-    found = []
+    cells = []
     for row, scalars in enumerate(zip(*columns, strict=True)):
         try:
-            found.append(read(*map(_value, scalars)))
+            cells.append(read(*map(_value, scalars)))
         except ColumnError as error:
-            found.append(None)
+            cells.append(None)
             refusals.setdefault(row, (error.reason, error.detail))
-    return pl.Series(found, dtype=dtype)
+    return pl.Series(cells, dtype=dtype)
 
 
 def _value(scalar: pa.Scalar) -> Any:

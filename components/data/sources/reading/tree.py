@@ -22,7 +22,7 @@ _LICENCE_SUFFIXES = (None, "markdown")
 LICENCE_BYTES = 2_000_000
 
 
-class Wanted:
+class PathFilter:
     """Which files of a tree a config wants, by their paths alone."""
 
     def __init__(self, config: FilesSource) -> None:
@@ -65,8 +65,8 @@ def declared_by(texts: Iterable[str]) -> str | None:
 
     Every one of them holds, since nothing says that one may choose; a text that is not known stands for itself.
     """
-    found = [(text, from_text(text)) for text in texts]
-    unknown = next((text for text, spdx in found if spdx is None), None)
+    licences = [(text, from_text(text)) for text in texts]
+    unknown = next((text for text, spdx in licences if spdx is None), None)
     if unknown is not None:
         return unknown or "an empty licence file"
-    return " AND ".join(sorted({str(spdx) for _, spdx in found})) or None
+    return " AND ".join(sorted({str(spdx) for _, spdx in licences})) or None
