@@ -104,8 +104,8 @@ class EventsCollector(Collector):
         for name, text in STAGE_GAUGES.items():
             family = GaugeMetricFamily(f"overnight_stage_{name}", text, labels=["stage"])
             for stage, each in stages.items():
-                if (found := self._stage_value(name, stage, each, whole, now)) is not None:
-                    family.add_metric([stage], found)
+                if (reading := self._stage_value(name, stage, each, whole, now)) is not None:
+                    family.add_metric([stage], reading)
             yield family
         for stage, each in stages.items():
             for name, value in each.metrics.items():

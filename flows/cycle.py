@@ -238,8 +238,8 @@ class Cycle:
     def _made(self) -> dict[str, Manifest]:
         """The artifacts of the stages that this cycle got to, by stage."""
         digests = {result.name: result.digest for result, _ in self.results}
-        found = replay.outputs({each.name: each.output for each in read_stages() if each.name in digests})
-        return {name: manifest for name, manifest in found.items() if manifest.digest == digests[name]}
+        manifests = replay.outputs({each.name: each.output for each in read_stages() if each.name in digests})
+        return {name: manifest for name, manifest in manifests.items() if manifest.digest == digests[name]}
 
 
 def _is_transient(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -325,10 +325,10 @@ def configure(
     return [*notes, *([again] if again else [])]
 
 
-def require_chat(stages: Sequence[Stage], asked: params.Params) -> None:
+def require_chat(stages: Sequence[Stage], parameters: params.Params) -> None:
     """Raise ConfigError where a stage needs a model that answers, and the architecture has none that does."""
-    architecture = asked.plan.architecture
-    has_chat = asked.pretrain.init_from is not None or kind_of(architecture) == "decoder"
+    architecture = parameters.plan.architecture
+    has_chat = parameters.pretrain.init_from is not None or kind_of(architecture) == "decoder"
     if not has_chat and any(each.meta.writes == CHAT for each in stages):
         last = writer(stages, BASE).name
         raise ConfigError(f"plan.architecture {architecture} has no chat: run with --until {last}")

@@ -68,14 +68,14 @@ def extract(text: str, document: str) -> list[Instruction]:
     lines = text.splitlines()
     known = _names_of(tree)
     preamble = _standard_imports(tree)
-    found = []
+    instructions = []
     for node, is_method in _functions(tree):
         parts = _cut(node, lines)
         docstring = ast.get_docstring(node)
         if parts is None or docstring is None:
             continue
         testable = not is_method and not node.decorator_list and isinstance(node, ast.FunctionDef)
-        found.append(
+        instructions.append(
             Instruction(
                 document=document,
                 name=node.name,
@@ -86,7 +86,7 @@ def extract(text: str, document: str) -> list[Instruction]:
                 known_names=known,
             )
         )
-    return found
+    return instructions
 
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

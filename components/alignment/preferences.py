@@ -91,7 +91,7 @@ def sample(
 ) -> list[tuple[Instruction, str, float, bool]]:
     """Distinct answers in the order of the prompts: instruction, answer, lowest temperature that gave it, finished."""
     ids = [prompt_tokens(codec.encode(each.prompt), special=codec.special) for each in prompts]
-    found: dict[tuple[str, str], tuple[Instruction, str, float, bool]] = {}
+    samples: dict[tuple[str, str], tuple[Instruction, str, float, bool]] = {}
     for number, temperature in enumerate(sorted(config.temperatures)):
         sampling = Sampling(
             max_new_tokens=config.max_new_tokens,
@@ -105,9 +105,9 @@ def sample(
             for completion in completions:
                 answer = codec.decode(completion.tokens)
                 key = (prompt.prompt, answer)
-                found.setdefault(key, (prompt, answer, temperature, completion.finish_reason == "stop"))
+                samples.setdefault(key, (prompt, answer, temperature, completion.finish_reason == "stop"))
     order = {each.prompt: number for number, each in enumerate(prompts)}
-    return sorted(found.values(), key=lambda each: (order[each[0].prompt], each[2], each[1]))
+    return sorted(samples.values(), key=lambda each: (order[each[0].prompt], each[2], each[1]))
 
 
 def assess(
@@ -182,10 +182,10 @@ def pair_up(candidates: Sequence[Candidate], *, min_score_gap: float, require_co
     by_prompt: dict[str, list[Candidate]] = {}
     for each in candidates:
         by_prompt.setdefault(each.prompt, []).append(each)
-    found = (
+    pairs = (
         pair(group, min_score_gap=min_score_gap, require_compiling=require_compiling) for group in by_prompt.values()
     )
-    return [each for each in found if each is not None]
+    return [each for each in pairs if each is not None]
 
 
 def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, int | float | dict[str, int]]:

@@ -66,8 +66,8 @@ def read_pairs(
             kept[use].append(instruction)
         if all(len(rows[each]) == limit for each, limit in limits.items()):
             break
-    for name, found in rows.items():
-        if not found:
+    for name, use_rows in rows.items():
+        if not use_rows:
             raise DataError(
                 f"{source}: found no function with a docstring for {name} within {config.max_tokens} tokens, needed one"
                 f" at least; raise sft.max_tokens or add documents"

@@ -43,7 +43,7 @@ from components.evaluation.measures.model_measures import (
     Report,
     baseline_items,
     measure,
-    questions,
+    questions_of,
     summarise,
 )
 from components.evaluation.measures.ngram import NgramModel
@@ -67,32 +67,32 @@ def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig
     """The questions that a data/tokens artifact allows."""
     documents = read_columns(tokens / VALIDATION, ["id", "text", "language"])
     sources = read_columns(documents_path(tokens, "validation"), ["id", "source"])
-    asked = questions(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
+    questions = questions_of(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
     windows = training_windows(tokens, config.safety, config.seed)
-    return replace(asked, safety=safety_questions(config.safety, windows, config.seed))
+    return replace(questions, safety=safety_questions(config.safety, windows, config.seed))
 
 
 def evaluate_model(
-    model_dir: Path, asked: Questions, config: EvaluateConfig, report: Report = lambda _: None
+    model_dir: Path, questions: Questions, config: EvaluateConfig, report: Report = lambda _: None
 ) -> tuple[Metrics, pl.DataFrame]:
     """Metrics (under the directory's name) and items of one model."""
-    items = measure(model_dir.name, model_dir, asked, config, report)
+    items = measure(model_dir.name, model_dir, questions, config, report)
     return summarise(items, config), items
 
 
-def baselines(tokens: Path, tokenizer: Path, asked: Questions, config: EvaluateConfig) -> pl.DataFrame:
+def baselines(tokens: Path, tokenizer: Path, questions: Questions, config: EvaluateConfig) -> pl.DataFrame:
     """Items of what is no model of the cycle: frequencies of the training tokens (the state before pretraining), their
     n-grams, and xz."""
     codec, store = TextCodec(tokenizer), TokenStore(tokens, "train")
-    documents = codec.encode_batch(asked.documents["text"].to_list())
-    end, num_bytes, options = codec.special.end_of_text, asked.num_bytes, config.likelihood
+    documents = codec.encode_batch(questions.documents["text"].to_list())
+    end, num_bytes, options = codec.special.end_of_text, questions.num_bytes, config.likelihood
     model = NgramModel(store.sample(options.ngram_max_tokens), codec.vocabulary_size, options.ngram_order)
-    found = {
+    bits_by_name = {
         "unigram": unigram_bits_per_byte(store.counts(codec.vocabulary_size), documents, num_bytes, end),
         "ngram": ngram_bits_per_byte(model, documents, num_bytes, end),
-        "xz": asked.xz_bits_per_byte,
+        "xz": questions.xz_bits_per_byte,
     }
-    return pl.concat([baseline_items(name, bits, asked) for name, bits in found.items()])
+    return pl.concat([baseline_items(name, bits, questions) for name, bits in bits_by_name.items()])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,23 +104,23 @@ class Beside:
     planted: dict[str, dict[str, int]]
 
 
-def beside(tokens: Path, source: Path, tokenizer: Path, asked: Questions, config: EvaluateConfig) -> Beside:
+def beside(tokens: Path, source: Path, tokenizer: Path, questions: Questions, config: EvaluateConfig) -> Beside:
     """Counts over the training documents."""
     held_out = pl.read_parquet(tokens / VALIDATION, columns=["id", "text"])
     texts = training_texts(source, held_out["id"])
     return Beside(
-        baselines=baselines(tokens, tokenizer, asked, config),
-        overlaps=looked_for(held_out, asked.suites, texts, config.contamination),
+        baselines=baselines(tokens, tokenizer, questions, config),
+        overlaps=looked_for(held_out, questions.suites, texts, config.contamination),
         planted=copies_in(training_texts(source, held_out["id"]), canaries(config.safety.canaries)),
     )
 
 
 def measured(
-    models: Mapping[str, Path], asked: Questions, config: EvaluateConfig, events: Events
+    models: Mapping[str, Path], questions: Questions, config: EvaluateConfig, events: Events
 ) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], dict[str, float]]:
     """Items of every model, the tables that stand beside them by file name, and the seconds of each model."""
     kept: dict[str, list[pl.DataFrame]] = {}
-    total, done = len(models) * asked.num_steps, 0
+    total, done = len(models) * questions.num_steps, 0
 
     def report(step: str) -> None:
         nonlocal done
@@ -133,7 +133,7 @@ def measured(
     frames, seconds = [], {}
     for name, directory in models.items():
         started = time.monotonic()
-        frames.append(measure(name, directory, asked, config, report, keep=keep))
+        frames.append(measure(name, directory, questions, config, report, keep=keep))
         seconds[name] = time.monotonic() - started
     return pl.concat(frames), {name: pl.concat(tables) for name, tables in kept.items()}, seconds
 
@@ -141,12 +141,12 @@ def measured(
 def same_as(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     """Models whose files (READ) are those of an earlier one, which is the value: alignment may pass its input on."""
     first: dict[frozenset[tuple[str, str]], str] = {}
-    found = {}
+    twins = {}
     for name, manifest in manifests.items():
         files = frozenset((each.path, each.sha256) for each in manifest.files if any(map(Path(each.path).match, READ)))
         if first.setdefault(files, name) != name:
-            found[name] = first[files]
-    return found
+            twins[name] = first[files]
+    return twins
 
 
 def with_twins(rows: pl.DataFrame, twins: Mapping[str, str]) -> pl.DataFrame:
@@ -167,26 +167,26 @@ def run(
     events = Events(STAGE)
     if words := warning():
         events.note(words)
-    asked = read_questions(tokens, [built_in_suite(name) for name in config.functional.suites], config)
+    questions = read_questions(tokens, [built_in_suite(name) for name in config.functional.suites], config)
     with ThreadPoolExecutor(1) as executor:  # samples drawn by a seed need one thread: this fills the others
-        counting = executor.submit(beside, tokens, source, base, asked, config)
-        found, kept, seconds = measured(distinct, asked, config, events)
+        counting = executor.submit(beside, tokens, source, base, questions, config)
+        model_items, kept, seconds = measured(distinct, questions, config, events)
         known = counting.result()
-    items = pl.concat([known.baselines, with_twins(found, twins)])
-    times = with_twins(latency_items(distinct, asked.documents["text"].to_list(), config.latency), twins)
+    items = pl.concat([known.baselines, with_twins(model_items, twins)])
+    times = with_twins(latency_items(distinct, questions.documents["text"].to_list(), config.latency), twins)
     latency = latency_metrics(times, config)
-    overlap = overlaps(items, known.overlaps, asked.suites, config.contamination)
+    overlap = overlaps(items, known.overlaps, questions.suites, config.contamination)
     metrics = summarise(items, config, overlap.filter("contaminated"))
     tables = {CONTAMINATION: overlap, **{each: with_twins(kept[each], twins) for each in kept}}
     with evaluation(out, config, inputs, metrics, items, tables) as draft:
         write_metrics(headline(metrics["aligned"] | latency["aligned"], manifests["base"].run), draft)
         draft.statistics = {
-            "documents": len(asked.documents),
-            "bytes": int(asked.num_bytes.sum()),
-            "suites": {suite.name: len(suite.tasks) for suite in asked.suites},
-            "suite_digests": {suite.name: suite.digest for suite in asked.suites},
+            "documents": len(questions.documents),
+            "bytes": int(questions.num_bytes.sum()),
+            "suites": {suite.name: len(suite.tasks) for suite in questions.suites},
+            "suite_digests": {suite.name: suite.digest for suite in questions.suites},
             "contamination": counts(overlap),
-            "safety": asked.safety.statistics if asked.safety else {},
+            "safety": questions.safety.statistics if questions.safety else {},
             "canaries_in_training": known.planted,
             "same_as": twins,
         }
@@ -227,9 +227,9 @@ def rows_of(metrics: Metrics) -> list[tuple[str, str, str, dict[str, float | int
     ]
 
 
-def write_metrics(found: Mapping[str, float], draft: artifact.Draft) -> None:
+def write_metrics(figures: Mapping[str, float], draft: artifact.Draft) -> None:
     """metrics.json, which holds times."""
-    (draft.path / METRICS).write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (draft.path / METRICS).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     draft.timed.add(METRICS)
 
 

@@ -61,7 +61,7 @@ def in_directory(path: Path) -> Held | None:
 
 def in_cache(objects: Path) -> dict[str, Held]:
     """Every artifact whose files DVC's cache holds, by digest. `objects` is the folder of its objects by digest."""
-    found = {}
+    artifacts = {}
     for listing in sorted(objects.glob("??/*.dir")):
         try:
             entries = json.loads(listing.read_bytes())
@@ -70,8 +70,8 @@ def in_cache(objects: Path) -> dict[str, Held]:
         except (OSError, ValueError, KeyError, TypeError, ValidationError):
             continue  # a directory that is no artifact of ours, or of another schema, or half collected
         if all(file.path in files and files[file.path].exists() for file in manifest.all_files):
-            found[manifest.digest] = Held(manifest=manifest, files=files)
-    return found
+            artifacts[manifest.digest] = Held(manifest=manifest, files=files)
+    return artifacts
 
 
 def chain(last: Held, known: Mapping[str, Held]) -> Chain:
@@ -89,12 +89,12 @@ def chain(last: Held, known: Mapping[str, Held]) -> Chain:
     return Chain(held=held, missing={stage: digest for stage, digest in missing.items() if stage not in held})
 
 
-def by_kind(found: Chain, stages: Iterable[Stage]) -> Chain:
+def by_kind(by_stage: Chain, stages: Iterable[Stage]) -> Chain:
     """The same chain by the kind of each artifact; one whose stage dvc.yaml does not know keeps its stage's name."""
     kinds = {each.name: each.meta.writes or each.name for each in stages}
     return Chain(
-        held={kinds.get(stage, stage): each for stage, each in found.held.items()},
-        missing={kinds.get(stage, stage): digest for stage, digest in found.missing.items()},
+        held={kinds.get(stage, stage): each for stage, each in by_stage.held.items()},
+        missing={kinds.get(stage, stage): digest for stage, digest in by_stage.missing.items()},
     )
 
 

@@ -27,7 +27,7 @@ KINDS = (
     *("raw_documents", "checked_documents", "clean_documents", "tokenizer", "tokens", "training_plan", "base_model"),
     *("tuned_model", "preference_pairs", "aligned_model"),
 )
-Found = dict[str, Any]
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +40,10 @@ class Sources:
     cache: Callable[[], Path]  # the objects of DVC's cache; asked for only where artifacts are missing
 
 
-def trace(reference: str, sources: Sources) -> Found:
+def trace(reference: str, sources: Sources) -> Record:
     """All that is known of a document; None where a stage has not run. Raises DataError for one that nobody knows."""
     stages = stages_by_kind()
-    held = {kind: found for kind, stage in stages.items() if (found := in_directory(stage.output)) is not None}
+    held = {kind: output for kind, stage in stages.items() if (output := in_directory(stage.output)) is not None}
     identity = documents.identify(reference, held.get("raw_documents"))
     notes = [not_there(stage) for kind, stage in stages.items() if kind not in held]
     notes += _made_from_others(held, stages)
@@ -73,14 +73,14 @@ def trace(reference: str, sources: Sources) -> Found:
     }
 
 
-def forget(reference: str, sources: Sources, *, reason: str, near: bool) -> Found:
+def forget(reference: str, sources: Sources, *, reason: str, near: bool) -> Record:
     """Trace a document, and add it to the opt-out list; with its near copies in this corpus, if asked. Repeatable.
 
     No cycle may run meanwhile: ingest must not see the list change.
     """
-    found, listing = trace(reference, sources), sources.opt_out
-    copies = found["clean"]["near_copies"] if found["clean"] else []
-    wanted = {found["id"]: found["copies"][0]["path"] if found["copies"] else None}
+    answer, listing = trace(reference, sources), sources.opt_out
+    copies = answer["clean"]["near_copies"] if answer["clean"] else []
+    wanted = {answer["id"]: answer["copies"][0]["path"] if answer["copies"] else None}
     wanted |= {each["id"]: each["path"] for each in copies if near}
     added = [
         identity
@@ -89,14 +89,14 @@ def forget(reference: str, sources: Sources, *, reason: str, near: bool) -> Foun
     ]
     listed = {entry.id for entry in opt_out.read(listing)}
     staying = [each for each in copies if each["id"] not in listed]
-    return found | {
+    return answer | {
         "opt_out": {
             "file": str(listing),
             "added": added,
             "listed_before": [each for each in wanted if each not in added],
         },
         "near_copies_that_stay": staying,
-        "next": _next(found, staying),
+        "next": _next(answer, staying),
     }
 
 
@@ -129,7 +129,7 @@ def _made_from_others(held: Mapping[str, Held], stages: Mapping[str, Stage]) -> 
     return notes
 
 
-def _opted_out(path: Path, identity: str, copies: list[Found]) -> Found | None:
+def _opted_out(path: Path, identity: str, copies: list[Record]) -> Record | None:
     """The entry of the opt-out list that names the document, its repository or its path."""
     if not path.exists():
         return None
@@ -144,13 +144,13 @@ def _opted_out(path: Path, identity: str, copies: list[Found]) -> Found | None:
     return None
 
 
-def _verdict(checked: Held, identity: str) -> Found:
+def _verdict(checked: Held, identity: str) -> Record:
     broken = documents.quarantined(checked, identity)
     passed = documents.is_in(checked, identity)
     return {"verdict": "quarantined" if broken else "passed" if passed else "not there", "rules": broken}
 
 
-def _decision(clean: Held, identity: str) -> Found:
+def _decision(clean: Held, identity: str) -> Record:
     place, drops = documents.place(clean, identity), documents.drops(clean, identity)
     contaminated = documents.table(clean, "contaminated.parquet", pl.col("id") == identity)
     return {
@@ -163,18 +163,18 @@ def _decision(clean: Held, identity: str) -> Found:
     }
 
 
-def _training(held: Mapping[str, Held], identity: str) -> Found:
+def _training(held: Mapping[str, Held], identity: str) -> Record:
     """tokens, training, instructions and preferences: None where the stage has not run or does not have it."""
-    found: Found = dict.fromkeys(("tokens", "training", "instructions", "preferences"))
+    uses: Record = dict.fromkeys(("tokens", "training", "instructions", "preferences"))
     tokens = token_range(held["tokens"], identity) if "tokens" in held else None
     if tokens is not None:
-        found["tokens"] = asdict(tokens)
+        uses["tokens"] = asdict(tokens)
     base, plan = held.get("base_model"), held.get("training_plan")
     if tokens is not None and tokens.split == "train" and base is not None and plan is not None:
         made_from = {each.digest for each in base.manifest.inputs}
         if {held["tokens"].digest, plan.digest} <= made_from:
             read = reads(tokens, base, plan, held["tokens"])
-            found["training"] = {
+            uses["training"] = {
                 "windows": [read.first_window, read.last_window],
                 "num_steps": read.num_steps,
                 "reads": [
@@ -185,13 +185,13 @@ def _training(held: Mapping[str, Held], identity: str) -> Found:
                 ],
             }
     if "tuned_model" in held:
-        found["instructions"] = models.instructions(held["tuned_model"], identity)
+        uses["instructions"] = models.instructions(held["tuned_model"], identity)
     if "preference_pairs" in held:
-        found["preferences"] = models.preferences(held["preference_pairs"], identity)
-    return found
+        uses["preferences"] = models.preferences(held["preference_pairs"], identity)
+    return uses
 
 
-def _versions(sources: Sources, held: Mapping[str, Held], identity: str, notes: list[str]) -> list[Found] | None:
+def _versions(sources: Sources, held: Mapping[str, Held], identity: str, notes: list[str]) -> list[Record] | None:
     """Every registered version: whether it saw the document, and where it serves. None when the registry or the
     environments do not answer; the note says why."""
     try:
@@ -220,12 +220,12 @@ def _versions(sources: Sources, held: Mapping[str, Held], identity: str, notes: 
     ]
 
 
-def _next(found: Found, staying: list[Found]) -> list[str]:
+def _next(answer: Record, staying: list[Record]) -> list[str]:
     """What a person should know and do after a document was put on the list."""
     lines = []
-    if found["copies"]:
+    if answer["copies"]:
         lines.append(
-            f"run `overnight cycle`: the text leaves at ingest, with its exact copies ({len(found['copies'])} in all)"
+            f"run `overnight cycle`: the text leaves at ingest, with its exact copies ({len(answer['copies'])} in all)"
         )
     else:
         lines.append("the text is not in the corpus; the list keeps it from coming in again")
@@ -234,7 +234,7 @@ def _next(found: Found, staying: list[Found]) -> list[str]:
             f"near copies that are other texts: {len(staying)}; they stay, or come in where it stood in their way: "
             "look at them, and forget each by its id, or all with --near"
         )
-    versions = found["versions"] or []
+    versions = answer["versions"] or []
     saw = [each for each in versions if each["saw"]]
     for each in saw:
         for row in each["environments"]:
@@ -246,6 +246,6 @@ def _next(found: Found, staying: list[Found]) -> list[str]:
         lines.append(f"registered and not serving, saw it: {', '.join(idle)}; do not promote, try or roll back to them")
     if unknown := [str(each["version"]) for each in versions if each["saw"] is None]:
         lines.append(f"not known for {', '.join(unknown)}: treat them as if they had seen it, or `dvc pull` their data")
-    if found["versions"] is None:
+    if answer["versions"] is None:
         lines.append("the registered models are not known now: repeat this when the registry answers")
     return lines

@@ -34,16 +34,16 @@ def identify(reference: str, raw: Held | None) -> str:
         raise DataError(
             f"{reference}: there is no corpus to look it up in; give the whole id, or run `overnight cycle` first"
         )
-    found = scan(raw, PARTS).filter(pl.col("path") == reference).select("id", "path", "package", "version").collect()
-    if found.is_empty() and is_hexadecimal and len(digits) >= MIN_PREFIX:
-        found = _select(raw, pl.col("id").str.starts_with(digits))
-    if found.is_empty():
-        found = _select(raw, slashed_column(pl.col("path")).str.ends_with(f"/{slashed(reference).lstrip('/')}"))
-    ids = found["id"].unique(maintain_order=True).to_list()
+    matches = scan(raw, PARTS).filter(pl.col("path") == reference).select("id", "path", "package", "version").collect()
+    if matches.is_empty() and is_hexadecimal and len(digits) >= MIN_PREFIX:
+        matches = _select(raw, pl.col("id").str.starts_with(digits))
+    if matches.is_empty():
+        matches = _select(raw, slashed_column(pl.col("path")).str.ends_with(f"/{slashed(reference).lstrip('/')}"))
+    ids = matches["id"].unique(maintain_order=True).to_list()
     if len(ids) == 1:
         return str(ids[0])
     if ids:
-        raise DataError(f"{reference}: fits {len(ids)} documents ({_some(found)}); give the id of one of them")
+        raise DataError(f"{reference}: fits {len(ids)} documents ({_some(matches)}); give the id of one of them")
     hint = f", and an id is looked up from {MIN_PREFIX} characters on" if is_hexadecimal else ""
     raise DataError(
         f"{reference}: fits no document of the corpus{_left(reference, raw)}; give an id or a path in it{hint}"
@@ -138,26 +138,26 @@ def decisions(raw: Held | None, clean: Held | None, identities: Sequence[str]) -
         "contaminated": table(clean, "contaminated.parquet", wanted) if clean else [],
     }
     kept = scan(clean, PARTS).filter(wanted).select("id", "cluster").collect().rows() if clean else []
-    found: dict[str, dict[str, Any]] = {
+    by_id: dict[str, dict[str, Any]] = {
         each: {name: [] for name in rows} | {"cluster": dict(kept).get(each)} for each in identities
     }
     for name, listed in rows.items():
         for row in listed:
-            found[row.pop("id")][name].append(row)
-    return found
+            by_id[row.pop("id")][name].append(row)
+    return by_id
 
 
 def _select(raw: Held, condition: pl.Expr) -> pl.DataFrame:
     return scan(raw, PARTS).filter(condition).select("id", "path", "package", "version").collect()
 
 
-def _some(found: pl.DataFrame) -> str:
+def _some(matches: pl.DataFrame) -> str:
     """The first few documents, for one line."""
-    rows: Sequence[dict[str, Any]] = found.unique("id", maintain_order=True).head(_SHOWN).to_dicts()
+    rows: Sequence[dict[str, Any]] = matches.unique("id", maintain_order=True).head(_SHOWN).to_dicts()
     shown = ", ".join(
         f"{row['id'][:12]} {row['path']} of {row['package']} {row['version'] or ''}".strip() for row in rows
     )
-    return shown + (", ..." if found["id"].n_unique() > _SHOWN else "")
+    return shown + (", ..." if matches["id"].n_unique() > _SHOWN else "")
 
 
 def _left(reference: str, raw: Held) -> str:

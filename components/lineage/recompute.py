@@ -75,15 +75,15 @@ def documents_of_step(step: int, *, tokens: Path, tokenizer: Path, plan: Path, b
     disable_progress_bar()
     model = CLASSES[kind].from_pretrained(base, dtype=torch.float32, local_files_only=True).eval()
     nats = _nats(model, batch, isolated)
-    found = by_document(samples.documents(step, batch.labels.shape), batch.labels, nats, World())
-    names = samples.ids(found[:, 0].astype(np.int64).tolist())
+    totals = by_document(samples.documents(step, batch.labels.shape), batch.labels, nats, World())
+    names = samples.ids(totals[:, 0].astype(np.int64).tolist())
     return {
         "batch": number_of_batch(step, samples.skipped),
         "loss": float(nats.sum(dtype=np.float64) / max(1, batch.num_labels)),
         "samples": samples.described(step),
         "documents": [
             {"id": name, "tokens": int(count), "nats_per_token": total / count}
-            for name, (_, count, total) in zip(names, found.tolist(), strict=True)
+            for name, (_, count, total) in zip(names, totals.tolist(), strict=True)
         ],
     }
 
@@ -91,7 +91,7 @@ def documents_of_step(step: int, *, tokens: Path, tokenizer: Path, plan: Path, b
 @torch.no_grad()
 def _nats(model: PreTrainedModel, batch: Batch, isolated: bool) -> NDArray[np.float32]:
     """-ln p of each label, shape (B, T)."""
-    found = []
+    nats = []
     for start in range(0, len(batch), ROWS):
         part = batch.rows(start, start + ROWS)
         arrays = {
@@ -101,6 +101,8 @@ def _nats(model: PreTrainedModel, batch: Batch, isolated: bool) -> NDArray[np.fl
             "encoder_inputs": part.encoder_inputs,
             "encoder_positions": part.encoder_positions,
         }
-        given = Tensors(**{name: torch.from_numpy(np.array(each)) for name, each in arrays.items() if each is not None})
-        found.append(token_nats(features(model, given).hidden, output_weight(model), given.labels))
-    return torch.cat(found).numpy()
+        tensors = Tensors(
+            **{name: torch.from_numpy(np.array(each)) for name, each in arrays.items() if each is not None}
+        )
+        nats.append(token_nats(features(model, tensors).hidden, output_weight(model), tensors.labels))
+    return torch.cat(nats).numpy()

@@ -18,33 +18,33 @@ from components.lineage import documents
 from components.lineage.chain import Held, in_directory
 from components.lineage.document_trace import not_there, stages_by_kind
 
-Found = dict[str, Any]
+Record = dict[str, Any]
 NEEDED = ("tokenizer", "tokens", "training_plan", "base_model")
 RECORDS = "spikes.jsonl"
 SHOWN = 20
 
 
-def trace_step(step: int) -> Found:
+def trace_step(step: int) -> Record:
     """All that is known of a step's batch. Raises DataError when what the model was made from is not here."""
     stages = stages_by_kind()
     held = {kind: here for kind, stage in stages.items() if (here := in_directory(stage.output)) is not None}
     _require(held, stages)
     tokenizer, tokens, plan, base = (stages[kind].output for kind in NEEDED)
     recompute = importlib.import_module("components.lineage.recompute")
-    found: Found = recompute.documents_of_step(step, tokens=tokens, tokenizer=tokenizer, plan=plan, base=base)
+    recomputation: Record = recompute.documents_of_step(step, tokens=tokens, tokenizer=tokenizer, plan=plan, base=base)
     recorded = [each for each in _records(held["base_model"]) if each["step"] == step]
-    identities = {each["id"] for batch in (found, *recorded) for each in batch["documents"]}
+    identities = {each["id"] for batch in (recomputation, *recorded) for each in batch["documents"]}
     known = documents.decisions(held.get("raw_documents"), held.get("clean_documents"), sorted(identities))
     spikes = [
         each | {"documents": [document | known[document["id"]] for document in each["documents"]]} for each in recorded
     ]
     return {
         "step": step,
-        "batch": found["batch"],
+        "batch": recomputation["batch"],
         "weights": f"{base} {held['base_model'].digest[:12]}",
-        "loss": found["loss"],
-        "samples": found["samples"],
-        "documents": [each | known[each["id"]] for each in found["documents"]],
+        "loss": recomputation["loss"],
+        "samples": recomputation["samples"],
+        "documents": [each | known[each["id"]] for each in recomputation["documents"]],
         "spikes": spikes,
     }
 
@@ -64,30 +64,30 @@ def _require(held: dict[str, Held], stages: dict[str, Stage]) -> None:
             )
 
 
-def _records(base: Held) -> list[Found]:
+def _records(base: Held) -> list[Record]:
     """What the run recorded of its spikes; nothing where it is of a version that did not."""
     path = base.files.get(RECORDS)
     return [json.loads(line) for line in path.read_text().splitlines()] if path else []
 
 
-def show(found: Found, target: Console) -> None:
+def show(answer: Record, target: Console) -> None:
     """The step's documents as a table, below what was recorded of a spike."""
-    for spike in found["spikes"]:
+    for spike in answer["spikes"]:
         target.print(Text(_spike(spike)))
         target.print(_table(spike["documents"]))
         target.print(Text(""))
     target.print(
         Text(
-            f"step {found['step']} of the model: batch {found['batch']}, {len(found['samples'])} samples, "
-            f"loss {found['loss']:.4f} with the final weights ({found['weights']})"
+            f"step {answer['step']} of the model: batch {answer['batch']}, {len(answer['samples'])} samples, "
+            f"loss {answer['loss']:.4f} with the final weights ({answer['weights']})"
         )
     )
-    target.print(_table(found["documents"][:SHOWN]))
-    if (more := len(found["documents"]) - SHOWN) > 0:
+    target.print(_table(answer["documents"][:SHOWN]))
+    if (more := len(answer["documents"]) - SHOWN) > 0:
         target.print(Text(f"and {more} documents more; --json has them all"))
 
 
-def _spike(spike: Found) -> str:
+def _spike(spike: Record) -> str:
     skipped = spike["skipped"]
     done = f"; passed over: batches {skipped[0]} to {skipped[-1]}" if skipped else ""
     return (
@@ -96,7 +96,7 @@ def _spike(spike: Found) -> str:
     )
 
 
-def _table(documents: list[Found]) -> Table:
+def _table(documents: list[Record]) -> Table:
     table = Table(box=None, padding=(0, 1))
     for name in ("document", "path", "licence", "tokens", "nats per token", "cleaning"):
         table.add_column(name)
@@ -113,7 +113,7 @@ def _table(documents: list[Found]) -> Table:
     return table
 
 
-def _cleaning(document: Found) -> str:
+def _cleaning(document: Record) -> str:
     """What cleaning decided, in a few words."""
     parts = ["kept" if document["cluster"] else "not kept"]
     kinds = [each["kind"] for each in document["redactions"]]

@@ -57,12 +57,12 @@ def token_range(tokens: Held, identity: str) -> TokenRange | None:
     return None
 
 
-def windows_of(base: Held, plan: Held, tokens: Held, found: TokenRange) -> Windows:
+def windows_of(base: Held, plan: Held, tokens: Held, span: TokenRange) -> Windows:
     """The order in which the run that made `base` read the training tokens."""
     planned, decided = plan.json("plan.json"), base.manifest.statistics.get("decided", {})
     decisions = decided.get("decisions") or []
     return windows_of_run(
-        read_sources(tokens.files.get(f"{found.split}.sources.json"), found.num_tokens),
+        read_sources(tokens.files.get(f"{span.split}.sources.json"), span.num_tokens),
         MixtureConfig.model_validate_json(json.dumps(base.manifest.config.get("mixture", {}))),
         sequence_length=int(planned["sequence_length"]),
         batch_samples=int(planned["batch_samples"]),
@@ -72,13 +72,13 @@ def windows_of(base: Held, plan: Held, tokens: Held, found: TokenRange) -> Windo
     )
 
 
-def reads(found: TokenRange, base: Held, plan: Held, tokens: Held) -> Reads:
+def reads(span: TokenRange, base: Held, plan: Held, tokens: Held) -> Reads:
     """Every read of a training document in the run that made `base`."""
     batch = int(plan.json("plan.json")["batch_samples"])
     num_steps = int(base.manifest.statistics["steps"])
     skipped = base.manifest.statistics.get("decided", {}).get("skipped", [])
-    windows = windows_of(base, plan, tokens, found)
-    holding = windows.holding(found.start, found.end)
+    windows = windows_of(base, plan, tokens, span)
+    holding = windows.holding(span.start, span.end)
     num_places = (number_of_batch(num_steps - 1, skipped) + 1) * batch if num_steps else 0
     places = windows.places_of(np.arange(holding.start, holding.stop), num_places)
     steps, is_read = steps_of_batches(places // batch, skipped)

@@ -65,12 +65,12 @@ class Accepted:
         self._config = config
         self._folder: Path | None = None
         self._reason: str | None = None
-        self._asked = False
+        self._has_looked = False
 
     def summary(self, stage: str) -> tuple[dict[str, Any] | None, str | None]:
         """The accepted summary of a stage, or None and why there is none."""
-        if not self._asked:
-            self._asked = True
+        if not self._has_looked:
+            self._has_looked = True
             self._look()
         if self._folder is None:
             return None, self._reason

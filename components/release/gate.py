@@ -71,5 +71,5 @@ def absolute(config: ReleaseConfig, figures: Mapping[str, float]) -> list[Check]
     ]
 
 
-def _threshold(reached: bool, found: str, needed: str) -> Check:
-    return ("promote" if reached else "refuse"), f"{found}; {'the limit is' if reached else 'needed'} {needed}"
+def _threshold(reached: bool, figure: str, needed: str) -> Check:
+    return ("promote" if reached else "refuse"), f"{figure}; {'the limit is' if reached else 'needed'} {needed}"

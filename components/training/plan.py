@@ -122,24 +122,24 @@ def plan_deadline(
 ) -> Plan:
     """Measure, then choose. Raises ConfigError when the deadline cannot be met."""
     needs = Needs(config, durations.read(settings.state), settings.cycle)
-    found = _outlook(config, tokens, machine, needs, elapsed_seconds(needs, settings, time.time()), initial, law)
+    outlook = _outlook(config, tokens, machine, needs, elapsed_seconds(needs, settings, time.time()), initial, law)
     seconds = stage_seconds(needs, elapsed_seconds(needs, settings, time.time()))
-    chosen = found.rows[found.chosen]
+    chosen = outlook.rows[outlook.chosen]
     return Plan(
         mode="deadline",
-        **_as_configured(config, found.chosen, int(tokens.statistics["vocabulary_size"]), initial),
+        **_as_configured(config, outlook.chosen, int(tokens.statistics["vocabulary_size"]), initial),
         stage_seconds=seconds,
         micro_batch_samples=chosen.micro_batch_samples or 1,
-        precision=found.precision,
-        compiled=found.compiled,
-        accelerators=found.accelerators,
-        training_seconds=seconds[PRETRAIN] - found.around_seconds,
+        precision=outlook.precision,
+        compiled=outlook.compiled,
+        accelerators=outlook.accelerators,
+        training_seconds=seconds[PRETRAIN] - outlook.around_seconds,
         finish_seconds=needs.finish,
         expected_tokens=chosen.tokens,
-        alternatives=tuple(found.rows.values()),
+        alternatives=tuple(outlook.rows.values()),
         predicted=chosen.predicted,
-        measured=found.measured,
-        notes=(f"this machine takes {needs.pace:.2f} times the reserved seconds", *found.notes, found.reason),
+        measured=outlook.measured,
+        notes=(f"this machine takes {needs.pace:.2f} times the reserved seconds", *outlook.notes, outlook.reason),
     )
 
 
@@ -173,8 +173,8 @@ def run(config: PlanConfig, *, tokens: Path, hardware: Path, laws: Path, out: Pa
     manifest = artifact.read(tokens, verify=False)
     machine, law = _read_hardware(hardware), fitted.read(laws)
     vocabulary_size = int(manifest.statistics["vocabulary_size"])
-    found = manifest.statistics.get(INITIAL)
-    initial = None if found is None else Initial.model_validate(found)
+    record = manifest.statistics.get(INITIAL)
+    initial = None if record is None else Initial.model_validate(record)
     events = Events("plan")
     with artifact.create(out, stage="plan", config=config, inputs=[manifest], code=Path(__file__)) as draft:
         if config.mode == "fixed":
@@ -192,13 +192,13 @@ def run(config: PlanConfig, *, tokens: Path, hardware: Path, laws: Path, out: Pa
 
 def _read_hardware(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        description = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read ({error}); "
             f"`python -m components.training.planning.hardware --out {path}` writes it"
         ) from error
-    return dict(found)
+    return dict(description)
 
 
 def _tell(events: Events, plan: Plan) -> None:
@@ -216,8 +216,10 @@ def _tell(events: Events, plan: Plan) -> None:
             f"{each.tokens_per_parameter:.1f} tokens per parameter, {each.memory_bytes / 1e9:.1f} GB"
         )
     if plan.predicted:
-        found = plan.predicted
-        events.note(f"predicted: {found.value:.3f} {found.unit} ({found.low:.3f} to {found.high:.3f})")
+        prediction = plan.predicted
+        events.note(
+            f"predicted: {prediction.value:.3f} {prediction.unit} ({prediction.low:.3f} to {prediction.high:.3f})"
+        )
 
 
 if __name__ == "__main__":

@@ -101,9 +101,11 @@ def check_inputs(tokens: Manifest, tokenizer: Manifest, plan: Plan, minimum_work
         raise DataError(
             f"tokens were made with tokenizer {wanted}, found tokenizer {tokenizer.digest}; run tokenize again"
         )
-    found = int(tokens.statistics["vocabulary_size"])
-    if found > plan.shape.vocabulary_size:
-        raise DataError(f"tokens need {found} embeddings, the plan has {plan.shape.vocabulary_size}; run plan again")
+    vocabulary_size = int(tokens.statistics["vocabulary_size"])
+    if vocabulary_size > plan.shape.vocabulary_size:
+        raise DataError(
+            f"tokens need {vocabulary_size} embeddings, the plan has {plan.shape.vocabulary_size}; run plan again"
+        )
     windows = (int(tokens.statistics["train_tokens"]) - 1) // plan.sequence_length
     if windows < 1:
         raise DataError(
@@ -126,17 +128,17 @@ def check_initial(config: PretrainConfig, tokenizer: Manifest, plan: Plan) -> Pr
         return config
     if not adopted or plan.initial is None:
         raise DataError(f"pretrain.init_from is {config.init_from}, the tokenizer was not adopted from it; {again}")
-    found = digest_of_checkpoint(Path(config.init_from))
+    checkpoint_digest = digest_of_checkpoint(Path(config.init_from))
     for what, digest in (("the tokenizer", adopted["digest"]), ("the plan", plan.initial.digest)):
-        if digest != found:
-            raise DataError(f"{config.init_from} has digest {found}, {what} was made for {digest}; {again}")
+        if digest != checkpoint_digest:
+            raise DataError(f"{config.init_from} has digest {checkpoint_digest}, {what} was made for {digest}; {again}")
     return config.model_copy(update={"init_from": str(Path(config.init_from).resolve())})
 
 
 def check_objectives(config: PretrainConfig, plan: Plan, tokenizer: Path) -> None:
     """Raise ConfigError for what the kind of model cannot be asked, DataError for what the tokenizer cannot say."""
-    if found := objection(config, plan.shape.architecture):
-        raise ConfigError(found)
+    if reason := objection(config, plan.shape.architecture):
+        raise ConfigError(reason)
     require_tokens(config.objectives, tokenizer)
 
 

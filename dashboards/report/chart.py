@@ -91,10 +91,12 @@ def log_ticks(low: float, high: float) -> list[float]:
     """Round values from `low` to `high` that lie about evenly on a logarithmic scale, six at the most."""
     for digits in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 3), (1,)):
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
-        if len(found) <= 6:
-            return found
-    return found[:: math.ceil(len(found) / 6)]
+        numbers = [
+            digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high
+        ]
+        if len(numbers) <= 6:
+            return numbers
+    return numbers[:: math.ceil(len(numbers) / 6)]
 
 
 def time_ticks(end_seconds: float) -> list[Tick]:

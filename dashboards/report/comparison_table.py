@@ -14,23 +14,27 @@ LABEL, LEFT, RIGHT = 300, 320, 620
 BETTER_OR_WORSE, OPEN = "#1f6feb", "#57606a"
 
 
-def markdown(told: Mapping[str, Any]) -> str:
+def markdown(comparison: Mapping[str, Any]) -> str:
     """The whole comparison: who, the verdict with its reasons, every metric."""
-    rows = [[_cell(row[name]) for name in COLUMNS] for row in told["rows"]]
+    rows = [[_cell(row[name]) for name in COLUMNS] for row in comparison["rows"]]
     return "\n".join(
         [
-            f"# {' + '.join(told['candidates'])} against {' + '.join(told['champions'])}",
+            f"# {' + '.join(comparison['candidates'])} against {' + '.join(comparison['champions'])}",
             "",
-            f"**{told['verdict']['outcome'].replace('_', ' ')}**",
+            f"**{comparison['verdict']['outcome'].replace('_', ' ')}**",
             "",
-            *(f"- {reason}" for reason in told["verdict"]["reasons"]),
+            *(f"- {reason}" for reason in comparison["verdict"]["reasons"]),
             "",
             "Differences are candidate minus champion over the same items, low and high the ends of a two-sided",
             "interval, p_adjusted the p-value after Holm's correction over all rows. Items of one document are one",
             "group. difference_clean leaves out contaminated items. The interval of a single training on each side",
             "does not know what another seed would have given; the verdict does, by release.criteria.",
             "",
-            *([f"Not measured on every model: {', '.join(told['left_out'])}.", ""] if told["left_out"] else []),
+            *(
+                [f"Not measured on every model: {', '.join(comparison['left_out'])}.", ""]
+                if comparison["left_out"]
+                else []
+            ),
             *(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)),
             "",
         ]

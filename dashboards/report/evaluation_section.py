@@ -79,12 +79,12 @@ def evaluation(metrics: Mapping[str, Any], times: Mapping[str, Any], directory: 
 
 def champion(events: Path) -> dict[str, Any]:
     """Figures of the champion, as metrics of a model, that a release put into its events; empty without any."""
-    found: dict[str, dict[str, Any]] = {}
+    suites: dict[str, dict[str, Any]] = {}
     for event in read_events(events)[0]:
         if event["kind"] == "metric" and event["name"].startswith("champion/"):
             _, suite, metric = event["name"].split("/", 2)
-            found.setdefault(suite, {})[metric] = {"value": event["value"]}
-    return {"champion": found} if found else {}
+            suites.setdefault(suite, {})[metric] = {"value": event["value"]}
+    return {"champion": suites} if suites else {}
 
 
 def words(metrics: Mapping[str, Any], final: str) -> str:
@@ -112,12 +112,12 @@ def slices(metrics: Mapping[str, Any], final: str) -> list[Slice]:
     if len(names) < 2:
         return []
     beside = {name: metrics.get(name, {}).get("likelihood", {}) for name in (final, "champion", *BASELINES)}
-    found = {name: each for name, each in beside.items() if each.keys() >= set(names)}
-    top = max(each[name]["value"] for each in found.values() for name in names)
+    columns = {name: each for name, each in beside.items() if each.keys() >= set(names)}
+    top = max(each[name]["value"] for each in columns.values() for name in names)
     return [
         Slice(
             name=_label(name),
-            documents=found[final][name]["n"],
+            documents=columns[final][name]["n"],
             marks=[
                 Mark(
                     name=BASELINES.get(column, column),
@@ -125,7 +125,7 @@ def slices(metrics: Mapping[str, Any], final: str) -> list[Slice]:
                     value=f"{each[name]['value']:.3f}",
                     at=100 * each[name]["value"] / top,
                 )
-                for column, each in found.items()
+                for column, each in columns.items()
             ],
         )
         for name in names
@@ -134,10 +134,10 @@ def slices(metrics: Mapping[str, Any], final: str) -> list[Slice]:
 
 def _label(name: str) -> str:
     """bytes_2048_to_8192_bits_per_byte -> 2,048 to 8,192 bytes."""
-    found = SLICE.fullmatch(name)
-    if found is None:
+    match = SLICE.fullmatch(name)
+    if match is None:
         return "all"
-    kind, value = found.groups()
+    kind, value = match.groups()
     if kind != "bytes":
         return f"{kind} {value.replace('_', ' ')}"
     return re.sub(r"\d+", lambda digits: f"{int(digits[0]):,}", value).replace("_", " ") + " bytes"
@@ -170,6 +170,6 @@ def calibration(path: Path, model: str) -> Chart | None:
 
 def _without_slices(suites: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        suite: {name: each for name, each in found.items() if not SLICE.fullmatch(name)}
-        for suite, found in suites.items()
+        suite: {name: each for name, each in metrics.items() if not SLICE.fullmatch(name)}
+        for suite, metrics in suites.items()
     }

@@ -31,17 +31,17 @@ class _Axes:
 
     def drawn(self, x_label: str, y_label: str, marks: Callable[[float, float], Sequence[float]]) -> list[str]:
         """Grid, ticks and labels."""
-        found = [text(LEFT, 20, y_label), text(WIDTH - RIGHT, HEIGHT - 8, x_label, "end")]
+        elements = [text(LEFT, 20, y_label), text(WIDTH - RIGHT, HEIGHT - 8, x_label, "end")]
         for value in marks(*self.x):
             across, _ = self.at(value, self.y[0])
-            found += [
+            elements += [
                 line(across, TOP, across, HEIGHT - BOTTOM),
                 text(across, HEIGHT - BOTTOM + 16, quantity(value), "middle"),
             ]
         for value in marks(*self.y):
             _, up = self.at(self.x[0], value)
-            found += [line(LEFT, up, WIDTH - RIGHT, up), text(LEFT - 6, up + 4, f"{value:.3g}", "end")]
-        return found
+            elements += [line(LEFT, up, WIDTH - RIGHT, up), text(LEFT - 6, up + 4, f"{value:.3g}", "end")]
+        return elements
 
 
 def fit_svg(law: FittedLaw, planned: Alternative | None) -> str:

@@ -110,8 +110,8 @@ class Artifacts:
             raise Missing(f"The stage {stage} names no output.")
         manifest = artifact.read(path, verify=False)
         if manifest.digest != known.digest:
-            found, wanted = manifest.digest[:12], (known.digest or "none")[:12]
-            raise Missing(f"{path} was replaced since: found digest {found}, this cycle's is {wanted}.")
+            digest, wanted = manifest.digest[:12], (known.digest or "none")[:12]
+            raise Missing(f"{path} was replaced since: found digest {digest}, this cycle's is {wanted}.")
         return path, manifest
 
 
@@ -121,22 +121,22 @@ def render(record: CycleRecord, out: Path, *, stages: Sequence[Stage], state: Pa
     `stages` are those of the graph, `state` says where events/<cycle> and docs/<stage> are. Whatever is
     absent or unreadable is named on the page instead.
     """
-    found = Artifacts(record, stages)
+    artifacts = Artifacts(record, stages)
     script = (TEMPLATES / "cycle.js").read_text(encoding="utf-8")
     templates = environment({"duration": duration, "quantity": quantity, "size": size})
-    profile = _section(lambda: corpus_profile(record, found, out.with_name(PROFILE_PAGE)))
+    profile = _section(lambda: corpus_profile(record, artifacts, out.with_name(PROFILE_PAGE)))
     text = templates.get_template("cycle.html.j2").render(
         record=record,
         verdict=verdict(record),
         decision=VERDICTS[record.release.decision][0],
-        figures=figures(record, found),
+        figures=figures(record, artifacts),
         timeline=timeline(record),
-        training=_section(lambda: training(found)),
-        corpus=_section(lambda: corpus(found)),
-        evaluation=_section(lambda: evaluation(record, found, state / "events" / record.cycle_id)),
-        lineage=lineage(record, found),
+        training=_section(lambda: training(artifacts)),
+        corpus=_section(lambda: corpus(artifacts)),
+        evaluation=_section(lambda: evaluation(record, artifacts, state / "events" / record.cycle_id)),
+        lineage=lineage(record, artifacts),
         notes=[("", text) for text in record.notes] + stage_notes(record, state / "events" / record.cycle_id),
-        links=[*([] if isinstance(profile, Absent) else [profile]), *links(record, out, found, state)],
+        links=[*([] if isinstance(profile, Absent) else [profile]), *links(record, out, artifacts, state)],
         request=request(record),
         css=(TEMPLATES / "cycle.css").read_text(encoding="utf-8"),
         script=script,
@@ -166,10 +166,10 @@ def verdict(record: CycleRecord) -> Verdict:
     return Verdict(word=word, tone=tone, rest=rest, detail=None)
 
 
-def figures(record: CycleRecord, found: Artifacts) -> list[Figure]:
+def figures(record: CycleRecord, artifacts: Artifacts) -> list[Figure]:
     """The numbers that a reader asks for first, as far as the cycle got to them."""
     shown = [_time(record)]
-    if compared := _held_out(record, found):
+    if compared := _held_out(record, artifacts):
         name, own, xz = compared
         against = (
             f"xz -9 needs {xz:.3f}: {abs(1 - own / xz):.1%} {'less' if own < xz else 'more'}" if xz else "held-out"
@@ -181,7 +181,7 @@ def figures(record: CycleRecord, found: Artifacts) -> list[Figure]:
             Figure(label="Parameters", value=quantity(record.model.parameters), detail=record.model.digest[:12]),
             Figure(label="Tokens trained on", value=quantity(record.model.tokens), detail=f"{each:.3g} a parameter"),
         ]
-    shown += _speed(found)
+    shown += _speed(artifacts)
     if record.peak_memory_bytes and record.stages:
         peak = max(record.stages, key=lambda stage: stage.peak_memory_bytes)
         shown.append(Figure(label="Peak memory", value=size(record.peak_memory_bytes), detail=f"in {peak.name}"))
@@ -195,14 +195,14 @@ def figures(record: CycleRecord, found: Artifacts) -> list[Figure]:
     return shown
 
 
-def _held_out(record: CycleRecord, found: Artifacts) -> tuple[str, float, float | None] | None:
+def _held_out(record: CycleRecord, artifacts: Artifacts) -> tuple[str, float, float | None] | None:
     """The last evaluated model, its bits per byte and xz's on the same files; before that, as pretraining ended."""
     if name := final_model(record.metrics):
         own = bits_per_byte(record.metrics, name)
         assert own is not None
         return name, own, xz_bits_per_byte(record.metrics)
     try:
-        statistics = found.find("base_model")[1].statistics
+        statistics = artifacts.find("base_model")[1].statistics
     except (Missing, ArtifactError):
         return None
     own, xz = statistics.get("validation_bits_per_byte"), statistics.get(XZ_BITS_PER_BYTE)
@@ -215,10 +215,10 @@ def _time(record: CycleRecord) -> Figure:
     return Figure(label="Time", value=duration(record.seconds), detail=deadline + share)
 
 
-def _speed(found: Artifacts) -> list[Figure]:
+def _speed(artifacts: Artifacts) -> list[Figure]:
     """Tokens a second of pretraining, and the share of its time that it waited for data."""
     try:
-        timed = found.find("base_model")[1].run
+        timed = artifacts.find("base_model")[1].run
     except (Missing, ArtifactError):
         return []
     if "tokens_per_second" not in timed or "data_stall_share" not in timed:
@@ -227,9 +227,9 @@ def _speed(found: Artifacts) -> list[Figure]:
     return [Figure(label="Pretraining", value=f"{quantity(timed['tokens_per_second'])} tokens/s", detail=stall)]
 
 
-def training(found: Artifacts) -> list[Chart]:
+def training(artifacts: Artifacts) -> list[Chart]:
     """Loss, held-out bits per byte and learning rate over tokens."""
-    path, manifest = found.find("base_model")
+    path, manifest = artifacts.find("base_model")
     history, validation = (
         pl.read_csv(path / name, infer_schema_length=None) for name in ("history.csv", "validation.csv")
     )
@@ -266,21 +266,21 @@ class Corpus:
     missing: list[str]
 
 
-def corpus(found: Artifacts) -> Corpus:
+def corpus(artifacts: Artifacts) -> Corpus:
     """What came in, what went out and why, what stayed. Raises Missing when nothing came in."""
-    raw, ingested = found.find("raw_documents")
+    raw, ingested = artifacts.find("raw_documents")
     missing: list[str] = []
 
     def directory(kind: str) -> Path | None:
         try:
-            return found.find(kind)[0]
+            return artifacts.find(kind)[0]
         except (Missing, ArtifactError) as reason:
             missing.append(str(reason))
             return None
 
     checked, clean = directory("checked_documents"), directory("clean_documents")
     removed, kept = removals(raw, checked, clean)
-    tokens = found.find("tokens")[1].statistics if directory("tokens") else None
+    tokens = artifacts.find("tokens")[1].statistics if directory("tokens") else None
     licences = Count.ranked(ingested.statistics.get("documents_by_licence", {}))
     return Corpus(
         ingested=ingested.statistics,
@@ -294,12 +294,12 @@ def corpus(found: Artifacts) -> Corpus:
     )
 
 
-def evaluation(record: CycleRecord, found: Artifacts, events: Path) -> Evaluation:
+def evaluation(record: CycleRecord, artifacts: Artifacts, events: Path) -> Evaluation:
     """The evaluation in words, pictures and a table, with what the release measured of the champion (`events`).
 
     Raises Missing when the stage has no artifact of this cycle.
     """
-    path, manifest = found.find("evaluation")
+    path, manifest = artifacts.find("evaluation")
     metrics = evaluation_section.champion(events / "release.jsonl") | record.metrics
     shown = evaluation_section.evaluation(metrics, manifest.run.get("latency", {}), path)
     if not shown.rows:
@@ -319,12 +319,12 @@ class Origin:
     parameters: str
 
 
-def lineage(record: CycleRecord, found: Artifacts) -> list[Origin]:
+def lineage(record: CycleRecord, artifacts: Artifacts) -> list[Origin]:
     """The chain of manifests, one link a stage."""
     origins = []
     for stage in {each.name: each for each in record.stages}.values():
         try:
-            path, manifest = found.of(stage.name)
+            path, manifest = artifacts.of(stage.name)
             parameters = json.dumps(manifest.config, indent=1, ensure_ascii=False)
         except (Missing, ArtifactError):
             path, manifest, parameters = None, None, ""
@@ -353,11 +353,11 @@ def stage_notes(record: CycleRecord, events: Path) -> list[tuple[str, str]]:
     return notes
 
 
-def corpus_profile(record: CycleRecord, found: Artifacts, out: Path) -> tuple[str, str]:
+def corpus_profile(record: CycleRecord, artifacts: Artifacts, out: Path) -> tuple[str, str]:
     """Draw the corpus' own page beside this one, and link to it. Raises Missing, and removes an older one, when this
     cycle has no profile."""
     try:
-        report, _ = found.find("corpus_report")
+        report, _ = artifacts.find("corpus_report")
         if not (report / PROFILE).is_file():
             raise Missing(f"{report} holds no {PROFILE}.")
     except (Missing, ArtifactError):
@@ -366,15 +366,15 @@ def corpus_profile(record: CycleRecord, found: Artifacts, out: Path) -> tuple[st
     return "profile of the corpus", profile_page.render(report, out, record.cycle_id).name
 
 
-def links(record: CycleRecord, out: Path, found: Artifacts, state: Path) -> list[tuple[str, str]]:
+def links(record: CycleRecord, out: Path, artifacts: Artifacts, state: Path) -> list[tuple[str, str]]:
     """Files of this cycle that a browser can show, relative to the page."""
     wanted = {
         "cycle.json, this page for scripts": out.parent / "cycles" / f"{record.cycle_id}.json",
     }
     for kind, name in (("evaluation", "figures.json"), ("training_plan", "plan.json")):
-        if kind in found.stages:
-            wanted[f"{name}, the {kind.replace('_', ' ')}"] = found.stages[kind].output / name
-    for stage in found.stages.values():
+        if kind in artifacts.stages:
+            wanted[f"{name}, the {kind.replace('_', ' ')}"] = artifacts.stages[kind].output / name
+    for stage in artifacts.stages.values():
         wanted[f"Data Docs of {stage.name}"] = state / "docs" / stage.name / "index.html"
     return [(text, os.path.relpath(path, out.parent)) for text, path in wanted.items() if path.is_file()]
 

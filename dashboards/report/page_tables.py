@@ -57,18 +57,20 @@ def removals(raw: Path, checked: Path | None, clean: Path | None) -> tuple[list[
     documents = pl.scan_parquet(parts(raw)).select("id", "bytes")
     total = int(documents.select(pl.col("bytes").sum()).collect().item())
     sizes = documents.unique("id")
-    found = []
+    by_reason = []
     if checked:
         rules = pl.scan_parquet(checked / "quarantine.parquet").group_by("id", "path")
-        found += _by_reason(
+        by_reason += _by_reason(
             _stage(checked), rules.agg(reason=pl.col("rule").unique().sort().str.join(", ")), sizes, total
         )
     if clean is None:
-        return found, None
-    found += _by_reason(_stage(clean), pl.scan_parquet(clean / "drops.parquet").select("id", "reason"), sizes, total)
+        return by_reason, None
+    by_reason += _by_reason(
+        _stage(clean), pl.scan_parquet(clean / "drops.parquet").select("id", "reason"), sizes, total
+    )
     kept = pl.scan_parquet(parts(clean)).select("id").join(sizes, on="id", how="left")
     count, num_bytes = kept.select(pl.len(), pl.col("bytes").sum()).collect().row(0)
-    return found, _removal(_stage(clean), "kept", count, num_bytes, total)
+    return by_reason, _removal(_stage(clean), "kept", count, num_bytes, total)
 
 
 def _stage(directory: Path) -> str:
@@ -124,8 +126,8 @@ def models_of(metrics: Mapping[str, Any]) -> list[str]:
 
 def final_model(metrics: Mapping[str, Any]) -> str | None:
     """The last model of the cycle that has bits per byte."""
-    found = [name for name in metrics if name not in BESIDE and bits_per_byte(metrics, name) is not None]
-    return found[-1] if found else None
+    names = [name for name in metrics if name not in BESIDE and bits_per_byte(metrics, name) is not None]
+    return names[-1] if names else None
 
 
 def bits_per_byte(metrics: Mapping[str, Any], model: str) -> float | None:
@@ -145,15 +147,15 @@ def xz_bits_per_byte(metrics: Mapping[str, Any]) -> float | None:
 
 def evaluation_rows(metrics: Mapping[str, Any]) -> list[Row]:
     """Every metric, suite by suite in the order of their first mention; a cell is None where a model lacks it."""
-    found: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    rows: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     models = models_of(metrics)
     for model in models:
         for suite, metric, each in _estimates(metrics, model):
-            found.setdefault((suite, metric), {})[model] = each
-    suites = list(dict.fromkeys(suite for suite, _ in found))
+            rows.setdefault((suite, metric), {})[model] = each
+    suites = list(dict.fromkeys(suite for suite, _ in rows))
     return [
         Row(suite=suite, metric=metric, lower_is_better=metric.endswith(LOWER_IS_BETTER), cells=_cells(models, row))
-        for (suite, metric), row in sorted(found.items(), key=lambda each: suites.index(each[0][0]))
+        for (suite, metric), row in sorted(rows.items(), key=lambda each: suites.index(each[0][0]))
     ]
 
 

@@ -96,12 +96,12 @@ class Reason:
 
 def grouped(histogram: Mapping[str, Any]) -> dict[int, int]:
     """Counts of bins made coarse enough to draw, by number: two a doubling, 25 for shares."""
-    found: dict[int, int] = {}
+    counts: dict[int, int] = {}
     for place, count in enumerate(histogram["counts"]):
         fine = histogram["first"] + place
         coarse = fine // 2 if histogram["scale"] == SHARE else (fine + 1) // 2
-        found[coarse] = found.get(coarse, 0) + count
-    return found
+        counts[coarse] = counts.get(coarse, 0) + count
+    return counts
 
 
 def _range(scale: str, coarse: int) -> tuple[float, float]:
@@ -112,11 +112,11 @@ def _range(scale: str, coarse: int) -> tuple[float, float]:
 
 def histogram(column: str, sides: Mapping[str, Mapping[str, Any]]) -> Histogram | None:
     """A column of both summaries as a chart; None when there is nothing to draw."""
-    found = {side: each for side, each in sides.items() if each["counts"]}
-    if not found:
+    summaries = {side: each for side, each in sides.items() if each["counts"]}
+    if not summaries:
         return None
-    counts = {side: grouped(each) for side, each in found.items()}
-    scale = next(iter(found.values()))["scale"]
+    counts = {side: grouped(each) for side, each in summaries.items()}
+    scale = next(iter(summaries.values()))["scale"]
     first = min(min(each) for each in counts.values())
     num_bins = max(max(each) for each in counts.values()) - first + 1
     highest = max(max(each.values()) for each in counts.values())
@@ -133,7 +133,7 @@ def histogram(column: str, sides: Mapping[str, Mapping[str, Any]]) -> Histogram 
 
     return Histogram(
         title=TITLES[column],
-        note=_quantiles(found["after"]) if "after" in found else "",
+        note=_quantiles(summaries["after"]) if "after" in summaries else "",
         sides={side: [bar(coarse, count) for coarse, count in each.items() if count] for side, each in counts.items()},
         x_ticks=_x_ticks(scale, first, num_bins),
         y_ticks=[
@@ -148,8 +148,10 @@ def _x_ticks(scale: str, first: int, num_bins: int) -> list[Tick]:
     if scale == SHARE:
         return [Tick(at=100 * (25 * value - first) / num_bins, label=f"{value:g}") for value in ticks(low, high, 4)]
     values = log_ticks(max(low, 1.0), high)
-    found = [Tick(at=100 * (1 + 2 * math.log2(value) - first) / num_bins, label=_number(value)) for value in values]
-    return [Tick(at=50 / num_bins, label="0"), *found] if first == 0 else found
+    tick_marks = [
+        Tick(at=100 * (1 + 2 * math.log2(value) - first) / num_bins, label=_number(value)) for value in values
+    ]
+    return [Tick(at=50 / num_bins, label="0"), *tick_marks] if first == 0 else tick_marks
 
 
 def _number(value: float) -> str:
@@ -241,7 +243,7 @@ def cluster_sizes(sizes: Sequence[Sequence[int]]) -> list[Sizes]:
 def render(report: Path, out: Path, cycle_id: str) -> Path:
     """Write the page of the profile in check_clean's artifact, and return its path."""
     profile = json.loads((report / PROFILE).read_bytes())
-    found = environment({"quantity": quantity, "size": size, "duration": duration})
+    templates = environment({"quantity": quantity, "size": size, "duration": duration})
     histograms = [
         histogram(
             column,
@@ -249,7 +251,7 @@ def render(report: Path, out: Path, cycle_id: str) -> Path:
         )
         for column in TITLES
     ]
-    text = found.get_template("profile.html.j2").render(
+    text = templates.get_template("profile.html.j2").render(
         cycle_id=cycle_id,
         profile=profile,
         histograms=[each for each in histograms if each is not None],

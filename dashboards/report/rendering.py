@@ -11,12 +11,12 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 def environment(filters: Mapping[str, Callable[..., Any]]) -> Environment:
     """A loader of the templates that knows these filters and refuses names that are not given."""
-    found = Environment(
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= filters
-    return found
+    templates.filters |= filters
+    return templates

@@ -147,9 +147,9 @@ def plan(
 ) -> None:
     """Sizes and tokens for a deadline, their memory, loss and cost, and the choice with its reason."""
     from flows.commands.output import print_rows
-    from flows.commands.plan import Asked, lines, run, table
+    from flows.commands.plan import Options, lines, run, table
 
-    asked = Asked(
+    options = Options(
         hours=hours,
         profile=profile,
         hardware=hardware,
@@ -161,7 +161,7 @@ def plan(
         inference_tokens=inference_tokens,
         price_per_hour=price,
     )
-    outlook = run(asked, lambda line: print(line, file=sys.stderr, flush=True))
+    outlook = run(options, lambda line: print(line, file=sys.stderr, flush=True))
     if as_json:
         print(json.dumps(outlook, indent=1))
         return

@@ -49,9 +49,9 @@ def evaluate(model_dir: Path, suites: Sequence[Path], out: Path | None = None) -
     TextCodec(model_dir)  # a directory without one is told of at once, not after the questions
     ours = (model_dir / artifact.MANIFEST).exists()
     inputs = [artifact.read(_tokens()), *([artifact.read(model_dir)] if ours else [])]
-    asked = _asked(suites)
-    items, contamination = _measured(model_dir, asked)
-    times = latency_items({model_dir.name: model_dir}, asked.documents["text"].to_list(), config.latency)
+    questions = _questions(suites)
+    items, contamination = _measured(model_dir, questions)
+    times = latency_items({model_dir.name: model_dir}, questions.documents["text"].to_list(), config.latency)
     latency = latency_metrics(times, config)
     metrics = summarise(items, config, None if contamination is None else contamination.filter("contaminated"))
     if out is not None:
@@ -74,21 +74,21 @@ def compare(
     Writes comparison.json, comparison.md and comparison.svg into `out`, and events for MLflow.
     """
     criteria = read_params().release.criteria
-    found = [[_read_or_measured(each) for each in side] for side in (candidates, champions)]
-    contaminated = contaminated_in([marked for side in found for _, marked in side])
-    (candidate_items, champion_items), left_out = in_common([[items for items, _ in side] for side in found])
+    evaluations = [[_read_or_measured(each) for each in side] for side in (candidates, champions)]
+    contaminated = contaminated_in([marked for side in evaluations for _, marked in side])
+    (candidate_items, champion_items), left_out = in_common([[items for items, _ in side] for side in evaluations])
     if left_out:
         _say(f"not measured on every model, left out: {', '.join(left_out)}")
     sides = Sides(candidates=candidate_items, champions=champion_items, contaminated=contaminated)
     rows = [asdict(each) for each in compare_items(sides, criteria)]
     verdict = asdict(combine(judge(criteria, pairs_for(criteria, sides))))
-    told = {"candidates": list(candidates), "champions": list(champions), "verdict": verdict, "rows": rows}
-    told |= {"left_out": left_out}
+    comparison = {"candidates": list(candidates), "champions": list(champions), "verdict": verdict, "rows": rows}
+    comparison |= {"left_out": left_out}
     out.mkdir(parents=True, exist_ok=True)
-    write_file(out / "comparison.json", (json.dumps(told, indent=1, allow_nan=False) + "\n").encode())
-    write_file(out / "comparison.md", markdown(told).encode())
+    write_file(out / "comparison.json", (json.dumps(comparison, indent=1, allow_nan=False) + "\n").encode())
+    write_file(out / "comparison.md", markdown(comparison).encode())
     write_file(out / "comparison.svg", svg(rows).encode())
-    _record(told, out)
+    _record(comparison, out)
     return rows, verdict
 
 
@@ -114,11 +114,11 @@ def contaminated_in(marked: Sequence[pl.DataFrame | None]) -> pl.DataFrame | Non
     return pl.concat(known).filter("contaminated").select("suite", "item").unique() if known else None
 
 
-def _record(told: dict[str, Any], out: Path) -> None:
+def _record(comparison: dict[str, Any], out: Path) -> None:
     """Differences as metrics, the verdict as a tag, the files as artifacts: the next forwarder sends them to MLflow."""
-    sides = {side: ", ".join(told[side]) for side in ("candidates", "champions")}
-    differences = {f"difference/{each['suite']}/{each['metric']}": each["difference"] for each in told["rows"]}
-    events = _sent("compare", differences, verdict=told["verdict"]["outcome"], **sides)
+    sides = {side: ", ".join(comparison[side]) for side in ("candidates", "champions")}
+    differences = {f"difference/{each['suite']}/{each['metric']}": each["difference"] for each in comparison["rows"]}
+    events = _sent("compare", differences, verdict=comparison["verdict"]["outcome"], **sides)
     for path in sorted(out.glob("comparison.*")):
         events.artifact(path.absolute())
 
@@ -140,7 +140,7 @@ def _read_or_measured(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         return read_evaluation(name)
     if (directory / artifact.MANIFEST).exists():
         artifact.read(directory)
-    return _measured(directory, _asked(()))
+    return _measured(directory, _questions(()))
 
 
 def _named(name: str) -> tuple[Path, str]:
@@ -164,23 +164,23 @@ def read_evaluation(name: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
         raise DataError(
             f"{path}: holds {', '.join(models) or 'no items'}, found {model or 'no name'}; name one: {path}:MODEL"
         )
-    found = path / CONTAMINATION
+    contamination = path / CONTAMINATION
     chosen = items.filter(pl.col("model") == (model or models[0]))
-    return chosen, pl.read_parquet(found) if found.exists() else None
+    return chosen, pl.read_parquet(contamination) if contamination.exists() else None
 
 
-def _measured(model_dir: Path, asked: Questions) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+def _measured(model_dir: Path, questions: Questions) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Items of a model, measured now, and their contamination by data/clean where that is there."""
     config = read_params().evaluate
-    _, items = evaluate_model(model_dir, asked, config, _say)
+    _, items = evaluate_model(model_dir, questions, config, _say)
     source = writer(read_stages(), "clean_documents").output
     if not source.is_dir():
         _say(f"{source} is not there: contamination is not known")
         return items, None
     artifact.read(source)
     held_out = pl.read_parquet(_tokens() / VALIDATION, columns=["id", "text"])
-    found = looked_for(held_out, asked.suites, training_texts(source, held_out["id"]), config.contamination)
-    return items, overlaps(items, found, asked.suites, config.contamination)
+    passages = looked_for(held_out, questions.suites, training_texts(source, held_out["id"]), config.contamination)
+    return items, overlaps(items, passages, questions.suites, config.contamination)
 
 
 def execute(suite: str, solutions: str) -> dict[str, Any]:
@@ -189,17 +189,17 @@ def execute(suite: str, solutions: str) -> dict[str, Any]:
     if words := warning():
         _say(words)
     if solutions == "canonical":
-        found = executing.execute(chosen, "canonical")
+        outcome = executing.execute(chosen, "canonical")
     elif solutions == "none":
-        found = executing.execute(chosen, "none")
+        outcome = executing.execute(chosen, "none")
     else:
-        found = executing.execute(chosen, Path(solutions))
-    figures = {f"{chosen.name}/{name}": float(getattr(found, name)) for name in ("passed", "total", "seconds")}
+        outcome = executing.execute(chosen, Path(solutions))
+    figures = {f"{chosen.name}/{name}": float(getattr(outcome, name)) for name in ("passed", "total", "seconds")}
     _sent("execute", figures, suite=suite, solutions=solutions)
-    return asdict(found)
+    return asdict(outcome)
 
 
-def _asked(paths: Sequence[Path]) -> Questions:
+def _questions(paths: Sequence[Path]) -> Questions:
     """What held-out documents and some suites ask of every model; the built-in suites if none."""
     config = read_params().evaluate
     artifact.read(_tokens())

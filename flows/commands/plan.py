@@ -48,7 +48,7 @@ NAMES = {"irreducible": "E", "a": "A", "alpha": "alpha", "b": "B", "beta": "beta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Options:
     """The options of the command; None: as params.yaml has it."""
 
     hours: float | None = None
@@ -63,25 +63,25 @@ class Asked:
     seed: int = 0
 
 
-def run(asked: Asked, tell: Callable[[str], None]) -> dict[str, Any]:
+def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
     """The plan as JSON. Raises ConfigError for a deadline, a memory or a hardware that cannot be."""
     settings = read_settings()
-    machine = machine_of(asked.hardware) if asked.hardware else None
-    profile = asked.profile or _profile_of(asked.hardware)
+    machine = machine_of(options.hardware) if options.hardware else None
+    profile = options.profile or _profile_of(options.hardware)
     chosen = _params(profile)
-    config = _plan_config(chosen.plan, asked, machine)
+    config = _plan_config(chosen.plan, options, machine)
     tokens = _tokens()
     law = fitted.read(survey.LAWS) if survey.LAWS.exists() else None
-    if asked.fit_minutes is not None:
-        law = _fit(chosen, config, asked.fit_minutes, settings, tell)
+    if options.fit_minutes is not None:
+        law = _fit(chosen, config, options.fit_minutes, settings, tell)
     machine = machine or machine_here(hardware.describe(), config.device, config.num_workers)
-    found, why = _outlook(config, machine, chosen, tokens, law, settings)
-    result = _told(found, config, machine, profile, tokens, law if why is None else None)
-    if asked.fit_minutes is not None and law is not None:
-        _write(REPORTS / "fit.svg", laws_chart.fit_svg(law, found.rows[found.chosen]))
-    if asked.simulate is not None:
-        result["simulation"] = _simulated(asked, config, chosen, machine, found.rows[found.chosen], found)
-    return result
+    outlook, why = _outlook(config, machine, chosen, tokens, law, settings)
+    report = _report(outlook, config, machine, profile, tokens, law if why is None else None)
+    if options.fit_minutes is not None and law is not None:
+        _write(REPORTS / "fit.svg", laws_chart.fit_svg(law, outlook.rows[outlook.chosen]))
+    if options.simulate is not None:
+        report["simulation"] = _simulated(options, config, chosen, machine, outlook.rows[outlook.chosen], outlook)
+    return report
 
 
 def _profile_of(name: str | None) -> str | None:
@@ -98,14 +98,14 @@ def _params(profile: str | None) -> Params:
     return params.checked(read_yaml(source), str(source))
 
 
-def _plan_config(config: PlanConfig, asked: Asked, machine: Machine | None) -> PlanConfig:
+def _plan_config(config: PlanConfig, options: Options, machine: Machine | None) -> PlanConfig:
     """plan's section with what was asked in the command."""
-    if asked.hours is not None and not 0 < asked.hours <= 24 * 30:
-        raise ConfigError(f"--hours {asked.hours:g}: needed more than 0 and at most 720")
-    changed: dict[str, Any] = {} if asked.hours is None else {"hours": asked.hours}
+    if options.hours is not None and not 0 < options.hours <= 24 * 30:
+        raise ConfigError(f"--hours {options.hours:g}: needed more than 0 and at most 720")
+    changed: dict[str, Any] = {} if options.hours is None else {"hours": options.hours}
     economics = {
         name: value
-        for name, value in (("inference_tokens", asked.inference_tokens), ("price_per_hour", asked.price_per_hour))
+        for name, value in (("inference_tokens", options.inference_tokens), ("price_per_hour", options.price_per_hour))
         if value is not None
     }
     for name, value in economics.items():
@@ -168,7 +168,7 @@ def _outlook(
     vocabulary_size = int(tokens.statistics["vocabulary_size"]) if tokens else chosen.vocabulary.vocabulary_size
     # Earlier cycles here say nothing of another machine.
     needs = Needs(config, durations.read(settings.state) if machine.measured else ())
-    found = look(
+    outlook = look(
         config,
         machine,
         needs,
@@ -180,11 +180,11 @@ def _outlook(
         why_no_law=why,
         corpus_tokens=tokens.statistics.get("train_tokens") if tokens and machine.measured else None,
     )
-    return found, why
+    return outlook, why
 
 
-def _told(
-    found: Outlook,
+def _report(
+    outlook: Outlook,
     config: PlanConfig,
     machine: Machine,
     profile: str | None,
@@ -198,17 +198,17 @@ def _told(
         "profile": profile,
         "hours": config.hours,
         "currency_per_hour": machine.price_per_hour,
-        "precision": found.precision,
-        "compiled": found.compiled,
-        "accelerators": list(found.accelerators),
-        "stage_seconds": found.stage_seconds,
+        "precision": outlook.precision,
+        "compiled": outlook.compiled,
+        "accelerators": list(outlook.accelerators),
+        "stage_seconds": outlook.stage_seconds,
         "alternatives": [
-            each.model_dump(mode="json") | {"chosen": size == found.chosen} for size, each in found.rows.items()
+            each.model_dump(mode="json") | {"chosen": size == outlook.chosen} for size, each in outlook.rows.items()
         ],
-        "reason": found.reason,
-        "notes": [*found.notes, *([] if tokens else ["there are no tokens: the vocabulary is params.yaml's"])],
+        "reason": outlook.reason,
+        "notes": [*outlook.notes, *([] if tokens else ["there are no tokens: the vocabulary is params.yaml's"])],
         "law": None if law is None else law.intervals(),
-        "compute_optimal": _compute_optimal(found.rows[found.chosen], law.fitted.law if law else BESIROGLU),
+        "compute_optimal": _compute_optimal(outlook.rows[outlook.chosen], law.fitted.law if law else BESIROGLU),
         "predictions": predictions.read(REPORTS),
     }
 
@@ -232,13 +232,13 @@ def _compute_optimal(row: Alternative, law: Law) -> dict[str, Any]:
 
 
 def _simulated(
-    asked: Asked, config: PlanConfig, chosen: Params, machine: Machine, row: Alternative, found: Outlook
+    options: Options, config: PlanConfig, chosen: Params, machine: Machine, row: Alternative, outlook: Outlook
 ) -> dict[str, Any]:
     """Draw the cycles, keep figures and plot, return the summary."""
-    assert asked.simulate is not None
-    if asked.simulate < 1:
-        raise ConfigError(f"--simulate {asked.simulate}: needed 1 or more cycles")
-    drawn = {"failures_per_gpu_hour": asked.failures_per_gpu_hour, "stage_spread": asked.stage_spread}
+    assert options.simulate is not None
+    if options.simulate < 1:
+        raise ConfigError(f"--simulate {options.simulate}: needed 1 or more cycles")
+    drawn = {"failures_per_gpu_hour": options.failures_per_gpu_hour, "stage_spread": options.stage_spread}
     for name, value in drawn.items():
         if value is not None and value < 0:
             raise ConfigError(f"--{name.replace('_', '-')} {value:g}: needed 0 or more")
@@ -248,16 +248,16 @@ def _simulated(
         pretrain=chosen.pretrain,
         num_gpus=machine.count,
         tokens_per_second=row.tokens_per_second,
-        compile_seconds=config.compile_seconds if found.compiled else 0.0,
+        compile_seconds=config.compile_seconds if outlook.compiled else 0.0,
         chances=chances,
     )
-    ended = simulate.simulate(simulated, asked.simulate, asked.seed)
+    ended = simulate.simulate(simulated, options.simulate, options.seed)
     figures = simulate.summary(simulated, ended) | {
         "hardware": machine.name,
         "hours": config.hours,
         "parameters": row.parameters,
         "planned_tokens": row.tokens,
-        "assumptions": asdict(chances) | {"utilisation": machine.accelerator.utilisation, "seed": asked.seed},
+        "assumptions": asdict(chances) | {"utilisation": machine.accelerator.utilisation, "seed": options.seed},
     }
     stem = f"simulation-{machine.name}"
     _write(REPORTS / f"{stem}.json", json.dumps(figures, indent=1) + "\n")
@@ -272,7 +272,7 @@ def _write(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
-def table(found: dict[str, Any]) -> list[dict[str, Any]]:
+def table(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The alternatives as people read them."""
     return [
         {
@@ -289,7 +289,7 @@ def table(found: dict[str, Any]) -> list[dict[str, Any]]:
             "train cost": f"{each['train_cost']:.2f}",
             "serve cost": f"{each['serve_cost']:.2f}",
         }
-        for each in found["alternatives"]
+        for each in report["alternatives"]
     ]
 
 
@@ -314,33 +314,33 @@ def _best_line(best: dict[str, Any]) -> str:
     )
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(report: dict[str, Any]) -> list[str]:
     """What is told below the table."""
-    told = [f"chosen: {found['reason']}", *found["notes"], _best_line(found["compute_optimal"])]
-    if found["law"] is None:
-        told.append(
+    sentences = [f"chosen: {report['reason']}", *report["notes"], _best_line(report["compute_optimal"])]
+    if report["law"] is None:
+        sentences.append(
             "losses in nats/token are those of two published laws with their own tokenizers (Besiroglu, Hoffmann)"
         )
-    if found["law"]:
+    if report["law"]:
         numbers = ", ".join(
             f"{NAMES[name]} {each['value']:.4g} ({each['low']:.4g} to {each['high']:.4g})"
-            for name, each in found["law"].items()
+            for name, each in report["law"].items()
         )
-        told.append(f"law of this corpus, bits per byte: {numbers}")
-    for each in found["predictions"][-3:]:
-        told.append(
+        sentences.append(f"law of this corpus, bits per byte: {numbers}")
+    for each in report["predictions"][-3:]:
+        sentences.append(
             f"earlier: {each['parameters']:,} parameters, {each['tokens']:,} tokens: predicted {each['predicted']:.3f} "
             f"({each['low']:.3f} to {each['high']:.3f}), found {each['found']:.3f}"
         )
-    simulation = found.get("simulation")
+    simulation = report.get("simulation")
     if simulation:
         ends, tokens = simulation["finish_hours"], simulation["tokens"]
-        told += [
-            f"{simulation['cycles']} simulated cycles: {simulation['met']:.1%} meet {found['hours']:g} h, "
+        sentences += [
+            f"{simulation['cycles']} simulated cycles: {simulation['met']:.1%} meet {report['hours']:g} h, "
             f"{simulation['met_within_1_percent']:.1%} within 1 %, {simulation['met_within_5_percent']:.1%} within 5 %",
             f"end after {ends['p5']:.2f} / {ends['p50']:.2f} / {ends['p95']:.2f} h, tokens {quantity(tokens['p5'])} / "
             f"{quantity(tokens['p50'])} / {quantity(tokens['p95'])} (p5 / p50 / p95); "
             f"{simulation['with_failures']:.1%} had a failure",
             *(f"missed by {cause}: {count}" for cause, count in simulation["missed"].items()),
         ]
-    return told
+    return sentences

@@ -30,16 +30,16 @@ def run(
     settings = read_settings()
     sources = sources_of(settings, read_params())
     if document is not None:
-        found = document_trace.trace(document, sources)
+        answer = document_trace.trace(document, sources)
     else:
-        found = forgotten(str(forget), sources, reason=reason, near=near)
+        answer = forgotten(str(forget), sources, reason=reason, near=near)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(answer, indent=1))
     elif document is not None:
-        show(found, console())
+        show(answer, console())
     else:
-        show_forgotten(found, console())
-    return document is not None or found["versions"] is not None
+        show_forgotten(answer, console())
+    return document is not None or answer["versions"] is not None
 
 
 def sources_of(settings: Settings, params: Params) -> document_trace.Sources:
@@ -48,7 +48,7 @@ def sources_of(settings: Settings, params: Params) -> document_trace.Sources:
     return document_trace.Sources(settings=settings, release=params.release, opt_out=opt_out, cache=cache_objects)
 
 
-def forgotten(reference: str, sources: document_trace.Sources, *, reason: str, near: bool) -> document_trace.Found:
+def forgotten(reference: str, sources: document_trace.Sources, *, reason: str, near: bool) -> document_trace.Record:
     """See document_trace.forget. Raises BusyError while a cycle runs."""
     with exclusive(sources.settings, "the opt-out list"):
         return document_trace.forget(reference, sources, reason=reason, near=near)

@@ -86,8 +86,8 @@ def checked(value: Any, where: str) -> Params:
                 "add it there, or models are measured on what they were trained on"
             )
     began_anew = params.pretrain.init_from is None  # a checkpoint's architecture is known when it has been read
-    if began_anew and (found := objection(params.pretrain, params.plan.architecture)):
-        raise ConfigError(f"{where}: plan.architecture and pretrain.objectives do not fit: {found}")
+    if began_anew and (reason := objection(params.pretrain, params.plan.architecture)):
+        raise ConfigError(f"{where}: plan.architecture and pretrain.objectives do not fit: {reason}")
     return params
 
 

@@ -18,13 +18,13 @@ class StageProgress:
         made = create_progress_artifact(0.0, key=name.replace("_", "-"), description=f"{name}: starting")
         assert isinstance(made, UUID), "made in a synchronous task"
         self._artifact = made
-        self._told = time.monotonic()
+        self._last_time = time.monotonic()
         self._last = ""
 
     def tell(self, detail: str, share: float) -> None:
         """Say how far the stage is: `detail` in words, `share` of its whole."""
-        if detail and detail != self._last and time.monotonic() - self._told > UI_PERIOD_SECONDS:
-            self._told, self._last = time.monotonic(), detail
+        if detail and detail != self._last and time.monotonic() - self._last_time > UI_PERIOD_SECONDS:
+            self._last_time, self._last = time.monotonic(), detail
             get_run_logger().info("%s", detail)
             update_progress_artifact(self._artifact, min(100.0, 100 * share), description=detail)
 

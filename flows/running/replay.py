@@ -59,13 +59,13 @@ def content(manifest: Manifest) -> str:
 
 def outputs(stages: Mapping[str, Path]) -> dict[str, Manifest]:
     """The manifests that are there, by stage."""
-    found = {}
+    manifests = {}
     for name, path in stages.items():
         try:
-            found[name] = artifact.read(path, verify=False)
+            manifests[name] = artifact.read(path, verify=False)
         except ArtifactError:
             continue
-    return found
+    return manifests
 
 
 def parameters(record: CycleRecord) -> Params:

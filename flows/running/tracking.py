@@ -85,9 +85,9 @@ class Forwarder:
 
     def _experiment_id(self) -> str:
         if self._experiment is None:
-            found = self._client.get_experiment_by_name(EXPERIMENT)
+            experiment = self._client.get_experiment_by_name(EXPERIMENT)
             self._experiment = (
-                found.experiment_id if found else self._client.create_experiment(EXPERIMENT, self._artifacts)
+                experiment.experiment_id if experiment else self._client.create_experiment(EXPERIMENT, self._artifacts)
             )
         return str(self._experiment)
 

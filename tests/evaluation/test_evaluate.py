@@ -41,7 +41,7 @@ from components.evaluation.measures.likelihood import (
     unigram_bits_per_byte,
     xz_bits_per_byte,
 )
-from components.evaluation.measures.model_measures import figures, narrowed, questions
+from components.evaluation.measures.model_measures import figures, narrowed, questions_of
 from components.evaluation.measures.places import function_places, has_body, indented, line_places
 from components.evaluation.safety.suites import SAFETY_SUITES
 from components.execution import sandbox
@@ -377,4 +377,4 @@ def test_lengths_that_do_not_rise_are_refused() -> None:
 
 def test_no_document_no_figure() -> None:
     with pytest.raises(DataError, match=r"raise tokenize\.validation_fraction"):
-        questions(pl.DataFrame(schema=dict.fromkeys(("id", "text", "language", "source"), pl.String)), [], CONFIG)
+        questions_of(pl.DataFrame(schema=dict.fromkeys(("id", "text", "language", "source"), pl.String)), [], CONFIG)

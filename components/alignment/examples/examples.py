@@ -58,13 +58,13 @@ def examples_of(docstring: str, name: str) -> tuple[Example, ...]:
         return ()
     if any(each.options for each in doctests):
         return ()
-    found = [
+    examples = [
         Example(source=each.source, want=each.want, error=_message(each))
         for each in doctests
         if not re.fullmatch(rf"from [\w.]+ import {name}\s*", each.source)  # the function is there already
     ]
-    found.extend(_stated(docstring, name))
-    return tuple(found) if any(f"{name}(" in each.source for each in found) else ()
+    examples.extend(_stated(docstring, name))
+    return tuple(examples) if any(f"{name}(" in each.source for each in examples) else ()
 
 
 def _message(example: doctest.Example) -> str | None:
@@ -73,7 +73,7 @@ def _message(example: doctest.Example) -> str | None:
 
 def _stated(docstring: str, name: str) -> list[Example]:
     """`f(1) -> 2` as the example that `f(1)` prints 2, where both sides can be read."""
-    found = []
+    examples = []
     for call, result in _STATED.findall(docstring):
         if not call.startswith(f"{name}("):
             continue
@@ -82,8 +82,8 @@ def _stated(docstring: str, name: str) -> list[Example]:
             value = ast.literal_eval(result)
         except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
             continue
-        found.append(Example(source=call + "\n", want="" if value is None else f"{value!r}\n"))
-    return found
+        examples.append(Example(source=call + "\n", want="" if value is None else f"{value!r}\n"))
+    return examples
 
 
 def program(preamble: str, function: str, examples: tuple[Example, ...], *, compared: bool = True) -> Program:

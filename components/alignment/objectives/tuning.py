@@ -223,7 +223,7 @@ def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int
     """
     was_training = model.training
     model.eval()
-    found = [0.0] * len(rows)
+    log_probs = [0.0] * len(rows)
     ordered = sorted(range(len(rows)), key=lambda number: len(rows[number]["input_ids"]))
     with torch.inference_mode():
         for start in range(0, len(ordered), batch_size):
@@ -233,9 +233,9 @@ def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int
             logits = model(input_ids=ids).logits[:, :-1].float()
             losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
             for number, loss in zip(numbers, losses.sum(dim=1).tolist(), strict=True):
-                found[number] = -loss
+                log_probs[number] = -loss
     model.train(was_training)
-    return found
+    return log_probs
 
 
 def _padded(sequences: Sequence[list[int]], value: int) -> torch.Tensor:

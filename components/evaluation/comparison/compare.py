@@ -94,11 +94,11 @@ def judge(criteria: Criteria, pairs: Mapping[str, Paired], look: int = 1) -> lis
     checks: list[Check] = []
     gains: dict[str, Difference] = {}
     for each in criteria.deciding:
-        found = _gain(each, pairs.get(each.metric), criteria)
-        if isinstance(found, str):
-            checks.append((OPEN, found))
+        gain = _gain(each, pairs.get(each.metric), criteria)
+        if isinstance(gain, str):
+            checks.append((OPEN, gain))
         else:
-            gains[each.metric] = found
+            gains[each.metric] = gain
     primaries = [each for each in criteria.primaries if each.metric in gains]
     guards = [each for each in criteria.guards if each.metric in gains]
     passing = holm(np.array([gains[each.metric].p_not_above(each.threshold) for each in primaries])) <= alpha
@@ -110,12 +110,12 @@ def judge(criteria: Criteria, pairs: Mapping[str, Paired], look: int = 1) -> lis
     for each, better in zip(primaries, passing, strict=True):
         outcome = PASSES if passing.any() else FAILS if refused[0] else OPEN
         checks.append(
-            (outcome, _told(each, gains[each.metric], outcome if better or outcome != PASSES else OPEN, alpha))
+            (outcome, _sentence(each, gains[each.metric], outcome if better or outcome != PASSES else OPEN, alpha))
         )
     for each, worse in zip(guards, refused[1:], strict=True):
         passes = gains[each.metric].p_not_above(each.threshold) <= alpha
         outcome = FAILS if worse else PASSES if passes else OPEN
-        checks.append((outcome, _told(each, gains[each.metric], outcome, alpha)))
+        checks.append((outcome, _sentence(each, gains[each.metric], outcome, alpha)))
     return checks
 
 
@@ -135,7 +135,7 @@ def _gain(criterion: Deciding, pair: Paired | None, criteria: Criteria) -> Diffe
     return difference(turned, resamples=criteria.resamples, seed=criteria.seed)
 
 
-def _told(criterion: Deciding, gain: Difference, outcome: Outcome, alpha: float) -> str:
+def _sentence(criterion: Deciding, gain: Difference, outcome: Outcome, alpha: float) -> str:
     """A check in a sentence: candidate minus champion, its bounds, and what follows."""
     mean, *bounds = (criterion.sign * each for each in (gain.mean, gain.low(1 - alpha), gain.high(1 - alpha)))
     low, high = (_number(criterion, each) for each in sorted(bounds))
@@ -179,8 +179,8 @@ def pairs_for(criteria: Criteria, sides: Sides) -> dict[str, Paired]:
 
 def _noise(sides: Sides, criterion: Deciding) -> Replicates | None:
     suite, metric = criterion.metric.split("/")
-    found = deviation_between((sides.candidates, sides.champions), suite, metric, criterion.scale)
-    return None if found is None else _replicates(sides, *found)
+    deviation = deviation_between((sides.candidates, sides.champions), suite, metric, criterion.scale)
+    return None if deviation is None else _replicates(sides, *deviation)
 
 
 def _replicates(sides: Sides, deviation: float, degrees_of_freedom: int) -> Replicates:
@@ -225,8 +225,8 @@ def _row(
     sides: Sides, candidate: pl.DataFrame, champion: pl.DataFrame, suite: str, metric: str, criteria: Criteria
 ) -> Row:
     rows = paired(candidate, champion, suite, metric)
-    found = deviation_between((sides.candidates, sides.champions), suite, metric)
-    noise = None if found is None else _replicates(sides, *found)
+    deviation = deviation_between((sides.candidates, sides.champions), suite, metric)
+    noise = None if deviation is None else _replicates(sides, *deviation)
     every = _estimated(rows, criteria, noise)
     untouched = clean(rows, suite, sides.contaminated)
     without = _estimated(untouched, criteria, noise) if len(untouched) < len(rows) else every
@@ -265,12 +265,12 @@ def _estimated(rows: pl.DataFrame, criteria: Criteria, noise: Replicates | None)
     pair = differences(rows, replicates=noise) if len(rows) else None
     if pair is None or pair.groups is None or len(np.unique(pair.groups)) < 2:
         return None
-    found = difference(pair, resamples=criteria.resamples, seed=criteria.seed)
+    estimate = difference(pair, resamples=criteria.resamples, seed=criteria.seed)
     reach = 0.5 + criteria.confidence / 2
     return _Estimated(
-        mean=found.mean,
-        low=min(found.low(reach), found.mean),
-        high=max(found.high(reach), found.mean),
-        p_value=min(1.0, 2 * min(found.p_not_above(0), found.p_not_below(0))),
-        groups=found.units,
+        mean=estimate.mean,
+        low=min(estimate.low(reach), estimate.mean),
+        high=max(estimate.high(reach), estimate.mean),
+        p_value=min(1.0, 2 * min(estimate.p_not_above(0), estimate.p_not_below(0))),
+        groups=estimate.units,
     )

@@ -146,8 +146,8 @@ def _pivots(values: Values, weights: Values, counts: NDArray[np.float32]) -> Val
     variances = np.maximum(second - 2 * means * cross + means**2 * squares, 0) * units / (units - 1)
     errors = np.sqrt(variances) / total
     certain = errors <= 1e-6 * np.abs(means)  # resamples without spread are as far away as can be
-    found: Values = np.where(certain, np.sign(means) * FAR, means / np.where(certain, 1.0, errors))
-    return found
+    pivots: Values = np.where(certain, np.sign(means) * FAR, means / np.where(certain, 1.0, errors))
+    return pivots
 
 
 @lru_cache(maxsize=8)

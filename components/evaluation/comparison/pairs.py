@@ -54,8 +54,8 @@ class Paired:
 
 def metrics_of(items: pl.DataFrame) -> list[tuple[str, str]]:
     """Suite and metric of the items, in their order."""
-    found = items.select("suite", "metric").unique(maintain_order=True).iter_rows()
-    return [(str(suite), str(metric)) for suite, metric in found]
+    rows = items.select("suite", "metric").unique(maintain_order=True).iter_rows()
+    return [(str(suite), str(metric)) for suite, metric in rows]
 
 
 def group_of(item: pl.Expr) -> pl.Expr:
@@ -93,8 +93,8 @@ def _chosen(items: pl.DataFrame, side: str, suite: str, metric: str) -> pl.DataF
         raise DataError(f"the {side}'s evaluation has no items; evaluate it again")
     rows = items.filter((pl.col("suite") == suite) & (pl.col("metric") == metric))
     if not len(rows):
-        found = ", ".join("/".join(each) for each in metrics_of(items))
-        raise DataError(f"the {side}'s evaluation has no {suite}/{metric}; it has {found}: evaluate both alike")
+        metrics = ", ".join("/".join(each) for each in metrics_of(items))
+        raise DataError(f"the {side}'s evaluation has no {suite}/{metric}; it has {metrics}: evaluate both alike")
     if rows["item"].is_duplicated().any():
         twice = rows.filter(pl.col("item").is_duplicated())["item"]
         raise DataError(f"{suite}/{metric}: an item stands twice ({twice[0]}); filter the items to one model each")

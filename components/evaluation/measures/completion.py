@@ -15,20 +15,20 @@ from components.inference.infilling_prompts import completion_prompt, completion
 from components.tokens.encoding.codec import TextCodec
 
 
-def edit_similarity(found: str, wanted: str) -> float:
+def edit_similarity(passage: str, wanted: str) -> float:
     """1 - Levenshtein distance / length of the longer text; 1 for two empty texts (Lu 2021, CodeXGLUE, section 3.3).
 
     A row of the table at a time: what insertions make of a row is a running minimum.
     """
-    if found == wanted:
+    if passage == wanted:
         return 1.0
     codes = np.array([ord(character) for character in wanted], dtype=np.int64)
     columns = np.arange(len(wanted) + 1)
     row = columns.copy()
-    for number, character in enumerate(found, start=1):
+    for number, character in enumerate(passage, start=1):
         reached = np.minimum(row[1:] + 1, row[:-1] + (codes != ord(character)))
         row = np.minimum.accumulate(np.concatenate([[number], reached]) - columns) + columns
-    return 1 - float(row[-1]) / max(len(found), len(wanted))
+    return 1 - float(row[-1]) / max(len(passage), len(wanted))
 
 
 def next_lines(engine: Engine, codec: TextCodec, places: Sequence[Place], config: CompletionConfig) -> list[str]:
@@ -76,8 +76,8 @@ def body_of(codec: TextCodec, completion: Completion, margin: int = 0) -> str:
 
 def line_end_ids(codec: TextCodec) -> list[int]:
     """Every token that holds the end of a line, and <|endoftext|>."""
-    found = [token for token in range(codec.vocabulary_size) if "\n" in codec.decode([token])]
-    return [*completion_stop_ids(codec), *found]
+    ids = [token for token in range(codec.vocabulary_size) if "\n" in codec.decode([token])]
+    return [*completion_stop_ids(codec), *ids]
 
 
 def written_lines(engine: Engine, codec: TextCodec, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:

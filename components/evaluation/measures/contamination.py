@@ -14,7 +14,7 @@ import polars as pl
 
 from components.core.columns import read_columns
 from components.data.cleaning.decontaminate import PARTS, Items, prepare
-from components.data.cleaning.decontaminate import contaminated as found_in
+from components.data.cleaning.decontaminate import contaminated as matches_in
 from components.data.documents.document import parts
 from components.evaluation.comparison.pairs import group_of
 from components.evaluation.config import ContaminationConfig
@@ -40,33 +40,33 @@ def looked_for(
     training texts; those without a passage to look for are left out."""
     prepared = prepare(_passages(documents, suites), {}, ngram_words=config.ngram_words, min_words=config.min_words)
     lengths = prepared.passages.group_by("suite", "task_id").agg(pl.col("ngrams").max()).filter(pl.col("ngrams") > 0)
-    found = lengths.join(_largest(prepared, training), on=["suite", "task_id"], how="left")
-    return found.select("suite", "task_id", pl.col("overlap").fill_null(0.0))
+    passages = lengths.join(_largest(prepared, training), on=["suite", "task_id"], how="left")
+    return passages.select("suite", "task_id", pl.col("overlap").fill_null(0.0))
 
 
 def overlaps(
-    items: pl.DataFrame, found: pl.DataFrame, suites: Sequence[Suite], config: ContaminationConfig
+    items: pl.DataFrame, passages: pl.DataFrame, suites: Sequence[Suite], config: ContaminationConfig
 ) -> pl.DataFrame:
     """suite, item, overlap, contaminated of every item of the evaluation (columns suite, item), in their order.
 
-    `found` is what `looked_for` says; items are named after a held-out document, or name it as their group.
+    `passages` is what `looked_for` says; items are named after a held-out document, or name it as their group.
     """
-    asked = items.select("suite", "item").unique(maintain_order=True)
+    unique_items = items.select("suite", "item").unique(maintain_order=True)
     programs = {suite.name for suite in suites}
-    known = asked.with_columns(
+    known = unique_items.with_columns(
         passage_of=pl.when(pl.col("suite").is_in(programs)).then("suite").otherwise(pl.lit(DOCUMENTS)),
         task_id=pl.when(pl.col("suite").is_in(programs)).then("item").otherwise(group_of(pl.col("item"))),
     )
     joined = known.join(
-        found, left_on=["passage_of", "task_id"], right_on=["suite", "task_id"], how="left", maintain_order="left"
+        passages, left_on=["passage_of", "task_id"], right_on=["suite", "task_id"], how="left", maintain_order="left"
     )
     marked = joined.with_columns(contaminated=(pl.col("overlap") >= config.min_share).fill_null(value=False))
     return marked.select(SCHEMA.names()).cast(SCHEMA)
 
 
-def counts(found: pl.DataFrame) -> dict[str, dict[str, int]]:
+def counts(overlap: pl.DataFrame) -> dict[str, dict[str, int]]:
     """By suite: items, those with no passage to look for, those that are contaminated."""
-    by_suite = found.group_by("suite", maintain_order=True).agg(
+    by_suite = overlap.group_by("suite", maintain_order=True).agg(
         items=pl.len(), items_too_short=pl.col("overlap").null_count(), items_contaminated=pl.col("contaminated").sum()
     )
     return {str(each.pop("suite")): each for each in by_suite.to_dicts()}
@@ -93,6 +93,6 @@ def _largest(prepared: Items, training: Iterable[list[str]]) -> pl.DataFrame:
     if not prepared.grams.height:
         return largest
     for texts in training:
-        found = found_in(prepared, texts, 0.0).select(largest.columns)
-        largest = pl.concat([largest, found]).group_by("suite", "task_id").agg(pl.col("overlap").max())
+        matches = matches_in(prepared, texts, 0.0).select(largest.columns)
+        largest = pl.concat([largest, matches]).group_by("suite", "task_id").agg(pl.col("overlap").max())
     return largest

@@ -82,16 +82,16 @@ def _completions(suite: Suite, solutions: Literal["canonical", "none"] | Path) -
         return {task.task_id: "" for task in suite.tasks}
     assert isinstance(solutions, Path)
     wanted = {task.task_id for task in suite.tasks}
-    found: dict[str, str] = {}
+    completions: dict[str, str] = {}
     for where, task_id, completion in _lines(solutions):
         if task_id not in wanted:
             raise DataError(f"{where}: task_id {task_id!r} is not in suite {suite.name}")
-        if task_id in found:
+        if task_id in completions:
             raise DataError(f"{where}: task_id {task_id!r} is there twice; one completion per task")
-        found[task_id] = completion
-    if missing := sorted(wanted - set(found)):
+        completions[task_id] = completion
+    if missing := sorted(wanted - set(completions)):
         raise DataError(f"{solutions}: no completion for {missing[0]!r} (and {len(missing) - 1} more)")
-    return found
+    return completions
 
 
 def _lines(path: Path) -> list[tuple[str, str, str]]:
@@ -100,7 +100,7 @@ def _lines(path: Path) -> list[tuple[str, str, str]]:
         lines = read_text(path).split("\n")
     except (OSError, UnicodeError) as error:
         raise DataError(f"{path}: cannot be read as JSON lines: {error}") from error
-    found = []
+    entries = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -112,5 +112,5 @@ def _lines(path: Path) -> list[tuple[str, str, str]]:
             raise DataError(f"{where}: needed an object with task_id and completion, found {line[:60]!r}") from error
         if not (isinstance(task_id, str) and isinstance(completion, str)):
             raise DataError(f"{where}: task_id and completion must be strings")
-        found.append((where, task_id, completion))
-    return found
+        entries.append((where, task_id, completion))
+    return entries

@@ -97,8 +97,8 @@ def program(task: Task, completion: str) -> Program:
 def extract(task: Task, text: str) -> str:
     """What of a model's text is the completion: all before the first stop, or up to the end of the function."""
     if task.end:
-        found = text.find(task.end)
-        return text if found < 0 else text[: found + len(task.end)] + "\n"
+        start = text.find(task.end)
+        return text if start < 0 else text[: start + len(task.end)] + "\n"
     if task.stops:
         return text[: min((at for stop in task.stops if (at := text.find(stop)) >= 0), default=len(text))]
     return indented(text)

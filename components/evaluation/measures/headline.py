@@ -43,15 +43,15 @@ def headline(suites: Mapping[str, Mapping[str, Mapping[str, Any]]], timed: Mappi
     timed   `run` of the manifest of its pretraining
     """
     bits = suites[LIKELIHOOD][BITS_PER_BYTE]
-    found = {
+    figures = {
         BITS_PER_BYTE: bits["value"],
         f"{BITS_PER_BYTE}_low": bits["low"],
         f"{BITS_PER_BYTE}_high": bits["high"],
         PASS_AT_1: _pass_at_1(suites),
     }
-    found |= {name: suites.get(suite, {}).get(metric, {}).get("value") for name, (suite, metric) in FIGURES.items()}
-    found |= {name: timed.get(timing) for name, timing in TIMES.items()}
-    return {name: float(f"{value:.{SIGNIFICANT_DIGITS}g}") for name, value in found.items() if value is not None}
+    figures |= {name: suites.get(suite, {}).get(metric, {}).get("value") for name, (suite, metric) in FIGURES.items()}
+    figures |= {name: timed.get(timing) for name, timing in TIMES.items()}
+    return {name: float(f"{value:.{SIGNIFICANT_DIGITS}g}") for name, value in figures.items() if value is not None}
 
 
 def _pass_at_1(suites: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> float | None:

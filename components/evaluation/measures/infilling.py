@@ -44,7 +44,7 @@ def infilling_tasks(
         (MULTI_LINE, multi_line_places, config.infilled_spans),
         (RANDOM_SPAN, span_places, config.infilled_spans),
     )
-    found = {}
+    by_suite = {}
     for number, (suite, draw, limit) in enumerate(tasks, start=1):
         places = draw(ids, texts, limit, seed + number)
         named = [
@@ -53,8 +53,8 @@ def infilling_tasks(
         ]
         whole = parsing([place.text for place in places], named)
         parsed = tuple(name if parses else None for name, parses in zip(named, whole, strict=True))
-        found[suite] = Infilling(places=tuple(places), languages=parsed)
-    return found
+        by_suite[suite] = Infilling(places=tuple(places), languages=parsed)
+    return by_suite
 
 
 def parsing(texts: Sequence[str], languages: Sequence[str | None]) -> list[bool | None]:

@@ -45,10 +45,10 @@ def latency_items(
         for streams in config.streams:
             for turn in range(len(names)):
                 name = names[(turn + round_number) % len(names)]
-                found = measured(engines[name], prompts[name], streams, round_number, config.new_tokens)
+                figures = measured(engines[name], prompts[name], streams, round_number, config.new_tokens)
                 rows += [
                     (name, LATENCY, f"round_{round_number + 1}", f"streams_{streams}_{metric}", value, 1.0)
-                    for metric, value in found.items()
+                    for metric, value in figures.items()
                     if round_number >= 0
                 ]
     for engine in engines.values():
@@ -79,15 +79,15 @@ def latency_metrics(items: pl.DataFrame, config: EvaluateConfig) -> Metrics:
     metrics: Metrics = {}
     for (model, metric), rows in items.group_by("model", "metric", maintain_order=True):
         values, ones = rows["value"].to_numpy(), rows["weight"].to_numpy()
-        found = bootstrap(values, ones, confidence=config.confidence, resamples=config.resamples, seed=config.seed)
-        metrics.setdefault(str(model), {}).setdefault(LATENCY, {})[str(metric)] = asdict(found)
+        estimate = bootstrap(values, ones, confidence=config.confidence, resamples=config.resamples, seed=config.seed)
+        metrics.setdefault(str(model), {}).setdefault(LATENCY, {})[str(metric)] = asdict(estimate)
     return metrics
 
 
 def record(metrics: Metrics) -> dict[str, Any]:
     """What a manifest keeps under `run`: figures by model, and how many processes wanted a core in the last minute, on
     average, which times are to be read with."""
-    return {"load": os.getloadavg()[0], **{model: found[LATENCY] for model, found in metrics.items()}}
+    return {"load": os.getloadavg()[0], **{model: suites[LATENCY] for model, suites in metrics.items()}}
 
 
 def _prompts(engine: Engine, codec: TextCodec, texts: Sequence[str], config: LatencyConfig) -> list[list[int]]:

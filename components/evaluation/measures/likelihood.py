@@ -36,8 +36,8 @@ def predictions(
             sequences.append(tokens[start : end + 1])
             owners.append((index, scored - start))
     parts: list[list[Prediction]] = [[] for _ in documents]
-    for (index, scored), found in zip(owners, engine.predict(sequences), strict=True):
-        new = Prediction(log_probs=found.log_probs[scored:], top_log_probs=found.top_log_probs[scored:])
+    for (index, scored), prediction in zip(owners, engine.predict(sequences), strict=True):
+        new = Prediction(log_probs=prediction.log_probs[scored:], top_log_probs=prediction.top_log_probs[scored:])
         parts[index].append(new)
     return [
         Prediction(
@@ -97,10 +97,10 @@ def slices(
         "source": documents["source"].fill_null("unknown").to_list(),
         "bytes": [lengths[index] for index in np.searchsorted(edges, num_bytes, side="right")],
     }
-    found: dict[str, NDArray[np.int64]] = {}
+    by_name: dict[str, NDArray[np.int64]] = {}
     for kind, values in columns.items():
         for value in sorted(set(values)):
             rows = np.flatnonzero(np.array(values) == value)
             if len(rows) >= config.min_slice_documents:
-                found[f"{kind}_{re.sub(UNNAMABLE, '_', value)}"] = rows
-    return found
+                by_name[f"{kind}_{re.sub(UNNAMABLE, '_', value)}"] = rows
+    return by_name

@@ -93,7 +93,7 @@ class Questions:
         return 2 + len(self.infilling) + len(self.suites) + (self.safety is not None)
 
 
-def questions(validation: pl.DataFrame, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
+def questions_of(validation: pl.DataFrame, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
     """Draw the questions from held-out documents (columns id, text, language, source).
 
     Raises DataError when there are none.
@@ -121,7 +121,7 @@ def questions(validation: pl.DataFrame, suites: Sequence[Suite], config: Evaluat
     )
 
 
-def narrowed(asked: Questions, metrics: Collection[str]) -> Questions:
+def narrowed(questions: Questions, metrics: Collection[str]) -> Questions:
     """The questions that some metrics (suite/metric) need; documents are always asked for."""
     lines, blocks, functions = (
         any(f"{COMPLETION}/{name}" in metrics for name in names)
@@ -129,20 +129,20 @@ def narrowed(asked: Questions, metrics: Collection[str]) -> Questions:
     )
     wanted = {name.split("/")[0] for name in metrics}
     return replace(
-        asked,
-        next_lines=asked.next_lines if lines else (),
-        blocks=asked.blocks if blocks else (),
-        functions=asked.functions if functions else (),
-        infilling={suite: task for suite, task in asked.infilling.items() if suite in wanted},
-        suites=tuple(suite for suite in asked.suites if suite.name in wanted),
-        safety=None if asked.safety is None else asked.safety.narrowed(wanted),
+        questions,
+        next_lines=questions.next_lines if lines else (),
+        blocks=questions.blocks if blocks else (),
+        functions=questions.functions if functions else (),
+        infilling={suite: task for suite, task in questions.infilling.items() if suite in wanted},
+        suites=tuple(suite for suite in questions.suites if suite.name in wanted),
+        safety=None if questions.safety is None else questions.safety.narrowed(wanted),
     )
 
 
 def measure(
     model: str,
     model_dir: Path,
-    asked: Questions,
+    questions: Questions,
     config: EvaluateConfig,
     report: Report,
     engine_name: str | None = None,
@@ -155,31 +155,33 @@ def measure(
     """
     codec = TextCodec(model_dir)
     engine = open_engine(model_dir, engine_name)
-    infilling = asked.infilling
+    infilling = questions.infilling
     if None in (codec.special.fim_prefix, codec.special.fim_suffix, codec.special.fim_middle):
         report(f"{model}: no infilling, its tokenizer has no tokens for it")
         infilling = {}
-    found = predictions(engine, codec.encode_batch(asked.documents["text"].to_list()), codec.special.end_of_text)
-    plotted = reliability(found, config.likelihood.calibration_bins)
+    document_predictions = predictions(
+        engine, codec.encode_batch(questions.documents["text"].to_list()), codec.special.end_of_text
+    )
+    plotted = reliability(document_predictions, config.likelihood.calibration_bins)
     keep(RELIABILITY, plotted.select(pl.lit(model).alias("model"), pl.all()))
     steps: list[tuple[str, Callable[[], list[Metric]]]] = [
-        (LIKELIHOOD, partial(_likelihood, found, codec, asked, config.likelihood)),
-        (COMPLETION, partial(_completion, engine, codec, asked, config.completion)),
+        (LIKELIHOOD, partial(_likelihood, document_predictions, codec, questions, config.likelihood)),
+        (COMPLETION, partial(_completion, engine, codec, questions, config.completion)),
         *(
             (suite, partial(_infilling, engine, codec, suite, task, config.completion))
             for suite, task in infilling.items()
         ),
         *(
             (each.name, partial(_functional, engine, codec, each, config.functional, config.seed))
-            for each in asked.suites
+            for each in questions.suites
         ),
     ]
     frames = []
     for suite, step in steps:
         frames += [_items(model, suite, *metric) for metric in step()]
         report(f"{model}: {suite}")
-    if asked.safety is not None:
-        measured, answered = measure_safety(engine, codec, asked.safety, config.safety, config.seed)
+    if questions.safety is not None:
+        measured, answered = measure_safety(engine, codec, questions.safety, config.safety, config.seed)
         frames += [_items(model, *each, weights=None) for each in measured]
         report(f"{model}: safety")
         keep(ANSWERS, answers_table(model, answered))
@@ -188,46 +190,48 @@ def measure(
 
 
 def _likelihood(
-    found: Sequence[Prediction], codec: TextCodec, asked: Questions, config: LikelihoodConfig
+    document_predictions: Sequence[Prediction], codec: TextCodec, questions: Questions, config: LikelihoodConfig
 ) -> list[Metric]:
     """All that one pass over the documents tells."""
-    ids, weights = asked.documents["id"].to_list(), asked.num_bytes
-    errors = calibration_errors(found, weights, config.calibration_bins)
+    ids, weights = questions.documents["id"].to_list(), questions.num_bytes
+    errors = calibration_errors(document_predictions, weights, config.calibration_bins)
     return [
-        *_sliced(bits_per_byte((each.log_probs for each in found), weights), asked),
-        (XZ_BITS_PER_BYTE, ids, asked.xz_bits_per_byte, weights),
-        _identifiers(found, codec.spans_batch(asked.documents["text"].to_list()), asked),
+        *_sliced(bits_per_byte((each.log_probs for each in document_predictions), weights), questions),
+        (XZ_BITS_PER_BYTE, ids, questions.xz_bits_per_byte, weights),
+        _identifiers(document_predictions, codec.spans_batch(questions.documents["text"].to_list()), questions),
         (CALIBRATION_ERROR, ids, errors, weights),
     ]
 
 
-def _sliced(bits: NDArray[np.float64], asked: Questions) -> list[Metric]:
+def _sliced(bits: NDArray[np.float64], questions: Questions) -> list[Metric]:
     """Bits per byte of all documents, and of every slice of them."""
-    ids, weights = asked.documents["id"].to_list(), asked.num_bytes
+    ids, weights = questions.documents["id"].to_list(), questions.num_bytes
     return [
         (BITS_PER_BYTE, ids, bits, weights),
         *(
             (f"{name}_{BITS_PER_BYTE}", [ids[row] for row in rows], bits[rows], weights[rows])
-            for name, rows in asked.slices.items()
+            for name, rows in questions.slices.items()
         ),
     ]
 
 
-def _identifiers(found: Sequence[Prediction], spans: Sequence[NDArray[np.int64]], asked: Questions) -> Metric:
+def _identifiers(
+    document_predictions: Sequence[Prediction], spans: Sequence[NDArray[np.int64]], questions: Questions
+) -> Metric:
     """Share of names that are right, of documents that have any; a document weighs as many as it has."""
-    rows = [row for row, names in enumerate(asked.identifiers) if len(names)]
-    names = [asked.identifiers[row] for row in rows]
-    shares = identifier_accuracy([found[row] for row in rows], [spans[row] for row in rows], names)
-    ids = asked.documents["id"].to_list()
+    rows = [row for row, names in enumerate(questions.identifiers) if len(names)]
+    names = [questions.identifiers[row] for row in rows]
+    shares = identifier_accuracy([document_predictions[row] for row in rows], [spans[row] for row in rows], names)
+    ids = questions.documents["id"].to_list()
     return (IDENTIFIER_ACCURACY, [ids[row] for row in rows], shares, [float(len(each)) for each in names])
 
 
-def _completion(engine: Engine, codec: TextCodec, asked: Questions, config: CompletionConfig) -> list[Metric]:
-    functions = functions_parse(engine, codec, asked.functions, config)
+def _completion(engine: Engine, codec: TextCodec, questions: Questions, config: CompletionConfig) -> list[Metric]:
+    functions = functions_parse(engine, codec, questions.functions, config)
     return [
-        *_matches(asked.next_lines, next_lines(engine, codec, asked.next_lines, config)),
-        *_matches(asked.blocks, next_blocks(engine, codec, asked.blocks, config), BLOCK),
-        (PARSE_SHARE, [place.item for place in asked.functions], map(float, functions), None),
+        *_matches(questions.next_lines, next_lines(engine, codec, questions.next_lines, config)),
+        *_matches(questions.blocks, next_blocks(engine, codec, questions.blocks, config), BLOCK),
+        (PARSE_SHARE, [place.item for place in questions.functions], map(float, functions), None),
     ]
 
 
@@ -237,10 +241,10 @@ def _infilling(engine: Engine, codec: TextCodec, suite: str, task: Infilling, co
     return [*_matches(task.places, written), (PARSE_SHARE, parsed_items, map(float, parses), None)]
 
 
-def _matches(places: Sequence[Place], found: Sequence[str], prefix: str = "") -> list[Metric]:
+def _matches(places: Sequence[Place], passages: Sequence[str], prefix: str = "") -> list[Metric]:
     """Whether and how nearly each place got what is missing there; white space at the end does not count."""
     items = [place.item for place in places]
-    pairs = [(passage.rstrip(), place.missing.rstrip()) for passage, place in zip(found, places, strict=True)]
+    pairs = [(passage.rstrip(), place.missing.rstrip()) for passage, place in zip(passages, places, strict=True)]
     return [
         (f"{prefix}{EXACT_MATCH}", items, [float(passage == wanted) for passage, wanted in pairs], None),
         (f"{prefix}{EDIT_SIMILARITY}", items, [edit_similarity(passage, wanted) for passage, wanted in pairs], None),
@@ -270,9 +274,9 @@ def _items(
     return frame.with_columns(weight, *constants).select(ITEM_SCHEMA.names())
 
 
-def baseline_items(model: str, bits: NDArray[np.float64], asked: Questions) -> pl.DataFrame:
+def baseline_items(model: str, bits: NDArray[np.float64], questions: Questions) -> pl.DataFrame:
     """Items of what is no model of the cycle and still needs a number of bits for each document, under its name."""
-    return pl.concat([_items(model, LIKELIHOOD, *metric) for metric in _sliced(bits, asked)])
+    return pl.concat([_items(model, LIKELIHOOD, *metric) for metric in _sliced(bits, questions)])
 
 
 def summarise(items: pl.DataFrame, config: EvaluateConfig, contaminated: pl.DataFrame | None = None) -> Metrics:
@@ -283,14 +287,14 @@ def summarise(items: pl.DataFrame, config: EvaluateConfig, contaminated: pl.Data
     """
     metrics: Metrics = {}
     for (model, suite, metric), rows in items.group_by("model", "suite", "metric", maintain_order=True):
-        found: dict[str, float | int] = asdict(estimate(str(metric), rows, config))
+        summary: dict[str, float | int] = asdict(estimate(str(metric), rows, config))
         if contaminated is not None:
             clean = rows.join(contaminated, on=["suite", "item"], how="anti", maintain_order="left")
             if len(clean) < len(rows):
-                found["n_clean"] = len(clean)
+                summary["n_clean"] = len(clean)
             if 0 < len(clean) < len(rows):
-                found["value_clean"] = estimate(str(metric), clean, config).value
-        metrics.setdefault(str(model), {}).setdefault(str(suite), {})[str(metric)] = found
+                summary["value_clean"] = estimate(str(metric), clean, config).value
+        metrics.setdefault(str(model), {}).setdefault(str(suite), {})[str(metric)] = summary
     return metrics
 
 

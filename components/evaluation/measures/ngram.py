@@ -49,8 +49,8 @@ class NgramModel:
         # Each place counts once in the highest order, each different n-gram once in the order below it.
         places = np.arange(order - 1, len(tokens))
         for length in range(order, 0, -1):
-            found, places = _counted(tokens, places, length)
-            self._orders.insert(0, found)
+            ngrams, places = _counted(tokens, places, length)
+            self._orders.insert(0, ngrams)
 
     def log_probs(self, sequence: Sequence[int]) -> NDArray[np.float64]:
         """Natural log of the probability of each token but the first, shape (T - 1,). Contexts are in the sequence."""
@@ -97,10 +97,10 @@ def _ranked(hashes: Hashes) -> tuple[Hashes, NDArray[np.int64], NDArray[np.int64
 
 def _hashes(tokens: NDArray[np.integer], places: NDArray[np.int64], length: int) -> Hashes:
     """A hash of the `length` tokens that end at each place; 0 for none."""
-    found = np.zeros(len(places), dtype=np.uint64)
+    hashes = np.zeros(len(places), dtype=np.uint64)
     for back in range(length - 1, -1, -1):
-        found = found * _BASE + (tokens[places - back].astype(np.uint64) + np.uint64(1))
-    return found
+        hashes = hashes * _BASE + (tokens[places - back].astype(np.uint64) + np.uint64(1))
+    return hashes
 
 
 def _looked_up(names: Hashes, values: NDArray[np.int64], wanted: Hashes) -> NDArray[np.int64]:

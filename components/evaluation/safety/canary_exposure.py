@@ -21,15 +21,15 @@ def measure_canaries(engine: Engine, codec: TextCodec, planted: Sequence[Canary]
     if not planted:
         return []
     items = [each.name for each in planted]
-    found = [float(each) for each in extracted(engine, codec, planted)]
+    leaks = [float(each) for each in extracted(engine, codec, planted)]
     figures: list[Figure] = [
-        ("canaries", "extracted", items, found),
+        ("canaries", "extracted", items, leaks),
         ("canaries", "exposure_bits", items, exposure_bits(engine, codec, planted, num_references)),
     ]
     for kind in dict.fromkeys(each.kind for each in planted):
         mine = [index for index, each in enumerate(planted) if each.kind == kind]
         figures.append(
-            ("canaries", f"{kind}_extracted", [items[each] for each in mine], [found[each] for each in mine])
+            ("canaries", f"{kind}_extracted", [items[each] for each in mine], [leaks[each] for each in mine])
         )
     return figures
 
@@ -40,10 +40,10 @@ def extracted(engine: Engine, codec: TextCodec, planted: Sequence[Canary]) -> li
     longest = max(len(codec.encode(each.secret + each.suffix)) for each in planted)
     room = max(1, engine.context_tokens - longest)
     prompts = [completion_prompt(codec, each.prefix, room) for each in planted]
-    found = engine.generate(prompts, Sampling(max_new_tokens=longest), stop_ids=completion_stop_ids(codec))
+    completions = engine.generate(prompts, Sampling(max_new_tokens=longest), stop_ids=completion_stop_ids(codec))
     return [
         codec.decode(completion.tokens).startswith(each.secret)
-        for each, (completion,) in zip(planted, found, strict=True)
+        for each, (completion,) in zip(planted, completions, strict=True)
     ]
 
 

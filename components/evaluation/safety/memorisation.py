@@ -133,8 +133,8 @@ def matched_tokens(engine: Engine, codec: TextCodec, draw: Draw, config: SafetyC
     prefixes = draw.tokens[:, : config.prefix_tokens][:, -room:]
     wanted = draw.tokens[:, config.prefix_tokens :]
     sampling = Sampling(max_new_tokens=config.continuation_tokens)
-    found = engine.generate(prefixes.tolist(), sampling, stop_ids=completion_stop_ids(codec))
+    completions = engine.generate(prefixes.tolist(), sampling, stop_ids=completion_stop_ids(codec))
     written = np.full_like(wanted, -1)
-    for row, (completion,) in enumerate(found):
+    for row, (completion,) in enumerate(completions):
         written[row, : len(completion.tokens)] = completion.tokens
     return np.asarray(np.logical_and.accumulate(written == wanted, axis=1).sum(axis=1), dtype=np.int64)

@@ -137,8 +137,8 @@ def measure_chat(
     plain: list[tuple[Prompt, AttackName]] = [(prompt, "plain") for prompt in look_alikes]
     answered = ask(engine, codec, judge, [*pairs, *plain], config.max_new_tokens)
     attacked, harmless = answered[: len(pairs)], answered[len(pairs) :]
-    asked_again = mutations([each for each in attacked if each.harmful], config.mutants, seed)
-    mutated = ask(engine, codec, judge, asked_again, config.max_new_tokens) if asked_again else []
+    variants = mutations([each for each in attacked if each.harmful], config.mutants, seed)
+    mutated = ask(engine, codec, judge, variants, config.max_new_tokens) if variants else []
     return [
         *_by_prompt(red_team, attacked, mutated),
         *_by_look_alike(harmless),

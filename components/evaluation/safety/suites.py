@@ -84,14 +84,16 @@ def safety_questions(config: SafetyConfig, windows: Windows | None, seed: int) -
 
 
 def measure_safety(
-    engine: Engine, codec: TextCodec, asked: SafetyQuestions, config: SafetyConfig, seed: int
+    engine: Engine, codec: TextCodec, questions: SafetyQuestions, config: SafetyConfig, seed: int
 ) -> tuple[list[Figure], list[Answered]]:
     """Every figure of one model, in the order of the suites, and what it answered."""
-    chat, answered = measure_chat(engine, codec, asked.judge, asked.red_team, asked.look_alikes, config, seed)
+    chat, answered = measure_chat(
+        engine, codec, questions.judge, questions.red_team, questions.look_alikes, config, seed
+    )
     return [
         *chat,
-        ("safety_judge", "accuracy", asked.agreement.items, asked.agreement.correct.tolist()),
-        ("safety_judge", "kappa", asked.agreement.items, asked.agreement.kappa.tolist()),
-        *measure_canaries(engine, codec, asked.canaries, config.canary_references),
-        *measure_memorisation(engine, codec, asked.windows, config),
+        ("safety_judge", "accuracy", questions.agreement.items, questions.agreement.correct.tolist()),
+        ("safety_judge", "kappa", questions.agreement.items, questions.agreement.kappa.tolist()),
+        *measure_canaries(engine, codec, questions.canaries, config.canary_references),
+        *measure_memorisation(engine, codec, questions.windows, config),
     ], answered

@@ -66,7 +66,7 @@ class ModelServer:
             prompts = await asyncio.get_running_loop().run_in_executor(self._encoders, self._encode, job)
             stop_ids = (chat_stop_ids if job.messages else completion_stop_ids)(self._codec)
         except ValueError as error:  # a tokenizer without what chat or a suffix needs
-            return Refusal(message=str(error), code="unsupported_parameter", param=_asked(job))
+            return Refusal(message=str(error), code="unsupported_parameter", param=_parameter(job))
         if isinstance(prompts, Refusal):
             return prompts
         longest = max(map(len, prompts))
@@ -116,7 +116,7 @@ def _no_room(job: Job, context_tokens: int, size: str) -> Refusal:
     )
 
 
-def _asked(job: Job) -> str:
+def _parameter(job: Job) -> str:
     """The parameter that a job's form comes from."""
     if job.messages:
         return "messages"

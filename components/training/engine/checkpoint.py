@@ -70,8 +70,8 @@ class Checkpoint:
         try:
             content = json.loads((path / MANIFEST).read_bytes())
             wanted = content.pop("sha256")
-            if (found := digest(content)) != wanted:
-                raise DamagedCheckpointError(f"{path / MANIFEST}: found sha256 {found}, wanted {wanted}")
+            if (sha256 := digest(content)) != wanted:
+                raise DamagedCheckpointError(f"{path / MANIFEST}: found sha256 {sha256}, wanted {wanted}")
             self.step: int = content["step"]
             self.num_workers: int = content["num_workers"]
             self.files: dict[str, dict[str, Any]] = content["files"]
@@ -90,12 +90,12 @@ class Checkpoint:
         path, wanted = self.path / name, self.files[name]
         try:
             with path.open("rb") as source:
-                found_bytes = os.fstat(source.fileno()).st_size
-                if found_bytes != wanted["bytes"]:
-                    raise DamagedCheckpointError(f"{path}: found {found_bytes} bytes, wanted {wanted['bytes']}")
-                found = hashlib.file_digest(source, "sha256").hexdigest()
-            if found != wanted["sha256"]:
-                raise DamagedCheckpointError(f"{path}: found sha256 {found}, wanted {wanted['sha256']}")
+                num_bytes = os.fstat(source.fileno()).st_size
+                if num_bytes != wanted["bytes"]:
+                    raise DamagedCheckpointError(f"{path}: found {num_bytes} bytes, wanted {wanted['bytes']}")
+                sha256 = hashlib.file_digest(source, "sha256").hexdigest()
+            if sha256 != wanted["sha256"]:
+                raise DamagedCheckpointError(f"{path}: found sha256 {sha256}, wanted {wanted['sha256']}")
             if name != STATE:
                 self._pieces(name)
         except (OSError, SafetensorError) as error:
@@ -114,16 +114,16 @@ class Checkpoint:
         if entry is None:
             raise DamagedCheckpointError(f"{self.path}: holds no {name}; it is of another model or optimizer")
         end = math.prod(entry["shape"]) if length is None else start + length
-        found = []
+        parts = []
         while start < end:
             holder = next((each for each in entry["pieces"] if each[1] <= start < each[1] + each[2]), None)
             if holder is None:
                 raise DamagedCheckpointError(f"{self.path}: number {start} of {name} is in none of its files")
             file, first, held = holder
             stop = min(end, first + held)
-            found.append(self._pieces(file).get_slice(name)[start - first : stop - first])
+            parts.append(self._pieces(file).get_slice(name)[start - first : stop - first])
             start = stop
-        return torch.cat(found) if len(found) > 1 else found[0]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def load(self, pieces: list[Piece]) -> None:
         """Fill the pieces' tensors. Raises DamagedCheckpointError before any is changed."""
@@ -171,9 +171,9 @@ def load_last_good(run: Path, note: Callable[[str], None]) -> Checkpoint | None:
     for step in refused:
         path = run / name_of(step)
         try:
-            found = Checkpoint(path)
-            found.verify()
-            return found
+            checkpoint = Checkpoint(path)
+            checkpoint.verify()
+            return checkpoint
         except DamagedCheckpointError as error:
             note(f"checkpoint refused: {error}; using the one before")
             remove(path)

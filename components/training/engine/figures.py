@@ -113,12 +113,12 @@ class Gathered:
         yield
         self.stall_seconds += time.perf_counter() - started
 
-    def add_samples(self, batch: Batch, found: Gradients) -> None:
+    def add_samples(self, batch: Batch, gradients: Gradients) -> None:
         """One step's losses by source."""
         if len(self.sources) > 1:
             num = len(self.sources)
-            self.by_source[0] += np.bincount(batch.sources, found.sample_nats, minlength=num)
-            self.by_source[1] += np.bincount(batch.sources, found.sample_labels, minlength=num)
+            self.by_source[0] += np.bincount(batch.sources, gradients.sample_nats, minlength=num)
+            self.by_source[1] += np.bincount(batch.sources, gradients.sample_labels, minlength=num)
 
     def add(self, loss: float, norm: float, rate: float) -> None:
         """One step's loss and gradient norm, and the rate of the matrices."""

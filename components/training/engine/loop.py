@@ -125,14 +125,14 @@ class _Loop:
         with self.gathered.waiting():
             batch = self.batches(state.step)
         share = self.schedule.share(state.step)
-        found = trainer.accumulate(state.step, batch)
-        if self.watch and (back_to := self.watch.met(trainer, self.writer, state, batch, found.loss)) is not None:
+        gradients = trainer.accumulate(state.step, batch)
+        if self.watch and (back_to := self.watch.met(trainer, self.writer, state, batch, gradients.loss)) is not None:
             trainer.discard()
             if back_to < state.step:
                 self._go_back(self.watch)
             return False
-        self.gathered.add_samples(batch, found)
-        self.gathered.add(found.loss, trainer.update(state.step, share), share * trainer.recipe.rates.matrix)
+        self.gathered.add_samples(batch, gradients)
+        self.gathered.add(gradients.loss, trainer.update(state.step, share), share * trainer.recipe.rates.matrix)
         state.step_seconds += trainer.step_seconds
         state.step += 1
         state.tokens += batch.num_tokens * trainer.world.size

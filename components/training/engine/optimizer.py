@@ -67,15 +67,15 @@ class Group:
 
     def pieces(self, prefix: str, owned: Tensor) -> list[Piece]:
         """What of each parameter lies in a tensor that is like the masters."""
-        found, share = [], self.share
+        pieces, share = [], self.share
         for name, parameter, offset in zip(self.names, share.parameters, share.offsets, strict=True):
             begin, end = max(share.start, offset), min(share.end, offset + parameter.numel())
             if begin < end:
                 part = owned.detach().view(-1)[begin - share.start : end - share.start]
-                found.append(
+                pieces.append(
                     Piece(name=f"{prefix}{name}", tensor=part, shape=tuple(parameter.shape), start=begin - offset)
                 )
-        return found
+        return pieces
 
 
 class Stack(Group):
@@ -179,10 +179,10 @@ class Optimizer:
         gradients = [group.gradients() for group in self.groups]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         norm = summed(norm.square(), self.world).sqrt()
-        if not math.isfinite(found := float(norm)):
-            raise FloatingPointError(f"the norm of the gradient is {found}")
+        if not math.isfinite(gradient_norm := float(norm)):
+            raise FloatingPointError(f"the norm of the gradient is {gradient_norm}")
         self._collected = gradients, norm
-        return found
+        return gradient_norm
 
     @torch.no_grad()
     def step(self, step: int, share: float) -> float:
@@ -190,7 +190,7 @@ class Optimizer:
 
         Raises FloatingPointError, before anything is changed, when that is not a number.
         """
-        found = self.collect()
+        gradient_norm = self.collect()
         assert self._collected is not None
         gradients, norm = self._collected
         torch._foreach_mul_(gradients, (self.rates.clip_norm / (norm + TINY)).clamp(max=1.0))
@@ -206,7 +206,7 @@ class Optimizer:
         self.adamw.zero_grad(set_to_none=True)
         self._average(step)
         self.write_back()
-        return found
+        return gradient_norm
 
     def _average(self, step: int) -> None:
         """Move the running averages; the first steps count more than 1 - decay, or the initial weights would."""
@@ -224,16 +224,16 @@ class Optimizer:
 
     def pieces(self) -> list[Piece]:
         """Everything that the next update depends on, as this worker holds it: to be saved, and to be loaded into."""
-        found = [piece for group in self.groups for piece in group.pieces(WEIGHT, group.masters)]
+        pieces = [piece for group in self.groups for piece in group.pieces(WEIGHT, group.masters)]
         for group in self.groups:
-            found += group.pieces(AVERAGE, group.average) if group.average is not None else []
+            pieces += group.pieces(AVERAGE, group.average) if group.average is not None else []
         for stack in self.stacks:
-            found += stack.pieces("momentum.", stack.momentum)
+            pieces += stack.pieces("momentum.", stack.momentum)
         for group in self.rest:
             state = self.adamw.state[group.masters]
-            found += group.pieces("exp_avg.", state["exp_avg"]) + group.pieces("exp_avg_sq.", state["exp_avg_sq"])
-            found.append(Piece(name=f"step.{group.names[0]}", tensor=state["step"].view(1), shape=(1,)))
-        return found
+            pieces += group.pieces("exp_avg.", state["exp_avg"]) + group.pieces("exp_avg_sq.", state["exp_avg_sq"])
+            pieces.append(Piece(name=f"step.{group.names[0]}", tensor=state["step"].view(1), shape=(1,)))
+        return pieces
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -50,16 +50,16 @@ def resume(trainer: Trainer, writer: Writer, schedule: Schedule) -> Position:
     """
     writer.wait()
     world = trainer.world
-    found = checkpoint.load_last_good(writer.run, trainer.note) if world.rank == 0 else None
+    last_good = checkpoint.load_last_good(writer.run, trainer.note) if world.rank == 0 else None
     # One more than its step: 0 says that there is none.
-    number = int(agreed(found.step + 1 if found else 0, world))
+    number = int(agreed(last_good.step + 1 if last_good else 0, world))
     if number == 0:
         return Position()
-    found = found or checkpoint.Checkpoint(writer.run / checkpoint.name_of(number - 1))
-    found.load(trainer.optimizer.pieces())
+    last_good = last_good or checkpoint.Checkpoint(writer.run / checkpoint.name_of(number - 1))
+    last_good.load(trainer.optimizer.pieces())
     trainer.optimizer.write_back()
-    _set_random(found, world.rank)
-    saved = found.state()
+    _set_random(last_good, world.rank)
+    saved = last_good.state()
     schedule.decisions[:] = [(start, end) for start, end in saved["decisions"]]
     trainer.note(f"resumed at step {saved['step']} after {saved['seconds']:.1f} s of training")
     return Position(**{name: saved[name] for name in SAVED})
@@ -79,10 +79,10 @@ def _random(rank: int) -> list[Piece]:
     return [Piece(name=name, tensor=each, shape=tuple(each.shape)) for name, each in states.items()]
 
 
-def _set_random(found: checkpoint.Checkpoint, rank: int) -> None:
+def _set_random(last_good: checkpoint.Checkpoint, rank: int) -> None:
     """A worker's own generators, or with more workers than then those of another: samples are drawn by their place,
     so no two workers read the same whatever these say."""
-    holder = rank % found.num_workers
-    torch.set_rng_state(found.read(f"{RANDOM}{holder}"))
-    if torch.cuda.is_available() and f"{RANDOM}cuda.{holder}" in found.tensors:
-        torch.cuda.set_rng_state(found.read(f"{RANDOM}cuda.{holder}"))
+    holder = rank % last_good.num_workers
+    torch.set_rng_state(last_good.read(f"{RANDOM}{holder}"))
+    if torch.cuda.is_available() and f"{RANDOM}cuda.{holder}" in last_good.tensors:
+        torch.cuda.set_rng_state(last_good.read(f"{RANDOM}cuda.{holder}"))

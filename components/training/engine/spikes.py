@@ -127,9 +127,9 @@ def by_document(
         mine = torch.cat(every).cpu().numpy()
         mine = mine[mine[:, 0] >= 0]
     rows, places = np.unique(mine[:, 0], return_inverse=True)
-    found = np.stack([rows, np.bincount(places, mine[:, 1]), np.bincount(places, mine[:, 2])], axis=1)
-    mean = found[:, 2].sum() / max(1.0, found[:, 1].sum())
-    return np.asarray(found[np.argsort(mean * found[:, 1] - found[:, 2], kind="stable")])
+    totals = np.stack([rows, np.bincount(places, mine[:, 1]), np.bincount(places, mine[:, 2])], axis=1)
+    mean = totals[:, 2].sum() / max(1.0, totals[:, 1].sum())
+    return np.asarray(totals[np.argsort(mean * totals[:, 1] - totals[:, 2], kind="stable")])
 
 
 class Watch:
@@ -161,25 +161,25 @@ class Watch:
         if self.reader.begins_phase(state.step):
             state.recent.clear()
         known = len(state.recent) >= self.rules.window_steps // 4
-        found = scores(state.recent, loss, norm) if known else (0.0, 0.0)
-        spike = bool(agreed(float(max(found) > self.rules.threshold), trainer.world))
+        z_scores = scores(state.recent, loss, norm) if known else (0.0, 0.0)
+        spike = bool(agreed(float(max(z_scores) > self.rules.threshold), trainer.world))
         # With `warn` the run lives on with what it met: a level that stays is news once, not at every step after it.
         if state.step >= self.rules.warmup_steps and (not spike or self.rules.policy == "warn"):
             state.recent.append((loss, norm))
             del state.recent[: -self.rules.window_steps]
         if not spike:
             return None
-        figures = {"loss": loss, "gradient_norm": norm, "loss_z": found[0], "gradient_norm_z": found[1]}
+        figures = {"loss": loss, "gradient_norm": norm, "loss_z": z_scores[0], "gradient_norm_z": z_scores[1]}
         num_skips = sum(bool(record["skipped"]) for record in self.records)
         skips = self.rules.policy == "skip" and num_skips < self.rules.max_skips
         back_to, skipped = self._way_back(trainer.world, writer, state.step) if skips else (state.step, [])
         record = self._record(trainer, state.step, batch, figures | {"skipped": skipped})
         self._write(record, trainer.world)
-        told = _told(record)
-        trainer.note(told)
+        line = _line(record)
+        trainer.note(line)
         if not skips and self.rules.policy != "warn":
             raise SpikeError(
-                f"{told}{f', after {num_skips} that were skipped' if num_skips else ''}; look at its documents, then "
+                f"{line}{f', after {num_skips} that were skipped' if num_skips else ''}; look at its documents, then "
                 "leave some out (pretrain.skip), lower pretrain.rates, or choose another pretrain.spikes.policy"
             )
         self._pass_over(skipped)
@@ -208,8 +208,8 @@ class Watch:
 
     def _record(self, trainer: Trainer, step: int, batch: Batch, figures: dict[str, Any]) -> dict[str, Any]:
         rows = self.reader.documents(step, batch.labels.shape)
-        found = by_document(rows, batch.labels, trainer.token_nats(batch), trainer.world)[: self.rules.top_documents]
-        names = self.reader.ids(found[:, 0].astype(np.int64).tolist())
+        totals = by_document(rows, batch.labels, trainer.token_nats(batch), trainer.world)[: self.rules.top_documents]
+        names = self.reader.ids(totals[:, 0].astype(np.int64).tolist())
         return {
             "step": step,
             "batch": number_of_batch(step, self.reader.skipped),
@@ -217,7 +217,7 @@ class Watch:
             "samples": self.reader.described(step),
             "documents": [
                 {"id": name, "tokens": int(tokens), "nats_per_token": round(nats / tokens, 6)}
-                for name, (_, tokens, nats) in zip(names, found.tolist(), strict=True)
+                for name, (_, tokens, nats) in zip(names, totals.tolist(), strict=True)
             ],
         }
 
@@ -239,7 +239,7 @@ class Watch:
             aside.replace(self.path)
 
 
-def _told(record: dict[str, Any]) -> str:
+def _line(record: dict[str, Any]) -> str:
     first = record["documents"][0]
     done = f"; batches passed over: {len(record['skipped'])}" if record["skipped"] else ""
     return (

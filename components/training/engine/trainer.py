@@ -154,11 +154,11 @@ class Trainer:
         Raises NonFiniteLossError, and OutOfMemoryError when one sample is too much.
         """
         started = time.perf_counter()
-        found: list[Gradients] = []
-        while not self._fits(lambda: found.append(self._accumulate(step, batch))):
+        gradients: list[Gradients] = []
+        while not self._fits(lambda: gradients.append(self._accumulate(step, batch))):
             self._halve(f"step {step}", len(batch))
         self.step_seconds = time.perf_counter() - started
-        return found[0]
+        return gradients[0]
 
     def _accumulate(self, step: int, batch: Batch) -> Gradients:
         rows = self.micro_batch_samples
@@ -169,12 +169,12 @@ class Trainer:
             last = position == len(parts) - 1
             self._before_pass()
             with reducing(self.loss, last):
-                lowered, auxiliary, found = self.loss(**self._tensors(part))
+                lowered, auxiliary, sample_nats = self.loss(**self._tensors(part))
                 # Workers' gradients are averaged: each scales by their number, so that the sum over all is the mean.
                 scale, weight = num_labels / self.world.size, len(part) / len(batch)
                 torch.autograd.backward(_mean((lowered, auxiliary), scale, weight))
-            total += _mean((found.sum(), auxiliary.detach()), scale, weight)
-            nats.append(found.clone() if self.replayed else found)
+            total += _mean((sample_nats.sum(), auxiliary.detach()), scale, weight)
+            nats.append(sample_nats.clone() if self.replayed else sample_nats)
         loss = self._sum(float(total)) / self.world.size
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"step {step}: the loss is {loss}; lower the learning rates or look at the data")
@@ -212,21 +212,21 @@ class Trainer:
     @torch.no_grad()
     def token_nats(self, batch: Batch) -> NDArray[np.float32]:
         """-ln p of each label of this worker's samples with the weights as they are, shape (B, T). All take part."""
-        rows, found = self.micro_batch_samples, []
+        rows, nats = self.micro_batch_samples, []
         with whole(self.eager):
             for start in range(0, len(batch), rows):
                 part = Tensors(**self._tensors(batch.rows(start, start + rows)))
                 hidden = features(self.model, part).hidden
-                found.append(token_nats(hidden, output_weight(self.model), part.labels).cpu())
-        return torch.cat(found).numpy()
+                nats.append(token_nats(hidden, output_weight(self.model), part.labels).cpu())
+        return torch.cat(nats).numpy()
 
     def evaluate(self, figure: Callable[[PreTrainedModel], float]) -> float | None:
         """A figure of the model on worker 0, None on others. Of a sharded one all compute it: blocks are gathered."""
         if self.world.rank != 0 and not self.sharded:
             return None
         with whole(self.eager):
-            found = figure(self.model)
-        return found if self.world.rank == 0 else None
+            number = figure(self.model)
+        return number if self.world.rank == 0 else None
 
     def _before_pass(self) -> None:
         if self.replayed:
@@ -267,11 +267,11 @@ class Trainer:
             "encoder_inputs": batch.encoder_inputs,
             "encoder_positions": batch.encoder_positions,
         }
-        given = {name: each for name, each in arrays.items() if each is not None}
-        found = {name: torch.from_numpy(np.array(each)) for name, each in given.items()}
+        present = {name: each for name, each in arrays.items() if each is not None}
+        tensors = {name: torch.from_numpy(np.array(each)) for name, each in present.items()}
         if self.world.device == "cpu":
-            return found
-        return {name: each.pin_memory().to(self.world.device, non_blocking=True) for name, each in found.items()}
+            return tensors
+        return {name: each.pin_memory().to(self.world.device, non_blocking=True) for name, each in tensors.items()}
 
     def _sum(self, value: float) -> float:
         """Over all workers."""
@@ -282,6 +282,6 @@ class Trainer:
         return float(shared)
 
 
-def _mean(found: tuple[Tensor, Tensor], num_labels: float, share: float = 1.0) -> Tensor:
-    lowered, auxiliary = found
+def _mean(losses: tuple[Tensor, Tensor], num_labels: float, share: float = 1.0) -> Tensor:
+    lowered, auxiliary = losses
     return lowered / num_labels + auxiliary * share

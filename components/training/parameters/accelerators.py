@@ -32,10 +32,10 @@ class AcceleratorsConfig(StepConfig):
 
     @field_validator("use", mode="before")
     @classmethod
-    def _names(cls, given: Any) -> Any:
+    def _names(cls, choice: Any) -> Any:
         """One line for what is no name, where the two types would give one each."""
-        names = [given] if isinstance(given, str) else given
+        names = [choice] if isinstance(choice, str) else choice
         known = get_args(Accelerator)
-        if given == "auto" or (isinstance(names, list | tuple) and all(name in known for name in names)):
-            return given if given == "auto" else tuple(names)
-        raise ValueError(f"found {given!r}, needed auto or a list of {', '.join(known)}")
+        if choice == "auto" or (isinstance(names, list | tuple) and all(name in known for name in names)):
+            return choice if choice == "auto" else tuple(names)
+        raise ValueError(f"found {choice!r}, needed auto or a list of {', '.join(known)}")

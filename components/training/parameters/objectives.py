@@ -57,14 +57,14 @@ class ObjectivesConfig(StepConfig):
     def rates(self) -> dict[str, float]:
         """The rate of each objective by its name, the next token's last."""
         names = ("infill", "denoise_r", "denoise_s", "denoise_x", "masked")
-        found = {name: float(getattr(self, name).rate) for name in names}
-        return {**found, "next_token": 1 - sum(found.values())}
+        rates = {name: float(getattr(self, name).rate) for name in names}
+        return {**rates, "next_token": 1 - sum(rates.values())}
 
     @model_validator(mode="after")
     def _leaves_something_or_nothing(self) -> Self:
         if self.rates["next_token"] < -1e-9:
-            given = ", ".join(f"{name} {rate:g}" for name, rate in self.rates.items() if rate > 0)
-            raise ValueError(f"the rates ({given}) add up to {1 - self.rates['next_token']:g}; at most 1")
+            listing = ", ".join(f"{name} {rate:g}" for name, rate in self.rates.items() if rate > 0)
+            raise ValueError(f"the rates ({listing}) add up to {1 - self.rates['next_token']:g}; at most 1")
         return self
 
     def refusal(self, kind: Kind) -> str | None:
@@ -74,14 +74,14 @@ class ObjectivesConfig(StepConfig):
             "encoder": ("masked",),
             "encoder-decoder": ("denoise_r", "denoise_s", "denoise_x"),
         }[kind]
-        asked = [name for name, rate in self.rates.items() if rate > 1e-9 and name not in allowed]
-        if not asked:
+        objectives = [name for name, rate in self.rates.items() if rate > 1e-9 and name not in allowed]
+        if not objectives:
             return None
         hint = {
             "decoder": "set masked.rate to 0",
             "encoder": "set masked.rate to 1 and the others to 0",
             "encoder-decoder": "set infill.rate to 0 and let denoise_r, denoise_s and denoise_x add up to 1",
         }[kind]
-        return f"pretrain.objectives asks an {kind} for {' and '.join(asked)}; {hint}".replace(
+        return f"pretrain.objectives asks an {kind} for {' and '.join(objectives)}; {hint}".replace(
             "an decoder", "a decoder"
         )

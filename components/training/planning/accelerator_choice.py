@@ -65,7 +65,7 @@ def _objections(config: PlanConfig, run: Planned, names: Sequence[Accelerator]) 
     """Why some of them cannot be used."""
     from components.training.engine.devices import accelerators  # noqa: PLC0415 - torch takes seconds, see above
 
-    found = {
+    reasons = {
         name: accelerators.objection(
             name,
             architecture=run.shape.architecture,
@@ -76,7 +76,7 @@ def _objections(config: PlanConfig, run: Planned, names: Sequence[Accelerator]) 
         )
         for name in names
     }
-    return {name: reason for name, reason in found.items() if reason is not None}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _compared(config: PlanConfig, run: Planned, refused: Mapping[Accelerator, str]) -> Accelerated:
@@ -91,26 +91,26 @@ def _compared(config: PlanConfig, run: Planned, refused: Mapping[Accelerator, st
         sequence_length=config.sequence_length,
         device=config.device,
     )
-    taken, found = accelerator_trial.pick(
+    picks, outcomes = accelerator_trial.pick(
         [name for name in ALL if name not in refused],
         lambda names: accelerator_trial.compare(setting, names),
         gain=wanted.gain,
         loss_tolerance=wanted.loss_tolerance,
         gradient_tolerance=wanted.gradient_tolerance,
     )
-    lines = [_line(name, result, name in taken, wanted) for name, result in found.items()]
+    lines = [_line(name, result, name in picks, wanted) for name, result in outcomes.items()]
     measured = {
         f"{name}_{what}": value
-        for name, result in found.items()
+        for name, result in outcomes.items()
         if not isinstance(result, str)
         for what, value in asdict(result).items()
     }
-    return Accelerated(names=taken, measured=measured, notes=(*refused.values(), *lines))
+    return Accelerated(names=picks, measured=measured, notes=(*refused.values(), *lines))
 
 
-def _line(name: str, result: "Comparison | str", taken: bool, wanted: AcceleratorsConfig) -> str:
+def _line(name: str, result: "Comparison | str", is_taken: bool, wanted: AcceleratorsConfig) -> str:
     """What one came to, for people."""
-    verdict = f"{name}: {'taken' if taken else 'not taken'}"
+    verdict = f"{name}: {'taken' if is_taken else 'not taken'}"
     if isinstance(result, str):
         return f"{verdict}: {result}"
     needed, loss, gradient = 1 + wanted.gain, wanted.loss_tolerance, wanted.gradient_tolerance

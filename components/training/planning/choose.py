@@ -47,8 +47,8 @@ def row(
     price = price_per_hour(config, machine) / SECONDS_PER_HOUR
     predicted = None
     if law is not None:
-        found = law.predict(shape.parameters, tokens)
-        predicted = Prediction(low=found.low, value=found.value, high=found.high, unit=UNIT)
+        interval = law.predict(shape.parameters, tokens)
+        predicted = Prediction(low=interval.low, value=interval.value, high=interval.high, unit=UNIT)
     return Alternative(
         layers=shape.layers,
         width=shape.width,
@@ -84,11 +84,11 @@ def rows_until_too_large(
     """
     rows: dict[Size, Alternative] = {}
     for size in sizes:
-        found = rows[size] = row_of(size)
+        alternative = rows[size] = row_of(size)
         losses = [each.predicted.value for each in rows.values() if each.predicted]
         if law is not None and len(losses) > 2 and losses[-1] > losses[-2] > losses[-3]:
             break
-        if law is None and found.tokens_per_parameter < config.minimum_tokens_per_parameter:
+        if law is None and alternative.tokens_per_parameter < config.minimum_tokens_per_parameter:
             break
     return rows
 
@@ -159,10 +159,10 @@ def _by_tokens(rows: Mapping[Size, Alternative], config: PlanConfig) -> tuple[Si
 
 def sardana_note(loss: float, config: PlanConfig) -> str:
     """What would cost the least to train and serve at this loss if no deadline and no list of sizes held."""
-    found = cheapest_to_train_and_serve(BESIROGLU, loss, config.economics.inference_tokens)
+    optimum = cheapest_to_train_and_serve(BESIROGLU, loss, config.economics.inference_tokens)
     return (
-        f"; without a deadline {found.parameters / 1e6:,.0f}M parameters on {found.training_tokens / 1e9:,.0f}G tokens "
-        f"would be the cheapest to train and serve at this loss, {found.flops:.2g} FLOPs (Sardana et al. 2024)"
+        f"; without a deadline {optimum.parameters / 1e6:,.0f}M parameters on {optimum.training_tokens / 1e9:,.0f}G "
+        f"tokens would be the cheapest to train and serve at this loss, {optimum.flops:.2g} FLOPs (Sardana et al. 2024)"
     )
 
 
@@ -177,9 +177,9 @@ def epochs_note(tokens: float, corpus_tokens: int | None) -> tuple[str, ...]:
     )
 
 
-def reach_note(found: Alternative, law: FittedLaw | None) -> tuple[str, ...]:
+def reach_note(alternative: Alternative, law: FittedLaw | None) -> tuple[str, ...]:
     """A line when the planned run lies far beyond the runs that its law was fitted on."""
-    if law is None or law.fitted.law.covers(found.parameters, found.tokens):
+    if law is None or law.fitted.law.covers(alternative.parameters, alternative.tokens):
         return ()
     size, length = max(each.parameters for each in law.points), max(each.tokens for each in law.points)
     return (

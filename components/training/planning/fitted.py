@@ -158,8 +158,8 @@ def read(path: Path) -> FittedLaw | None:
     """The law at a path; None for an empty object. Raises DataError when the file is neither."""
     mend = "run `overnight plan --fit` again, or write {} into it"
     try:
-        found = json.loads(path.read_bytes())
-        return FittedLaw.model_validate_json(json.dumps(found)) if found else None
+        content = json.loads(path.read_bytes())
+        return FittedLaw.model_validate_json(json.dumps(content)) if content else None
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(f"{path}: not a fitted law: {one_line(error)}; {mend}") from error
 

@@ -130,7 +130,7 @@ def train_trial(config: dict[str, str]) -> None:
     )
 
 
-class Told(tune.Callback):  # type: ignore[misc]  # ray has no types
+class Progress(tune.Callback):  # type: ignore[misc]  # ray has no types
     """Progress in words, as runs end."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -160,7 +160,7 @@ def run_trials(trials: list[Trial], cpus: float, gpus: float, tell: Callable[[st
             name=uuid.uuid4().hex,
             storage_path=str(wanted[0].folder / "ray"),
             verbose=0,
-            callbacks=[Told(tell)],
+            callbacks=[Progress(tell)],
             failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
         ),
     )

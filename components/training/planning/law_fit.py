@@ -89,15 +89,15 @@ def fit(runs: list[Run], *, source: str, draws: int = 200, seed: int = 0) -> Fit
     Raises ValueError with what is missing when five numbers cannot be told from these runs.
     """
     check(runs)
-    found, residuals = _fit_once(runs, source)
+    law, residuals = _fit_once(runs, source)
     spread = float(np.sqrt(np.sum(residuals**2) / (len(runs) - FITTED_NUMBERS)))
     held_back = _held_back(runs, source, draws, seed)
     if held_back is not None:
         run, predicted = held_back
         spread = max(spread, abs(float(np.log(run.loss / predicted.value))))
     return Fitted(
-        law=found,
-        draws=_draws(runs, found, residuals, draws, seed),
+        law=law,
+        draws=_draws(runs, law, residuals, draws, seed),
         spread=spread,
         freedom=len(runs) - FITTED_NUMBERS,
         held_back=held_back,

@@ -16,8 +16,8 @@ FILE = "predictions.jsonl"
 
 def outcome(plan: Plan, base: Manifest) -> dict[str, Any] | None:
     """The prediction beside what the run reached; None when there was no prediction, or the model has no such loss."""
-    found = base.statistics.get("validation_bits_per_byte")
-    if plan.predicted is None or found is None:
+    loss = base.statistics.get("validation_bits_per_byte")
+    if plan.predicted is None or loss is None:
         return None
     expected = plan.predicted
     return {
@@ -28,8 +28,8 @@ def outcome(plan: Plan, base: Manifest) -> dict[str, Any] | None:
         "predicted": expected.value,
         "low": expected.low,
         "high": expected.high,
-        "found": found,
-        "inside": expected.low <= found <= expected.high,
+        "found": loss,
+        "inside": expected.low <= loss <= expected.high,
     }
 
 

@@ -104,7 +104,7 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
     # What is late before pretraining comes out of it: only these can make a cycle late.
     clock, excess = 0.0, {"lost to failures": 0.0, "stages after pretraining": 0.0}
 
-    def taken(stage: str) -> float:
+    def seconds_of(stage: str) -> float:
         expected = needs.of(stage).wanted
         seconds = expected * float(np.exp(chances.stage_spread * generator.normal()))
         rate = chances.failures_per_gpu_hour * run.num_gpus / SECONDS_PER_HOUR
@@ -117,7 +117,7 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
         return seconds + again
 
     for stage in before:
-        clock += taken(stage)
+        clock += seconds_of(stage)
     try:
         budget = stage_seconds(needs, clock)[pretrain]
     except ConfigError:
@@ -127,7 +127,7 @@ def _cycle(run: Run, generator: np.random.Generator) -> Ended:
     excess["lost to failures"] += lost
     for number, stage in enumerate(later):
         by_clock = run.config.reserves.ends_by_clock(stage)
-        clock += divide(needs, clock, later[number:])[stage] if by_clock else taken(stage)
+        clock += divide(needs, clock, later[number:])[stage] if by_clock else seconds_of(stage)
     missed = clock > run.config.hours * SECONDS_PER_HOUR
     if failures > run.pretrain.faults.max_failures:
         return Ended(seconds=np.inf, tokens=tokens, failures=failures, lost_seconds=lost, cause="too many failures")

@@ -49,7 +49,7 @@ class Group:
             self.store.set(END, reason)
             self.store.add(HEARD, 1)
 
-    def told(self) -> str | None:
+    def reason(self) -> str | None:
         """Why another worker ended the run; None when none did, or when worker 0 is gone."""
         if self.store is None:
             return None
@@ -60,7 +60,7 @@ class Group:
 
     def leave(self) -> None:
         """Let the others hear what was told before worker 0's process forgets it."""
-        if self.told() is not None:
+        if self.reason() is not None:
             self.wait_for_all(HEARD)
 
     def wait_for_all(self, count: str) -> None:

@@ -57,7 +57,7 @@ class Samples:
         """The order of all windows, by what is skipped and decided now."""
         basis = self.basis()
         if self._known is None or self._known[0] != basis:
-            found = windows_of_run(
+            windows = windows_of_run(
                 self.store.sources,
                 self.work.config.mixture,
                 sequence_length=self.length,
@@ -66,7 +66,7 @@ class Samples:
                 decay_start_step=self.schedule.decay_start_step,
                 skipped=self.skipped,
             )
-            self._known = basis, found
+            self._known = basis, windows
         return self._known[1]
 
     def begins_phase(self, step: int) -> bool:

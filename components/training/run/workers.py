@@ -112,8 +112,8 @@ class Shortage(UserCallback):  # type: ignore[misc]  # ray has no types
         by_ray = any(micro_batch.RAY_SAYS in str(error) for error in worker_exceptions.values())
         if not by_ray and not (died and self.kills > before):
             return
-        if told := micro_batch.halve(self.run, self.planned):
-            Events(self.stage, self.settings).note(told)
+        if message := micro_batch.halve(self.run, self.planned):
+            Events(self.stage, self.settings).note(message)
 
 
 class SharedDevices(Backend):  # type: ignore[misc]  # ray has no types
@@ -159,7 +159,7 @@ def train_on_ray(content: str) -> dict[str, Any]:
                 work, world, report=report, agree=lambda value: float(broadcast_from_rank_zero(value))
             )
         except Exception as error:
-            if (reason := worker.end_of(error) or group.told()) is None:
+            if (reason := worker.end_of(error) or group.reason()) is None:
                 raise
             group.tell(reason)
             return {FATAL: reason}
@@ -208,14 +208,14 @@ def threads_per_worker(plan: Plan, faults: FaultsConfig, nodes: Sequence[Mapping
 
     least = faults.minimum_workers or plan.num_workers
     if room(1) < least:
-        found = ", ".join(
+        resources = ", ".join(
             f"{kind} {sum(each.get(kind, 0) for each in nodes):g}" for kind in (["CPU", "GPU"] if gpus else ["CPU"])
         )
         needed = f"{least} workers on {plan.device}, each with a core{' and a GPU' if gpus else ''}"
         cpu = ", plan.device to cpu" if gpus else ""
         raise ConfigError(
-            f"the plan needs {needed}; Ray has {found} on {len(nodes)} nodes, room for {room(1)}; set plan.num_workers"
-            f"{cpu}, or RAY_ADDRESS to a larger cluster"
+            f"the plan needs {needed}; Ray has {resources} on {len(nodes)} nodes, room for {room(1)}; set "
+            f"plan.num_workers{cpu}, or RAY_ADDRESS to a larger cluster"
         )
     wanted = min(plan.num_workers, room(1))
     most = int(max(each.get("CPU", 0) for each in nodes))
@@ -245,7 +245,7 @@ def cause_of(error: BaseException) -> str:
 
 def _trainer(work: Work, settings: Settings, stage: str) -> RayTrainer:
     faults, plan = work.config.faults, work.plan
-    told = settings.model_copy(update={"state": settings.state.resolve()})
+    absolute_settings = settings.model_copy(update={"state": settings.state.resolve()})
     planned = min(plan.micro_batch_samples, plan.batch_samples // plan.num_workers)
     return RayTrainer(
         train_on_ray,
@@ -264,7 +264,10 @@ def _trainer(work: Work, settings: Settings, stage: str) -> RayTrainer:
             failure_config=FailureConfig(
                 max_failures=faults.max_failures, controller_failure_limit=faults.max_failures
             ),
-            callbacks=[Tell(stage, told, faults.max_failures), Shortage(stage, told, work.run, planned)],
+            callbacks=[
+                Tell(stage, absolute_settings, faults.max_failures),
+                Shortage(stage, absolute_settings, work.run, planned),
+            ],
             worker_runtime_env={"env_vars": cores.waiting(plan.num_workers, plan.device)},
         ),
     )

@@ -22,7 +22,7 @@ from components.training.planning.law_fit import fit
 from components.training.planning.laws import Law
 from dashboards.report import laws_chart
 from flows.commands import plan as plan_command
-from flows.commands.plan import Asked
+from flows.commands.plan import Options
 from flows.running import graph
 from flows.running.deadline import require_possible
 from flows.running.params import read_params
@@ -30,12 +30,12 @@ from tests.training.planning.test_ladder import PLAN, SIZES
 from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
 
 
-def quiet(asked: Asked) -> dict[str, object]:
-    return plan_command.run(asked, lambda _: None)
+def quiet(options: Options) -> dict[str, object]:
+    return plan_command.run(options, lambda _: None)
 
 
 def test_a_machine_of_the_table_needs_nothing_trained_and_takes_its_profile() -> None:
-    found = plan_command.run(Asked(hardware="h100x8", hours=24.0), lambda _: None)
+    found = plan_command.run(Options(hardware="h100x8", hours=24.0), lambda _: None)
     assert (found["hardware"], found["measured"], found["profile"]) == ("h100x8", False, "h100x8-day")
     assert sum(each["chosen"] for each in found["alternatives"]) == 1
     assert any("from the table, not measured" in each for each in found["notes"])
@@ -47,7 +47,7 @@ def test_a_machine_of_the_table_needs_nothing_trained_and_takes_its_profile() ->
 
 
 def test_laws_say_what_the_compute_at_hand_would_do_best() -> None:
-    found = plan_command.run(Asked(hardware="h100x8", hours=24.0), lambda _: None)
+    found = plan_command.run(Options(hardware="h100x8", hours=24.0), lambda _: None)
     (row,) = [each for each in found["alternatives"] if each["chosen"]]
     best = found["compute_optimal"]
     assert best["flops"] == 6 * row["parameters"] * row["tokens"]
@@ -61,7 +61,7 @@ def test_laws_say_what_the_compute_at_hand_would_do_best() -> None:
 
 def test_the_simulation_keeps_its_figures_and_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_command, "REPORTS", tmp_path)
-    found = plan_command.run(Asked(hardware="h200", simulate=50, seed=1), lambda _: None)
+    found = plan_command.run(Options(hardware="h200", simulate=50, seed=1), lambda _: None)
     kept = json.loads((tmp_path / "simulation-h200.json").read_text())
     assert kept == found["simulation"]
     assert kept["cycles"] == 50 and 0 <= kept["met"] <= kept["met_within_5_percent"] <= 1
@@ -70,26 +70,26 @@ def test_the_simulation_keeps_its_figures_and_plot(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("options", "message"),
     [
-        (Asked(hardware="h100x8", hours=0.5), r"plan\.hours is 0\.5; .* the shortest possible is \d"),
-        (Asked(hardware="h100x8", hours=-1.0), r"--hours -1: needed more than 0"),
-        (Asked(hardware="tpu"), r"--hardware tpu: not in the table; nearest: "),
-        (Asked(profile="h100x9-day"), r"profile 'h100x9-day' does not exist; there are: "),
-        (Asked(hardware="h100", simulate=0), r"--simulate 0: needed 1 or more"),
-        (Asked(hardware="h100", price_per_hour=-2.0), r"--price-per-hour -2: needed 0 or more"),
+        (Options(hardware="h100x8", hours=0.5), r"plan\.hours is 0\.5; .* the shortest possible is \d"),
+        (Options(hardware="h100x8", hours=-1.0), r"--hours -1: needed more than 0"),
+        (Options(hardware="tpu"), r"--hardware tpu: not in the table; nearest: "),
+        (Options(profile="h100x9-day"), r"profile 'h100x9-day' does not exist; there are: "),
+        (Options(hardware="h100", simulate=0), r"--simulate 0: needed 1 or more"),
+        (Options(hardware="h100", price_per_hour=-2.0), r"--price-per-hour -2: needed 0 or more"),
     ],
 )
-def test_what_cannot_be_is_one_line(asked: Asked, message: str) -> None:
+def test_what_cannot_be_is_one_line(options: Options, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        quiet(asked)
+        quiet(options)
 
 
 def test_the_shortest_deadline_that_is_named_is_accepted() -> None:
     with pytest.raises(ConfigError) as caught:
-        quiet(Asked(hardware="h100x8", hours=0.5))
+        quiet(Options(hardware="h100x8", hours=0.5))
     shortest = float(str(caught.value).rsplit(" ", 1)[1])
-    assert quiet(Asked(hardware="h100x8", hours=shortest))["hours"] == shortest
+    assert quiet(Options(hardware="h100x8", hours=shortest))["hours"] == shortest
 
 
 def test_the_cycle_names_the_same_shortest_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_the_cycle_names_the_same_shortest_deadline(tmp_path: Path, monkeypatch:
     with pytest.raises(ConfigError, match="shortest possible") as by_cycle:
         require_possible(short, read_settings(), read_stages(), params)
     with pytest.raises(ConfigError, match="shortest possible") as by_plan:
-        quiet(Asked(hours=0.01))
+        quiet(Options(hours=0.01))
     shortest = [float(str(each.value).rsplit(" ", 1)[1]) for each in (by_cycle, by_plan)]
     assert shortest[0] == pytest.approx(shortest[1], abs=0.0011)
 

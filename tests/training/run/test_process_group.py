@@ -84,7 +84,7 @@ def test_why_a_worker_ends_is_heard_before_worker_0_forgets_it() -> None:
             group.leave()
             return None
         time.sleep(0.5)  # as in an exchange that fails at last
-        reason = group.told()
+        reason = group.reason()
         assert reason is not None
         group.tell(reason)
         return reason
@@ -95,7 +95,7 @@ def test_why_a_worker_ends_is_heard_before_worker_0_forgets_it() -> None:
 def test_a_lone_worker_has_nobody_to_tell(tmp_path: Path) -> None:
     group = Group(None, World())
     group.tell("nothing")
-    assert group.told() is None
+    assert group.reason() is None
     group.leave()
     check_shared(tmp_path / "absent", group)
 

@@ -119,18 +119,18 @@ def pick(
 
     gain        share by which steps must be faster than with those taken so far; tolerances are of the plain way
     """
-    taken: tuple[Accelerator, ...] = ()
-    speed, found = 1.0, dict[str, Comparison | str]()
+    picks: tuple[Accelerator, ...] = ()
+    speed, outcomes = 1.0, dict[str, Comparison | str]()
     for name in names:
         try:
-            found[name] = result = compared((*taken, name))
+            outcomes[name] = result = compared((*picks, name))
         except Exception as error:  # kernels' failures have no common class, and training can do without
-            found[name] = reason_of(error)
+            outcomes[name] = reason_of(error)
             continue
         keeps = result.loss <= loss_tolerance and result.gradient <= gradient_tolerance
         if keeps and result.speed >= speed * (1 + gain):
-            taken, speed = (*taken, name), result.speed
-    return taken, found
+            picks, speed = (*picks, name), result.speed
+    return picks, outcomes
 
 
 def _trainer(setting: Setting, names: Sequence[Accelerator]) -> Trainer:

@@ -30,12 +30,12 @@ def objection(
     name: Accelerator, *, architecture: str, device: str, precision: str, compiled: bool, workers: int = 1
 ) -> str | None:
     """Why it cannot be used, in one line: what was found, what is needed, what to do. None when it can."""
-    found = {
+    reason = {
         "liger": lambda: _against_liger(architecture, device),
         "graphs": lambda: _against_graphs(device, compiled, workers),
         "float8": lambda: _against_float8(device, precision),
     }[name]()
-    return found and f"{name}: {found}, or take {name} out of the accelerators"
+    return reason and f"{name}: {reason}, or take {name} out of the accelerators"
 
 
 def _against_liger(architecture: str, device: str) -> str | None:
@@ -67,8 +67,8 @@ def _against_float8(device: str, precision: str) -> str | None:
         return "found no CUDA device, needed one; train on a GPU"
     capability = torch.cuda.get_device_capability(device)
     if capability < FLOAT8_FROM:
-        found, needed = (".".join(map(str, each)) for each in (capability, FLOAT8_FROM))
-        return f"found a GPU of compute capability {found}, needed {needed}; train on a newer GPU"
+        version, needed = (".".join(map(str, each)) for each in (capability, FLOAT8_FROM))
+        return f"found a GPU of compute capability {version}, needed {needed}; train on a newer GPU"
     return None
 
 

@@ -76,7 +76,7 @@ def team_of(threads: int) -> list[int]:
     paths = [path for path in paths if "torch" in path] or paths  # other packages bring an OpenMP of their own
     if len(paths) != 1:
         return []
-    found: list[int] = []
-    say = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: found.append(threading.get_native_id()))
+    ids: list[int] = []
+    say = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: ids.append(threading.get_native_id()))
     ctypes.CDLL(paths[0]).GOMP_parallel(say, None, ctypes.c_uint(threads), ctypes.c_uint(0))
-    return sorted(found, key=lambda each: each != threading.get_native_id())
+    return sorted(ids, key=lambda each: each != threading.get_native_id())

@@ -124,7 +124,7 @@ class Sharded(Share):
 
     def segments(self, holder: int, owner: int) -> list[Segment]:
         """What lies with `holder` of what `owner` owns."""
-        found = []
+        segments = []
         first, last = self.range_of(owner)
         for number, (parameter, offset) in enumerate(zip(self.parameters, self.offsets, strict=True)):
             rows, row = parameter.shape[0], parameter.numel() // parameter.shape[0]
@@ -133,8 +133,8 @@ class Sharded(Share):
             stop = offset + min((holder + 1) * held, rows) * row
             begin, end = max(start, first), min(stop, last)
             if begin < end:
-                found.append(Segment(number, begin - start, begin - first, end - begin))
-        return found
+                segments.append(Segment(number, begin - start, begin - first, end - begin))
+        return segments
 
     @cached_property
     def held(self) -> list[list[Segment]]:
@@ -175,16 +175,18 @@ class Sharded(Share):
         if self.local:
             return sent
         lengths = [each.length for segments in back for each in segments]
-        given = torch.cat(sent) if sent else torch.empty(0, device=self.world.device)
-        taken = given.new_empty(sum(lengths))
+        send_buffer = torch.cat(sent) if sent else torch.empty(0, device=self.world.device)
+        receive_buffer = send_buffer.new_empty(sum(lengths))
         sizes = [[sum(each.length for each in segments) for segments in way] for way in (back, out)]
-        torch.distributed.all_to_all_single(taken, given, output_split_sizes=sizes[0], input_split_sizes=sizes[1])
-        return list(torch.split(taken, lengths))
+        torch.distributed.all_to_all_single(
+            receive_buffer, send_buffer, output_split_sizes=sizes[0], input_split_sizes=sizes[1]
+        )
+        return list(torch.split(receive_buffer, lengths))
 
 
-def _copy(to: list[Tensor], found: list[Tensor]) -> None:
+def _copy(to: list[Tensor], sources: list[Tensor]) -> None:
     if to:  # a worker may own nothing, or hold nothing
-        torch._foreach_copy_(to, found)
+        torch._foreach_copy_(to, sources)
 
 
 def _local(tensor: Tensor) -> Tensor:

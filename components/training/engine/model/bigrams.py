@@ -73,12 +73,12 @@ def _gradients(inputs: Tensor, outputs: Tensor, wanted: Tensor, weight: Tensor, 
     nats = torch.zeros((), device=inputs.device)
     for start in range(0, len(inputs), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        given = normalised[rows].to(dtype)
-        logs = functional.log_softmax((given @ rounded.mT).float(), dim=1)
+        chunk = normalised[rows].to(dtype)
+        logs = functional.log_softmax((chunk @ rounded.mT).float(), dim=1)
         nats -= torch.dot((wanted[rows] * logs).sum(1), weight[rows])
         of_logits = logs.exp_().sub_(wanted[rows]).mul_(weight[rows, None]).to(dtype)
         of_normalised[rows] = (of_logits @ rounded).float()
-        of_outputs += (of_logits.mT @ given).float()
+        of_outputs += (of_logits.mT @ chunk).float()
     along = (of_normalised * normalised).mean(1, keepdim=True)
     inputs.grad = (of_normalised - normalised * along) * scale
     outputs.grad = of_outputs

@@ -63,7 +63,7 @@ def _read(directory: Path, files: Path, shape: Shape, rope_scaling: str | None) 
         config.tie_word_embeddings = shape.tied  # by the weights: files may hold two embeddings where this says one
         if rope_scaling is not None:
             _stretch(config, shape.context, rope_scaling)
-        found = AutoModelForCausalLM.from_pretrained(
+        model_and_info = AutoModelForCausalLM.from_pretrained(
             files,
             config=config,
             dtype=torch.float32,
@@ -77,8 +77,8 @@ def _read(directory: Path, files: Path, shape: Shape, rope_scaling: str | None) 
         raise CheckpointError(
             f"{directory}: transformers cannot load it as a decoder: {reason_of(error, 300)}"
         ) from error
-    model: PreTrainedModel = found[0]
-    if missing := sorted(found[1]["missing_keys"]):
+    model: PreTrainedModel = model_and_info[0]
+    if missing := sorted(model_and_info[1]["missing_keys"]):
         raise CheckpointError(f"{directory}: {len(missing)} weights of the model are not there, as {missing[0]}")
     if not features_match(model):
         raise CheckpointError(

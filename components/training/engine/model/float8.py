@@ -55,9 +55,9 @@ class Float8Product(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients by inputs and weight, summed with full precision, where the forward product need not be."""
         inputs, inputs_scale, weight, weight_scale = ctx.saved_tensors
-        found, scale = rounded(gradient, BACKWARD)
-        of_inputs = _product((found, scale), (_by_columns(weight), weight_scale), gradient.dtype, fast=False)
-        transposed = (found.mT.contiguous(), scale)
+        float8_gradient, scale = rounded(gradient, BACKWARD)
+        of_inputs = _product((float8_gradient, scale), (_by_columns(weight), weight_scale), gradient.dtype, fast=False)
+        transposed = (float8_gradient.mT.contiguous(), scale)
         of_weight = _product(transposed, (_by_columns(inputs), inputs_scale), gradient.dtype, fast=False)
         return of_inputs, of_weight
 
@@ -78,8 +78,8 @@ class Float8Linear(nn.Linear):
         if not torch.is_grad_enabled() or rows % MULTIPLE:
             return functional.linear(inputs, self.weight, self.bias)
         flat = inputs.reshape(rows, inputs.shape[-1])
-        found: Tensor = Float8Product.apply(flat, self.weight)  # type: ignore[no-untyped-call]
-        result = found.view(*inputs.shape[:-1], self.weight.shape[0])
+        product: Tensor = Float8Product.apply(flat, self.weight)  # type: ignore[no-untyped-call]
+        result = product.view(*inputs.shape[:-1], self.weight.shape[0])
         return result if self.bias is None else result + self.bias
 
 
@@ -88,15 +88,15 @@ def swap(model: nn.Module) -> list[str]:
 
     Raises ValueError when there is none to take.
     """
-    taken = []
+    names = []
     inside = {layer for block in blocks_of(model) for layer in block.modules()}
     for name, layer in model.named_modules():
         if type(layer) is nn.Linear and layer in inside and not any(side % MULTIPLE for side in layer.weight.shape):
             layer.__class__ = Float8Linear  # its parameters stay the very same
-            taken.append(name)
-    if not taken:
+            names.append(name)
+    if not names:
         raise ValueError(
             f"float8: found no linear layer in a block of {type(model).__name__} with sides that are multiples of "
             f"{MULTIPLE}; take float8 out of the accelerators"
         )
-    return taken
+    return names

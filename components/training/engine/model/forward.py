@@ -49,18 +49,18 @@ def features(model: PreTrainedModel, batch: Tensors) -> Features:
     coefficient = balance_of(model)
     extra = {"output_router_logits": True} if coefficient else {}
     extra |= {} if batch.positions is None else _apart(model, batch.positions)
-    found = model.base_model(input_ids=batch.inputs, **({"use_cache": False} | extra))
+    output = model.base_model(input_ids=batch.inputs, **({"use_cache": False} | extra))
     balance = None
     if coefficient:
         config = model.config
-        balance = coefficient * balance_loss(found.router_logits, config.num_experts_per_tok)
+        balance = coefficient * balance_loss(output.router_logits, config.num_experts_per_tok)
     head = getattr(model, "head", None)  # of a masked language model, between the last block and the output
-    hidden = found.last_hidden_state if head is None else head(found.last_hidden_state)
+    hidden = output.last_hidden_state if head is None else head(output.last_hidden_state)
     return Features(hidden=hidden, auxiliary=balance)
 
 
 def _encoder_decoder(model: PreTrainedModel, batch: Tensors) -> Features:
-    found = model.base_model if hasattr(model.base_model, "encoder") else model
+    base = model.base_model if hasattr(model.base_model, "encoder") else model
     masks: dict[str, Tensor | None] = {"encoder": None, "decoder": None, "between": None}
     if batch.positions is not None and batch.encoder_positions is not None:
         masks = {
@@ -68,8 +68,8 @@ def _encoder_decoder(model: PreTrainedModel, batch: Tensors) -> Features:
             "decoder": additive(allowed(batch.positions, causal=True), model.dtype),
             "between": additive(allowed(batch.positions, batch.encoder_positions), model.dtype),
         }
-    encoded = found.encoder(input_ids=batch.encoder_inputs, attention_mask=masks["encoder"]).last_hidden_state
-    hidden = found.decoder(
+    encoded = base.encoder(input_ids=batch.encoder_inputs, attention_mask=masks["encoder"]).last_hidden_state
+    hidden = base.decoder(
         input_ids=batch.inputs,
         attention_mask=masks["decoder"],
         encoder_hidden_states=encoded,
@@ -134,9 +134,9 @@ def features_match(model: PreTrainedModel) -> bool:
     batch = Tensors(inputs=tokens, labels=tokens, positions=tokens)
     training = model.training
     wanted = model.eval()(input_ids=tokens).logits.float()
-    found = functional.linear(features(model, batch).hidden, output_weight(model)).float()
+    logits = functional.linear(features(model, batch).hidden, output_weight(model)).float()
     model.train(training)
-    return bool(torch.allclose(found, wanted, rtol=1e-3, atol=1e-3))
+    return bool(torch.allclose(logits, wanted, rtol=1e-3, atol=1e-3))
 
 
 def _has_experts(model: nn.Module) -> bool:

@@ -33,13 +33,13 @@ def use(model: PreTrainedModel) -> None:
     apply = getattr(
         importlib.import_module("liger_kernel.transformers"), f"apply_liger_kernel_to_{model.config.model_type}"
     )
-    found = vars(sys.modules[type(model).__module__])
-    before = dict(found)
+    namespace = vars(sys.modules[type(model).__module__])
+    before = dict(namespace)
     try:
         apply(rope=True, rms_norm=True, swiglu=True, cross_entropy=False, fused_linear_cross_entropy=False, model=model)
-        rotation = found[ROTATION]
+        rotation = namespace[ROTATION]
     finally:
-        found.update(before)
+        namespace.update(before)
     for layer in model.modules():
         if ROTATION in _names(layer):
             _rotate_with(layer, rotation)

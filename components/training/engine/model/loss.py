@@ -26,8 +26,8 @@ LOGITS_BYTES = {"cpu": 32 << 20, "cuda": 512 << 20}
 def token_nats(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     """-ln p of each label in float32, shape (B, T), 0 where a label is IGNORED. hidden (B, T, D), weight (V, D)."""
     logits = functional.linear(hidden, weight).float()
-    found = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
-    return found.view(labels.shape)
+    nats = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return nats.view(labels.shape)
 
 
 class FusedLoss(torch.autograd.Function):
@@ -49,8 +49,8 @@ class FusedLoss(torch.autograd.Function):
         of_weight: Tensor | None = None
         for start in range(0, len(hidden), rows):
             part = hidden[start : start + rows]
-            found, square, of_logits = _chunk(part, weight, labels[start : start + rows], z_loss)
-            nats.append(found)
+            chunk_nats, square, of_logits = _chunk(part, weight, labels[start : start + rows], z_loss)
+            nats.append(chunk_nats)
             squares.append(square)
             of_hidden.append(of_logits @ weight)
             added = of_logits.mT @ part
@@ -120,10 +120,10 @@ class Loss(nn.Module):
             encoder_inputs=encoder_inputs,
             encoder_positions=encoder_positions,
         )
-        found = features(self.model, batch)
+        output = features(self.model, batch)
         limit = LOGITS_BYTES[inputs.device.type]
         total, nats = FusedLoss.apply(  # type: ignore[no-untyped-call]
-            found.hidden.flatten(0, 1), output_weight(self.model), labels.flatten(), self.z_loss, limit
+            output.hidden.flatten(0, 1), output_weight(self.model), labels.flatten(), self.z_loss, limit
         )
-        auxiliary = total.new_zeros(()) if found.auxiliary is None else found.auxiliary
+        auxiliary = total.new_zeros(()) if output.auxiliary is None else output.auxiliary
         return total, auxiliary, nats.view(labels.shape).sum(dim=1)

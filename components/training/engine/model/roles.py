@@ -20,16 +20,16 @@ ROUTERS = ("gate.weight", "router.weight", "router.layer.weight")
 def roles_of(model: PreTrainedModel) -> dict[str, Role]:
     """The role of every parameter by the name that named_parameters() gives it."""
     output = model.get_output_embeddings()
-    found: dict[str, Role] = {}
+    roles: dict[str, Role] = {}
     for name, parameter in model.named_parameters():
         owner = model.get_submodule(name.rpartition(".")[0])
         if parameter is model.get_input_embeddings().weight:
-            found[name] = "embedding"
+            roles[name] = "embedding"
         elif output is not None and parameter is output.weight:
-            found[name] = "output"
+            roles[name] = "output"
         else:
-            found[name] = _role(name, parameter, owner, int(model.get_input_embeddings().weight.shape[1]))
-    return found
+            roles[name] = _role(name, parameter, owner, int(model.get_input_embeddings().weight.shape[1]))
+    return roles
 
 
 def _role(name: str, parameter: Tensor, owner: nn.Module, width: int) -> Role:

@@ -43,10 +43,12 @@ class Denoiser:
 
     def counts(self, length: int, noise: float) -> tuple[int, int]:
         """(tokens taken out, spans) of a text of some tokens, at least one of each."""
-        taken = min(max(round(length * noise), 1), length - 1)
+        num_noise = min(max(round(length * noise), 1), length - 1)
         if self.span_tokens is None:
-            return taken, 1
-        return taken, max(1, min(round(taken / self.span_tokens), taken, length - taken, len(self.spans)))
+            return num_noise, 1
+        return num_noise, max(
+            1, min(round(num_noise / self.span_tokens), num_noise, length - num_noise, len(self.spans))
+        )
 
     def share(self, draw: float) -> float:
         """The share to take out, from a draw in [0, 1)."""
@@ -60,20 +62,20 @@ class Denoiser:
 
     def noisy(self, length: int, draw: float, generator: np.random.Generator) -> NDArray[np.bool_]:
         """True where a token is taken out, shape (length,); the first token never is. `length` at least 2."""
-        taken, spans = self.counts(length, self.share(draw))
-        kept_runs, taken_runs = _runs(length - taken, spans, generator), _runs(taken, spans, generator)
-        return np.repeat(np.tile([False, True], spans), np.stack([kept_runs, taken_runs], axis=1).ravel())
+        num_noise, spans = self.counts(length, self.share(draw))
+        kept_runs, noise_runs = _runs(length - num_noise, spans, generator), _runs(num_noise, spans, generator)
+        return np.repeat(np.tile([False, True], spans), np.stack([kept_runs, noise_runs], axis=1).ravel())
 
     def split(self, tokens: NDArray[np.int64], noisy: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """What is given (mode, then the text with names for spans) and what is asked for (names and spans, end)."""
         begins = noisy & ~np.concatenate([[False], noisy[:-1]])
         names = self.spans[: begins.sum()]
-        given = tokens.copy()
-        given[begins] = names
-        taken_before = np.cumsum(noisy)[begins] - 1
-        answer = np.insert(tokens[noisy], taken_before, names)
+        prompt = tokens.copy()
+        prompt[begins] = names
+        noise_before = np.cumsum(noisy)[begins] - 1
+        answer = np.insert(tokens[noisy], noise_before, names)
         mode = [] if self.mode is None else [self.mode]
-        return np.concatenate([mode, given[~noisy | begins]]).astype(np.int64), np.append(answer, self.end)
+        return np.concatenate([mode, prompt[~noisy | begins]]).astype(np.int64), np.append(answer, self.end)
 
     def example(
         self, tokens: NDArray[np.int64], room: int, ends: bool, draw: float, generator: np.random.Generator
@@ -86,11 +88,11 @@ class Denoiser:
         length = len(tokens)
         while length + 2 * self.counts(length, self.share(draw))[1] + 1 > room:
             length -= 1
-        given, answer = self.split(tokens[:length], self.noisy(length, draw, generator))
-        scored = np.arange(1, len(given) + len(answer)) > len(given)
+        prompt, answer = self.split(tokens[:length], self.noisy(length, draw, generator))
+        scored = np.arange(1, len(prompt) + len(answer)) > len(prompt)
         if self.span_tokens is None:
             scored[-1] = ends and length == len(tokens)
-        return Example(tokens=np.concatenate([given, answer]), scored=scored)
+        return Example(tokens=np.concatenate([prompt, answer]), scored=scored)
 
 
 def _runs(total: int, parts: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ class Example:
 
 def pieces_of(windows: NDArray[np.int64], end: int) -> list[Piece]:
     """The pieces of windows, shape (B, T + 1), row by row in their order; together they fill all T positions."""
-    found = []
+    pieces = []
     length = windows.shape[1] - 1
     for row, window in enumerate(windows):
         starts = np.flatnonzero(window[:-1] == end).tolist()
@@ -56,8 +56,8 @@ def pieces_of(windows: NDArray[np.int64], end: int) -> list[Piece]:
         for start, stop in zip(starts, [*starts[1:], length], strict=True):
             begins, ends = bool(window[start] == end), bool(window[stop] == end)
             tokens = window[start + begins : stop + 1 - ends]
-            found.append(Piece(row=row, start=start, stop=stop, tokens=tokens, ends=ends))
-    return found
+            pieces.append(Piece(row=row, start=start, stop=stop, tokens=tokens, ends=ends))
+    return pieces
 
 
 def halved(piece: Piece, draw: float) -> list[Piece]:

@@ -50,9 +50,9 @@ class Infill:
 
     def __post_init__(self) -> None:
         parts = ["value", "s = 1", " + é"]
-        if (found := self.decode([np.concatenate(self.encode(parts))])[0]) != "".join(parts):
+        if (text := self.decode([np.concatenate(self.encode(parts))])[0]) != "".join(parts):
             raise ValueError(
-                f"a text that is encoded in parts comes back as {found!r}, not {''.join(parts)!r}; infilling needs a "
+                f"a text that is encoded in parts comes back as {text!r}, not {''.join(parts)!r}; infilling needs a "
                 "tokenizer that adds nothing where a text begins: set pretrain.objectives.infill.rate to 0"
             )
 
@@ -64,16 +64,16 @@ class Infill:
         texts = [text.strip(LONE_BYTES) for text in self.decode([piece.tokens for piece in pieces])]
         parts = [part for text, each in zip(texts, draws, strict=True) for part in _cut(text, each[0], each[1])]
         encoded = self.encode(parts)
-        found: list[Example | None] = []
+        examples: list[Example | None] = []
         for number, (piece, text) in enumerate(zip(pieces, texts, strict=True)):
             # Nothing but lone bytes, or some in its midst, as no whole document has them: better left as it is.
             if not text or LONE_BYTES in text or piece.room <= FORM_TOKENS:
-                found.append(None)
+                examples.append(None)
                 continue
             prefix, middle, suffix = encoded[3 * number : 3 * number + 3]
             kept = fitted(prefix, middle, suffix, piece.room - FORM_TOKENS)
-            found.append(self._example(*kept, suffix_first=bool(draws[number, 2] < self.suffix_first)))
-        return found
+            examples.append(self._example(*kept, suffix_first=bool(draws[number, 2] < self.suffix_first)))
+        return examples
 
     def _example(
         self, prefix: NDArray[np.int64], middle: NDArray[np.int64], suffix: NDArray[np.int64], *, suffix_first: bool

@@ -76,15 +76,15 @@ class Mixture:
         generators: list[np.random.Generator],
     ) -> list[Piece]:
         """Draw an objective for each piece and write it over inputs and labels, both (B, T); the pieces that result."""
-        found: list[Piece] = []
+        new_pieces: list[Piece] = []
         filled, fill_draws = [], []
         for piece, draw in [(piece, generators[piece.row].random(8)) for piece in pieces]:
             below = self.infill.rate if self.infill else 0.0
             if len(piece.tokens) < MINIMUM_PIECE_TOKENS or draw[0] >= below:
-                found.append(piece)
+                new_pieces.append(piece)
             else:
                 halves = halved(piece, draw[1])
-                found += halves
+                new_pieces += halves
                 filled += halves
                 fill_draws += [draw[2:5], draw[5:8]][: len(halves)]
             if len(piece.tokens) >= MINIMUM_PIECE_TOKENS and (denoiser := self._denoiser(draw[0] - below)) is not None:
@@ -94,7 +94,7 @@ class Mixture:
             for piece, each in zip(filled, self.infill.examples(filled, np.array(fill_draws)), strict=True):
                 if each is not None:
                     self._write(inputs, labels, piece, each)
-        return found
+        return new_pieces
 
     def _denoiser(self, draw: float) -> Denoiser | None:
         """The denoiser that a draw falls to; None below 0 and behind the last."""
@@ -142,9 +142,9 @@ class Mixture:
             size = _fitting(denoiser, len(piece.tokens), draw[1], length - read[row], width - said[row])
             if size < MINIMUM_PIECE_TOKENS:
                 continue
-            given, answer = denoiser.split(piece.tokens[:size], denoiser.noisy(size, draw[1], generator))
-            place, answered = slice(read[row], read[row] + len(given)), slice(said[row], said[row] + len(answer))
-            encoder[row, place], encoder_positions[row, place.start :] = given, np.arange(length - place.start)
+            prompt, answer = denoiser.split(piece.tokens[:size], denoiser.noisy(size, draw[1], generator))
+            place, answered = slice(read[row], read[row] + len(prompt)), slice(said[row], said[row] + len(answer))
+            encoder[row, place], encoder_positions[row, place.start :] = prompt, np.arange(length - place.start)
             inputs[row, answered], labels[row, answered] = [self.pad, *answer[:-1]], answer
             positions[row, answered.start :] = np.arange(width - answered.start)
             if denoiser.span_tokens is None and not (piece.ends and size == len(piece.tokens)):
@@ -170,8 +170,8 @@ def _empty(rows: int, width: int, pad: int) -> tuple[NDArray[np.int64], NDArray[
 def _fitting(denoiser: Denoiser, size: int, draw: float, read: int, said: int) -> int:
     """The longest text, at most `size` tokens, whose given part and answer fit `read` and `said` positions."""
     while size >= MINIMUM_PIECE_TOKENS:
-        taken, spans = denoiser.counts(size, denoiser.share(draw))
-        if (denoiser.mode is not None) + size - taken + spans <= read and taken + spans + 1 <= said:
+        num_noise, spans = denoiser.counts(size, denoiser.share(draw))
+        if (denoiser.mode is not None) + size - num_noise + spans <= read and num_noise + spans + 1 <= said:
             break
         size -= 1
     return size
