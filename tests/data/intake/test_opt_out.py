@@ -68,10 +68,16 @@ def test_repository_and_path_have_to_fit_both() -> None:
     assert fits(entry, package="octocat/other", path="keys/a.py") is None
 
 
-@given(st.text(st.characters(exclude_characters="*?/", exclude_categories=("Cs",)), min_size=1))
+@given(st.text(st.characters(exclude_characters="*?/\\", exclude_categories=("Cs",)), min_size=1))
 def test_a_name_without_wildcards_fits_itself_alone(name: str) -> None:
     assert fits(Entry(path=f"/{name}"), path=name) == "path"
     assert fits(Entry(path=f"/{name}"), path=f"{name}x") is None
+
+
+def test_a_backslash_is_a_slash_on_both_sides() -> None:
+    assert fits(Entry(path="\\src\\keys"), path="src\\keys\\a.py") == "path"
+    assert fits(Entry(path="/src/keys"), path="src\\keys\\a.py") == "path"
+    assert fits(Entry(path="\\src\\keys"), path="src\\key") is None
 
 
 def test_thousands_of_entries_are_one_expression() -> None:
