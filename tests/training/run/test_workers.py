@@ -13,6 +13,7 @@ from components.training.engine.checkpoint import STATE, Checkpoint, name_of
 from components.training.engine.devices.parallel import Sharded, World
 from components.training.engine.model.architectures import build
 from components.training.engine.trainer import Trainer
+from tests.margins import Margins
 from tests.training.runs import SHAPE, batches_for, recipe, run_small, same
 from tests.training.together import MODES, STEPS, held_out
 
@@ -33,8 +34,14 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[
     return folder, [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
+OTHER_BATCH = 0.39  # what one other batch makes of the difference
+
+
 def difference(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
-    """The largest of all parameters' differences, as a share of what training moved it by."""
+    """The largest of all parameters' differences, as a share of what training moved it by.
+
+    Sums in another order: up to 0.03, by the processor. One other batch among the 16: 0.39.
+    """
     start = dict(build(SHAPE, 0, 0).named_parameters())
     moved = {name: (each - start[name].detach()).norm() for name, each in wanted.items()}
     return max(float((found[name] - each).norm() / moved[name]) for name, each in wanted.items())
@@ -49,14 +56,14 @@ def last(run: Path) -> Checkpoint:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("parallel", ["data", "sharded"])
 def test_two_workers_learn_what_one_learns(
-    together: tuple[Path, list[dict[str, Any]]], tmp_path: Path, parallel: str, precision: str
+    together: tuple[Path, list[dict[str, Any]]], tmp_path: Path, parallel: str, precision: str, margins: Margins
 ) -> None:
     """The same global batch, so the same weights but for the order of additions, which Muon's bfloat16 enlarges: 0.014
     in float32 and 0.045 in bfloat16, where one worker with other micro-batches differs by 0.023 and 0.047."""
     outcome, one = run_small(tmp_path, steps=STEPS, how=recipe(micro=2, precision=precision))
     found = last(together[0] / f"{parallel}-{precision}")
     assert found.num_workers == 2
-    assert difference(found.weights(), one) < (0.03 if precision == "float32" else 0.1)
+    margins.error("difference", difference(found.weights(), one), most=OTHER_BATCH / 3)
     assert found.state()["tokens"] == outcome.tokens == STEPS * 8 * 32
     for ours, theirs in zip(found.state()["history"], outcome.history, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=0.01)
@@ -97,7 +104,7 @@ def test_activations_computed_again_change_nothing(together: tuple[Path, list[di
 
 
 def test_two_then_one_then_two_workers_read_each_sample_once(
-    together: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+    together: tuple[Path, list[dict[str, Any]]], tmp_path: Path, margins: Margins
 ) -> None:
     """F5. Two data-parallel workers break off at step 5, one at step 10, two that shard end the epoch."""
     logs = [{int(step): ids for step, ids in each["samples"].items()} for each in together[1]]
@@ -105,7 +112,7 @@ def test_two_then_one_then_two_workers_read_each_sample_once(
     assert shares == [[4, 4]] * 4 + [[8, 0]] * 5 + [[4, 4]] * 7
     assert sorted(number for log in logs for ids in log.values() for number in ids) == list(range(128))
     _, one = run_small(tmp_path, steps=STEPS)
-    assert difference(last(together[0] / "elastic").weights(), one) < 0.03
+    margins.error("difference", difference(last(together[0] / "elastic").weights(), one), most=OTHER_BATCH / 3)
 
 
 def test_a_sharded_model_is_validated_as_a_whole_one(together: tuple[Path, list[dict[str, Any]]]) -> None:
