@@ -34,12 +34,12 @@ import torch
 from numpy.typing import NDArray
 
 from components.training.engine.batches.batch import Batch, next_token_batch
+from components.training.engine.devices.accelerator_trial import RATES
 from components.training.engine.devices.accelerators import ACCELERATORS, Accelerator, objection
 from components.training.engine.devices.memory import peak_bytes
 from components.training.engine.figures import gemm_flops
 from components.training.engine.model.architectures import build
 from components.training.engine.model.shape import Architecture, Shape, shape_of
-from components.training.engine.optimizer import Rates
 from components.training.engine.trainer import DTYPES, OutOfMemoryError, Precision, Recipe, Trainer, World
 
 UNTIMED_STEPS = 3
@@ -203,18 +203,7 @@ def recipe_of(size: Size, way: Way, options: argparse.Namespace) -> Recipe:
         compiled=way.compiled,
         accelerators=way.accelerators,
         micro_batch_samples=options.micro_batch_samples or size.micro_batch_samples,
-        rates=Rates(
-            matrix=0.01,
-            embedding=0.1,
-            output=0.003,
-            norm=0.003,
-            momentum=0.95,
-            momentum_warmup_steps=0,
-            weight_decay=0.0,
-            betas=(0.8, 0.95),
-            epsilon=1e-10,
-            clip_norm=1.0,
-        ),
+        rates=RATES,
         report_every_steps=1,
         validate_every_steps=1,
         checkpoint_seconds=float("inf"),

@@ -13,7 +13,7 @@ import psutil
 from pydantic import ValidationError
 
 from components.core.config import read_settings
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, one_line
 from components.deadline.config import TimePlan
 
 # A process older than this was not started for its task (a test, a notebook): its age is no start-up cost.
@@ -45,8 +45,7 @@ class Budget:
         try:
             times = TimePlan.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ArtifactError(f"{path}: cannot be read as a plan: {reason}; run plan again") from error
+            raise ArtifactError(f"{path}: cannot be read as a plan: {one_line(error)}; run plan again") from error
         startup, seconds = process_seconds(), None
         if times.mode == "deadline":
             if stage not in times.stage_seconds:

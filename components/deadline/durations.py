@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from components.core.artifact import write_file
-from components.core.errors import DataError
+from components.core.errors import DataError, one_line
 from components.core.private import folder
 
 NAME = "durations.json"
@@ -47,8 +47,9 @@ def read(state: Path) -> list[Duration]:
     except FileNotFoundError:
         return []
     except ValidationError as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: cannot be read ({reason}); delete it, the next cycle measures anew") from error
+        raise DataError(
+            f"{path}: cannot be read ({one_line(error, 120)}); delete it, the next cycle measures anew"
+        ) from error
 
 
 def write(state: Path, durations: Iterable[Duration]) -> None:

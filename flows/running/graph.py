@@ -12,7 +12,7 @@ from dvc.repo import Repo
 
 from components.core import artifact, private
 from components.core.config import read_settings
-from components.core.errors import ArtifactError, ConfigError
+from components.core.errors import ArtifactError, ConfigError, one_line
 from components.core.graph.closure import ROOT, code_of
 from components.core.graph.stages import Stage, descendants
 
@@ -37,7 +37,7 @@ def current_stages(stages: Sequence[Stage], root: Path = Path()) -> set[str]:
                     break
                 current.add(each.name)
     except DvcException as error:
-        raise ConfigError(f"dvc.yaml: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"dvc.yaml: {one_line(error)}") from error
     return current
 
 

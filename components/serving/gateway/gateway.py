@@ -15,12 +15,12 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 
 from components.machine.guard import Guard
-from components.serving import replica_ports
 from components.serving.config import ServingConfig
 from components.serving.gateway.api import build
 from components.serving.gateway.protocol import Answer, ApiError, Job, Refusal
 from components.serving.gateway.responses import Telemetry
 from components.serving.gateway.router import Table, choose
+from components.serving.replicas import replica_ports
 from components.serving.versions import MODEL, WeightedVersion
 
 SERVER = "model"

@@ -23,8 +23,8 @@ from components.inference.infilling_prompts import (
     fim_prompt,
 )
 from components.inference.open import open_engine
-from components.serving import replica_ports
 from components.serving.gateway.protocol import Answer, Choice, Job, Refusal
+from components.serving.replicas import replica_ports
 from components.serving.replicas.batches import Batches
 from components.tokens.encoding.codec import TextCodec
 

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from components.serving import replica_ports
+from components.serving.replicas import replica_ports
 
 
 def test_a_serve_that_binds_in_another_way_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
