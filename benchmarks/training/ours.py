@@ -53,6 +53,7 @@ def train(folder: Path, budget: Budget) -> Outcome:
         compiled=True,
         training_seconds=budget.seconds,
         steps=steps,
+        validate_every_steps=75,
     )
     run = folder / f"run-{time.monotonic_ns()}"
     run.mkdir()

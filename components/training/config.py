@@ -58,6 +58,9 @@ class FixedRun(StepConfig):
     micro_batch_samples: int | None = Field(
         default=None, ge=1, description="what memory left of plan.micro_batch_samples; null: all of it"
     )
+    validate_every_steps: int | None = Field(
+        default=None, ge=1, description="steps between validations; null: plan.validations over the whole run"
+    )
 
 
 class PlanConfig(DeadlineConfig):
@@ -85,6 +88,7 @@ class PlanConfig(DeadlineConfig):
     )
     batch_samples: int = Field(8, ge=1, description="windows of one update, over all workers")
     micro_batch_samples: int = Field(8, ge=1, description="windows of one forward and backward pass of a worker")
+    validations: int = Field(12, ge=1, description="measurements of held-out bits per byte during a run, as foreseen")
     minimum_tokens_per_parameter: float = Field(
         1.5,
         gt=0,
@@ -141,7 +145,6 @@ class PretrainConfig(StepConfig):
     skip: SkipConfig = Field(default_factory=SkipConfig, description="batches and documents that are passed over")
     spikes: SpikesConfig = Field(default_factory=SpikesConfig, description="what to do when the loss jumps")
     report_every_steps: int = Field(25, ge=1, description="rows of history.csv, metrics and progress")
-    validate_every_steps: int = Field(75, ge=1, description="a multiple of report_every_steps")
     validation_bytes: int = Field(10_000, ge=1, description="held-out bytes of those during training: short documents")
     final_validation_bytes: int = Field(600_000, ge=1, description="held-out bytes of the last one; all if fewer")
     checkpoint_seconds: float = Field(20, ge=0, description="between checkpoints")
@@ -221,6 +224,7 @@ class Plan(TimePlan):
     training_seconds: float | None = Field(default=None, description="first step to last; None in fixed mode")
     finish_seconds: float = Field(default=0.0, description="of stage_seconds of pretrain: after the last step")
     steps: int | None = Field(default=None, description="None in deadline mode")
+    validate_every_steps: int = Field(description="steps between measurements of held-out bits per byte")
     decisions: tuple[tuple[int, int], ...] = Field(default=(), description="of the decay; empty in deadline mode")
     skipped: tuple[int, ...] = Field(default=(), description="numbers of batches that no step reads; of a replay")
     expected_tokens: int | None = Field(default=None, description="what the probe foresees; None in fixed mode")

@@ -94,6 +94,11 @@ def _as_configured(config: PlanConfig, size: Size, vocabulary_size: int, initial
     }
 
 
+def _between_validations(config: PlanConfig, steps: int) -> int:
+    """Steps from one validation to the next, in a run of so many steps."""
+    return max(1, steps // config.validations)
+
+
 def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None = None) -> Plan:
     """Sizes and steps of params.yaml. A pure function: the same file on every machine."""
     needs = Needs(config)
@@ -107,6 +112,7 @@ def plan_fixed(config: PlanConfig, vocabulary_size: int, initial: Initial | None
         compiled=config.fixed.compiled,
         accelerators=config.fixed.accelerators,
         steps=config.fixed.steps,
+        validate_every_steps=config.fixed.validate_every_steps or _between_validations(config, config.fixed.steps),
         decisions=config.fixed.decisions,
         skipped=config.fixed.skipped,
     )
@@ -136,6 +142,9 @@ def plan_deadline(
         training_seconds=seconds[PRETRAIN] - outlook.around_seconds,
         finish_seconds=needs.finish,
         expected_tokens=chosen.tokens,
+        validate_every_steps=_between_validations(
+            config, chosen.tokens // (config.batch_samples * config.sequence_length)
+        ),
         alternatives=tuple(outlook.rows.values()),
         predicted=chosen.predicted,
         measured=outlook.measured,

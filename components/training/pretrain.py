@@ -185,6 +185,7 @@ def split_figures(
             "compiled": plan.compiled,
             "accelerators": plan.accelerators,
             "micro_batch_samples": figures["micro_batch_samples"],
+            "validate_every_steps": plan.validate_every_steps,
         },
     }
     return timed, statistics

@@ -39,11 +39,11 @@ BAD = document_id(NOISE)
 PLAN = {
     "mode": "fixed",
     "sequence_length": 64,
+    "validations": 1,
     "fixed": {"steps": STEPS, "size": {"layers": 2, "width": 64}},
 }
 PRETRAIN = {
     "report_every_steps": 10,
-    "validate_every_steps": 1000,
     "validation_bytes": 2000,
     "final_validation_bytes": 2000,
     "bigram_steps": 0,  # of 120 short documents that start would know the noise before its first step

@@ -53,7 +53,7 @@ def train(
 
     batches     this worker's samples of a step: a pure function of the step
     schedule    with decisions taken in advance, or empty beside a `pace` that takes them by the clock
-    report      called on every worker, every `report_every_steps` and after the last step
+    report      called on every worker, every `report_every_steps`, with each validation and after the last step
     validate    bits per byte of a model, every `validate_every_steps` and after the last step
     began_at    when the stage began, seconds since the epoch: what goodput is a share of; None: now
     watch       judges steps before their updates, and may send the run back or past a batch
@@ -144,9 +144,9 @@ class _Loop:
     def tell(self, report: Callable[[Report], None], validate: Callable[[PreTrainedModel], float] | None) -> None:
         """Report where one is due, with a validation where that is."""
         recipe, step = self.trainer.recipe, self.position.step
-        if step % recipe.report_every_steps and not self.ended:
-            return
         due = self.ended or step % recipe.validate_every_steps == 0
+        if step % recipe.report_every_steps and not due:
+            return
         bits = self.trainer.evaluate(validate) if due and validate else None
         report(self.gathered.report(self.position, self.schedule, bits))
 

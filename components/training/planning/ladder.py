@@ -43,7 +43,6 @@ TRAINED_PER_VALIDATED_BYTE = 1 / 3 * 2 / 3
 # What pretrain says of watching, checkpoints and faults, which small runs have none of.
 NOT_IN_A_RUN = {
     "report_every_steps",
-    "validate_every_steps",
     "validation_bytes",
     "checkpoint_seconds",
     "faults",

@@ -135,7 +135,7 @@ def recipe_of(work: Work) -> Recipe:
         z_loss=config.update.z_loss,
         flops_per_token=plan.shape.training_flops_per_token(plan.sequence_length),
         report_every_steps=config.report_every_steps,
-        validate_every_steps=config.validate_every_steps,
+        validate_every_steps=plan.validate_every_steps,
         checkpoint_seconds=config.checkpoint_seconds,
         parallel=plan.parallel,
         activation_checkpointing=plan.activation_checkpointing,

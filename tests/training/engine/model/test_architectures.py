@@ -181,6 +181,7 @@ def train(architecture: Architecture, tokens: Path, run: Path, *, start: bool = 
         precision="float32",
         compiled=False,
         steps=STEPS,
+        validate_every_steps=STEPS,
     )
     given = PretrainConfig() if start else PretrainConfig(bigram_steps=0, induction_head=False)
     config = PretrainConfig(
@@ -188,7 +189,6 @@ def train(architecture: Architecture, tokens: Path, run: Path, *, start: bool = 
         induction_head=given.induction_head,
         warmup_steps=2,
         report_every_steps=3,
-        validate_every_steps=STEPS,
         final_validation_bytes=2000,
         objectives=ObjectivesConfig.model_validate(objectives),
     )
