@@ -40,9 +40,12 @@ WORDS = {
     "components/deadline/config.py": {"plan": "the stage that divides", "pretrain": "the one that takes what is left"},
     "components/data/check.py": {"clean": "a file of rules, suites/clean.json"},
     "components/lineage/document_trace.py": dict.fromkeys(
-        ("check_raw", "clean", "preferences"), "a field of `overnight trace --json`"
+        ("check_raw", "clean", "instructions", "preferences"), "a field of `overnight trace --json`"
     ),
-    "flows/commands/trace_tables.py": dict.fromkeys(("check_raw", "clean", "preferences"), "a field of trace's answer"),
+    "flows/commands/trace_tables.py": dict.fromkeys(
+        ("check_raw", "clean", "instructions", "preferences"), "a field of trace's answer"
+    ),
+    "components/training/planning/hardware.py": {"instructions": "what a processor can do"},
 }
 
 

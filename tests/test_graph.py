@@ -30,6 +30,7 @@ STAGES = [
     "tokenize",
     "plan",
     "pretrain",
+    "instructions",
     "sft",
     "preferences",
     "align",
@@ -175,7 +176,7 @@ def test_what_runs_again_for_its_code_is_said_in_one_line(tmp_path: Path, monkey
     code = code_of(ROOT / "components" / "data" / "clean.py")
     made(everything[2], {"code": code | {"components/data/cleaning/filters.py": "0", "components/data/gone.py": "0"}})
     assert runs_again(everything) == (
-        "clean and 9 later stages run again: components/data/cleaning/filters.py, components/data/gone.py changed"
+        "clean and 10 later stages run again: components/data/cleaning/filters.py, components/data/gone.py changed"
     )
     shutil.rmtree(everything[2].output)
     assert runs_again(everything) is None, "DVC restores it, or runs it for another reason"

@@ -8,7 +8,7 @@ Not covered: other objectives (KTO and the like), rewards from programs during t
 """
 
 import hashlib
-import shutil
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,10 +39,7 @@ def split(pairs: pl.DataFrame, heldout_fraction: float) -> tuple[pl.DataFrame, p
 
 def pass_on(sft: Path, out: Path) -> None:
     """Copy the model as it is, with an empty history."""
-    for name in ("config.json", "model.safetensors", "generation_config.json", "chat_template.jinja"):
-        if (sft / name).exists():
-            shutil.copyfile(sft / name, out / name)
-    tuning.copy_tokenizer(sft, out)
+    tuning.pass_on(sft, out)
     (out / "history.csv").write_text(",".join(["step", *COLUMNS]) + "\n")
 
 
@@ -83,7 +80,9 @@ def _align(
     measuring = time.monotonic()
     before = measure(model, held, config.batch_size) if held else None
     measuring = time.monotonic() - measuring
-    steps = tuning.plan_steps(config, len(learn), budget.keep(1.2 * measuring + SAVE_SECONDS))
+    steps = tuning.plan_steps(
+        config, math.ceil(len(learn) / config.batch_size), budget.keep(1.2 * measuring + SAVE_SECONDS)
+    )
     training = time.monotonic()
     reporter = optimize(model, learn, config, sft, steps, events)
     draft.run["training_seconds"] = time.monotonic() - training

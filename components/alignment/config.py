@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from components.alignment.curriculum.levels import LEVELS, Level
 from components.core.config import StepConfig
+from components.data.config import DecontaminateConfig
 from components.inference.bounds import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -13,6 +15,7 @@ from components.inference.bounds import (
     Seed,
     TopP,
 )
+from components.training.parameters.rates import RatesConfig
 
 Precision = Literal["float32", "bfloat16"]
 PRECISION = (
@@ -23,6 +26,9 @@ MAX_STEPS = "steps in fixed mode; in deadline mode the plan's seconds decide"
 DECISIONS = (
     "(step, last step) of each decision that a clock took, for fixed mode; `overnight cycle --replay` fills it in"
 )
+TUNING_RATES = RatesConfig(
+    matrix=0.005, embedding=1e-3, output=1e-3, norm=1e-3, momentum_warmup_steps=0, betas=(0.9, 0.95), epsilon=1e-8
+)
 Decisions = tuple[tuple[int, int], ...]
 
 
@@ -31,9 +37,72 @@ MOSTLY = "share of pairs that must pass a rule, by rule; all where it is not nam
 
 
 class InstructionsContract(StepConfig):
-    """The bounds of the suite instructions.json."""
+    """The bounds of the suite conversations.json."""
 
     mostly: dict[str, Share] = Field(default_factory=lambda: {"answer_in_prompt": 0.99}, description=MOSTLY)
+
+
+class CurriculumConfig(StepConfig):
+    """Small functions with hidden tests, made by levels."""
+
+    levels: tuple[Level, ...] = Field(LEVELS, min_length=1, description="what is asked, from easy to hard")
+    tuning: int = Field(4000, ge=0, description="tasks to learn from at most")
+    heldout: int = Field(400, ge=0, description="tasks of wordings, and of compositions, that are never learned")
+    pairs: int = Field(320, ge=0, description="tasks whose answers are sampled for preferences")
+
+
+class CorpusConfig(StepConfig):
+    """Functions of the training split."""
+
+    functions: int = Field(1200, ge=0, description="functions to learn from at most")
+    heldout: int = Field(48, ge=0, description="functions that are never learned, for the loss before and after")
+    pairs: int = Field(80, ge=0, description="functions whose answers are sampled for preferences")
+    max_characters: int = Field(480, ge=40, description="functions that are longer, docstring included, are left out")
+    derived: int = Field(
+        200,
+        ge=0,
+        description="of the functions learned, so many with their docstring, their tests, a mistake asked for",
+    )
+
+
+class InstructionFile(StepConfig):
+    """A file of JSON lines: messages, prompt and completion, Alpaca's or ShareGPT's columns."""
+
+    path: str = Field(min_length=1, description="from the repository's root; gzipped where it ends in .gz")
+    name: str | None = Field(None, description="by which it is weighed and counted; the file's own when null")
+    licence: str | None = Field(None, description="SPDX identifier, for the model card")
+
+
+class InstructionsConfig(StepConfig):
+    """Where instructions come from."""
+
+    curriculum: CurriculumConfig = Field(
+        default_factory=CurriculumConfig, description="made here, verified by programs"
+    )
+    corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="from the corpus's functions")
+    files: tuple[InstructionFile, ...] = Field((), description="of the user's own")
+    weights: dict[str, float] = Field(
+        default_factory=lambda: {"curriculum": 3.0, "corpus": 1.0},
+        description="how often each source is drawn in fine-tuning; 1 where it is not named",
+    )
+    decontaminate: DecontaminateConfig = Field(
+        default_factory=DecontaminateConfig, description="what the models are measured on leaves"
+    )
+    timeout_seconds: float = Field(2.0, gt=0, description="limit of one program's run")
+    memory_bytes: int = Field(268_435_456, ge=33_554_432, description="address space of one program's run")
+    seed: int = Field(0, ge=0, description="of the curriculum, and of mistakes to mend")
+
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """See StepConfig."""
+        return (*(each.path for each in self.files), *self.decontaminate.suites)
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: dict[str, float]) -> dict[str, float]:
+        if any(each <= 0 for each in weights.values()):
+            raise ValueError("weights are above 0; to leave a source out ask for none of it")
+        return weights
 
 
 class PreferencesContract(StepConfig):
@@ -45,22 +114,53 @@ class PreferencesContract(StepConfig):
     mostly: dict[str, Share] = Field(default_factory=dict, description=MOSTLY)
 
 
-class SftConfig(StepConfig):
-    """How the base model learns to complete a signature and a docstring with a body."""
+class ReplayConfig(StepConfig):
+    """Pretraining windows beside the instructions, so that the base's abilities stay."""
 
-    max_pairs: int = Field(1200, ge=1, description="instruction pairs to train on at most")
-    num_heldout_pairs: int = Field(
-        48, ge=1, description="pairs that are never trained on, for the loss before and after"
+    share: float = Field(0.25, ge=0, lt=1, description="of the rows of a batch; 0: none")
+    infill_rate: float = Field(0.5, ge=0, le=1, description="chance that a piece of a window is infilled")
+
+
+class GuardConfig(StepConfig):
+    """What a stage may cost the model that it begins with, on held-out windows."""
+
+    windows: int = Field(64, ge=1, description="held-out windows that both models are measured on at most")
+    max_text_loss: float = Field(0.02, ge=0, description="growth of bits per byte, as a share")
+    max_infilling_loss: float = Field(0.04, ge=0, description="growth of nats a token of infilled middles, as a share")
+
+
+Tune = Literal["full", "last_layers", "head", "head_reset", "lora", "dora", "qlora"]
+
+
+class SftConfig(StepConfig):
+    """How the base model learns to answer."""
+
+    tune: Tune = Field("full", description="which weights move: all, the last blocks, the output embedding, adapters")
+    layers: int = Field(2, ge=1, description="blocks of last_layers")
+    rank: int = Field(16, ge=1, description="of adapters")
+    adapter_alpha: float = Field(32.0, gt=0, description="of adapters: what they add counts alpha / rank")
+
+    row_tokens: int = Field(
+        256, ge=16, description="positions of a row; conversations that are longer are left out, not cut"
     )
-    max_tokens: int = Field(256, ge=16, description="pairs that are longer as chat are left out, not cut")
-    batch_size: int = Field(16, ge=1, description="pairs in one step")
+    batch_rows: int = Field(8, ge=1, description="rows in one step: packed conversations, and replay")
+    micro_batch_rows: int = Field(8, ge=1, description="rows of one forward and backward pass")
+    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="what else is read")
     max_steps: int = Field(120, ge=1, description=MAX_STEPS)
     decisions: Decisions = Field((), description=DECISIONS)
-    max_epochs: float = Field(4.0, gt=0, description="passes over the pairs at most, in both modes")
-    learning_rate: float = Field(5e-4, gt=0, description="peak; falls linearly to zero after the warmup")
+    max_epochs: float = Field(4.0, gt=0, description="passes over the instructions at most, in both modes")
+    optimizer: Literal["muon", "adamw"] = Field("adamw", description="of hidden matrices")
+    adamw_matrix: float = Field(1e-3, gt=0, description="peak rate of hidden matrices under adamw")
+    rates: RatesConfig = Field(default_factory=lambda: TUNING_RATES, description="peak rates of the rest")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps, or of the time, that warms up")
     precision: Precision = Field("float32", description=PRECISION)
-    seed: int = Field(0, ge=0, description="order of the pairs")
+    report_every_steps: int = Field(10, ge=1, description="rows of history.csv, metrics and progress")
+    seed: int = Field(0, ge=0, description="order of the instructions")
+    max_too_long: float = Field(
+        0.05, ge=0, le=1, description="share of the instructions that may be too long for a row"
+    )
+    compile_from_seconds: float = Field(180.0, ge=0, description="compile when at least this much is left for training")
+    guard: GuardConfig = Field(default_factory=GuardConfig, description="what may be lost; beyond it the base is kept")
     contract: InstructionsContract = Field(
         default_factory=InstructionsContract, description="what the pairs must satisfy before they are learned"
     )

@@ -1,225 +1,145 @@
-"""Instruction pairs from the corpus: a Python function's signature and docstring as the prompt, its body as the answer.
+"""Gather what fine-tuning learns and what preferences ask: the curriculum, functions of the corpus, people's own files.
 
-Reads   data/clean (id, text, language) and the ids of the training split (data/tokens/train.documents.parquet)
-Gives   pairs in the order of the documents' ids, which are hashes: any prefix is a fair sample
-Covers: functions and methods with a docstring and a body that does something, dedented; the three uses (sft, heldout,
-preferences) are disjoint by a hash of the prompt, so that equal prompts never meet in two of them.
-Not covered: functions inside functions, bodies whose strings are indented less than the code, other languages.
+Reads   data/clean, the ids of the training split (data/tokens), the files that instructions.files names
+Writes  instructions.parquet (components.alignment.examples.instruction), each prompt once, in the order of the sources
+Covers: uses that are disjoint (learned, held out by wording and by composition, asked for preferences); references of
+the curriculum run in the sandbox; examples of the corpus that their own function does not satisfy are taken away;
+repeated prompts and evaluation items leave, and the statistics say how many.
+Not covered: answers of a teacher model, edits from a repository's history.
 """
 
-import ast
-import builtins
-import hashlib
-import sys
-import warnings
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
-import polars as pl
+from components.alignment.config import CorpusConfig, CurriculumConfig, InstructionsConfig
+from components.alignment.curriculum.references import check_references
+from components.alignment.curriculum.tasks import tasks
+from components.alignment.examples.corpus_pairs import derived
+from components.alignment.examples.files import read_file
+from components.alignment.examples.functions import read_functions
+from components.alignment.examples.instruction import TABLE, Instruction, Use, to_table
+from components.alignment.rewards.verifier import keep_true_examples
+from components.core import artifact
+from components.core.artifact import Manifest
+from components.core.events import Events
+from components.core.step import main
+from components.data.cleaning.decontaminate import contaminated, read_items
 
-from components.alignment.examples.examples import Example, examples_of
-from components.data.documents.document import row_groups
-
-Use = Literal["tuning", "heldout", "pairs"]
-# Two stages must agree on these shares, so they are no parameters. Prompts with examples are scarce and only the
-# verifier of preferences has a use for them.
-SHARES: dict[bool, dict[Use, float]] = {
-    False: {"tuning": 0.75, "heldout": 0.05, "pairs": 0.20},
-    True: {"tuning": 0.20, "heldout": 0.05, "pairs": 0.75},
-}
-MAX_CHARACTERS = 2000
-BUILTINS = frozenset(dir(builtins))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instruction:
-    """One function. `prompt` + newline + `answer` is its source; `known_names` are those of its module."""
-
-    document: str
-    name: str
-    prompt: str
-    answer: str
-    examples: tuple[Example, ...]
-    preamble: str
-    known_names: frozenset[str] | None
-
-    @property
-    def use(self) -> Use:
-        """Which of the disjoint uses this prompt belongs to, by its hash."""
-        point = int.from_bytes(hashlib.sha256(self.prompt.encode()).digest()[:8]) / 2**64
-        for use, share in SHARES[bool(self.examples)].items():
-            if point < share:
-                return use
-            point -= share
-        return "pairs"
+STAGE = "instructions"
+CURRICULUM = "curriculum"
 
 
-def extract(text: str, document: str) -> list[Instruction]:
-    """The instruction pairs of one Python file; none when it does not parse."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the corpus, not ours: invalid escapes and the like
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    lines = text.splitlines()
-    known = _names_of(tree)
-    preamble = _standard_imports(tree)
-    instructions = []
-    for node, is_method in _functions(tree):
-        parts = _cut(node, lines)
-        docstring = ast.get_docstring(node)
-        if parts is None or docstring is None:
+def curriculum(config: CurriculumConfig, seed: int) -> Iterator[Instruction]:
+    """Tasks of the curriculum until each use has as many as it should, or a level has no further ones."""
+    limits: dict[Use, int] = {
+        "tuning": config.tuning,
+        "paraphrase": config.heldout,
+        "composition": config.heldout,
+        "pairs": config.pairs,
+    }
+    for task in tasks(config.levels, seed):
+        if not limits[task.use]:
+            if not any(limits.values()):
+                return
             continue
-        testable = not is_method and not node.decorator_list and isinstance(node, ast.FunctionDef)
-        instructions.append(
-            Instruction(
-                document=document,
-                name=node.name,
-                prompt=parts[0],
-                answer=parts[1],
-                examples=examples_of(docstring, node.name) if testable else (),
-                preamble=preamble,
-                known_names=known,
-            )
+        limits[task.use] -= 1
+        yield Instruction(
+            name=task.name,
+            prompt=task.prompt,
+            answer=task.answer,
+            use=task.use,
+            source=CURRICULUM,
+            level=task.level,
+            composition="/".join(task.composition),
+            examples=task.examples,
+            known_names=frozenset(),
         )
-    return instructions
 
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+def corpus(config: CorpusConfig, source: Path, tokens: Path, *, seed: int) -> Iterator[Instruction]:
+    """Functions by their uses, and what else is made of those that are learned."""
+    learned: list[Instruction] = []
+    limits: dict[Use, int] = {"tuning": config.functions, "heldout": config.heldout}
+    asked: dict[Use, int] = {"pairs": config.pairs}
+    for part in (limits, asked):
+        left = {use: number for use, number in part.items() if number}
+        for function in read_functions(source, tokens, [*left]) if left else ():
+            short = len(function.prompt) + len(function.answer) <= config.max_characters
+            if short and left[function.use]:
+                left[function.use] -= 1
+                learned += [function] if function.use == "tuning" else []
+                yield function
+            if not any(left.values()):
+                break
+    yield from derived(learned, most=config.derived, seed=seed)
 
 
-def _functions(tree: ast.Module) -> Iterator[tuple[Function, bool]]:
-    """Functions and methods in the order of the file, without those inside functions; True for a method."""
-    todo: list[tuple[ast.stmt, bool]] = [(node, False) for node in reversed(tree.body)]
-    while todo:
-        node, in_class = todo.pop()
-        if isinstance(node, Function):
-            yield node, in_class
-        elif isinstance(node, ast.ClassDef | ast.If | ast.Try):
-            inside = in_class or isinstance(node, ast.ClassDef)
-            todo.extend((child, inside) for child in reversed([*node.body, *getattr(node, "orelse", [])]))
-
-
-def _cut(node: Function, lines: list[str]) -> tuple[str, str] | None:
-    """Signature with docstring, and body, dedented; None where they share a line, say nothing or are too long."""
-    first = node.body[0]
-    if len(node.body) < 2 or not _is_docstring(first) or not does_something(node.body[1:]):
-        return None
-    assert first.end_lineno is not None and node.end_lineno is not None
-    if first.lineno == node.lineno or _first_line(node.body[1]) <= first.end_lineno:
-        return None
-    whole = lines[node.lineno - 1 : node.end_lineno]
-    margin = " " * node.col_offset
-    if any(line.strip() and not line.startswith(margin) for line in whole):
-        return None
-    dedented = [line[len(margin) :].rstrip() for line in whole]
-    split = first.end_lineno - node.lineno + 1
-    prompt, answer = "\n".join(dedented[:split]), "\n".join(dedented[split:]).strip("\n")
-    if len(prompt) > MAX_CHARACTERS or len(answer) > MAX_CHARACTERS or "\t" in prompt:
-        return None
-    return prompt, answer
-
-
-def _is_docstring(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-
-
-def _first_line(node: ast.stmt) -> int:
-    if isinstance(node, Function | ast.ClassDef):
-        return min([node.lineno, *(each.lineno for each in node.decorator_list)])
-    return node.lineno
-
-
-def does_something(body: list[ast.stmt]) -> bool:
-    """False for `pass`, `...` and `raise NotImplementedError` alone."""
-    if len(body) > 1:
-        return True
-    only = body[0]
-    if isinstance(only, ast.Raise):
-        return only.exc is not None and "NotImplemented" not in ast.dump(only.exc)
-    return not (isinstance(only, ast.Pass) or (isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)))
-
-
-def _names_of(tree: ast.Module) -> frozenset[str] | None:
-    """Names that the module binds at its top level; None when a star import hides them."""
-    names: set[str] = {"__file__", "__name__", "__doc__"}
-    todo: list[ast.AST] = list(tree.body)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, Function | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        else:
-            todo.extend(ast.iter_child_nodes(node))
-    return None if "*" in names else frozenset(names)
-
-
-def _standard_imports(tree: ast.Module) -> str:
-    """The module's own imports from the standard library: what its functions may need when they run alone."""
-    kept = []
-    for node in tree.body:
-        if isinstance(node, ast.Import):
-            wanted = all(alias.name.split(".")[0] in sys.stdlib_module_names for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            wanted = node.level == 0 and (node.module or "").split(".")[0] in sys.stdlib_module_names
-        else:
+def distinct(instructions: Iterable[Instruction], dropped: Counter[str]) -> Iterator[Instruction]:
+    """Each conversation up to its answer once, whatever its use."""
+    seen: set[tuple[object, ...]] = set()
+    for each in instructions:
+        key = (*each.history, each.prompt)
+        if key in seen:
+            dropped["repeated"] += 1
             continue
-        if wanted:
-            kept.append(ast.unparse(node))
-    return "\n".join(kept)
+        seen.add(key)
+        yield each
 
 
-def unresolved_names(function: str, known_names: frozenset[str] | None) -> frozenset[str]:
-    """Names that a function reads and that neither it, nor its module, nor Python binds. `function` must parse."""
-    if known_names is None:
-        return frozenset()
-    read: set[str] = set()
-    bound: set[str] = set()
-    for node in ast.walk(ast.parse(function)):
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()):
-                read.add(name)
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                bound.add(name)
-            case ast.AsyncFunctionDef(name=name) | ast.ExceptHandler(name=str(name)):
-                bound.add(name)
-            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
-                bound.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                bound.update((alias.asname or alias.name).split(".")[0] for alias in aliases)
-    return frozenset(read - bound - known_names - BUILTINS - {"__class__"})
+def clean_of_suites(
+    instructions: Sequence[Instruction], config: InstructionsConfig, dropped: Counter[str]
+) -> list[Instruction]:
+    """Those that hold no evaluation item."""
+    items = read_items(config.decontaminate)
+    texts = [f"{each.prompt}\n{each.answer}" for each in instructions]
+    rows = set(contaminated(items, texts, config.decontaminate.min_share)["row"].to_list())
+    dropped["contaminated"] += len(rows)
+    return [each for number, each in enumerate(instructions) if number not in rows]
 
 
-def read_instructions(source: Path, tokens: Path, uses: Collection[Use]) -> Iterator[Instruction]:
-    """Pairs of some uses from the training split, each prompt once; documents with examples first for preferences.
+def gather(config: InstructionsConfig, source: Path, tokens: Path, dropped: Counter[str]) -> list[Instruction]:
+    """All instructions, cleaned. Raises DataError for a mistake in a file of the user's."""
+    every: list[Instruction] = []
+    for file in config.files:
+        every += read_file(Path(file.path), name=file.name or Path(file.path).stem, licence=file.licence)
+    every += corpus(config.corpus, source, tokens, seed=config.seed)
+    every += curriculum(config.curriculum, config.seed)
+    return clean_of_suites(list(distinct(every, dropped)), config, dropped)
 
-    Lazy: documents are parsed as pairs are asked for.
-    """
-    ids = pl.read_parquet(tokens / "train.documents.parquet", columns=["id"])
-    frames: Iterable[pl.DataFrame] = (
-        _candidates(frame, ids) for _, _, frame in row_groups(source, columns=["id", "text", "language"])
+
+def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) -> Manifest:
+    """Gather the instructions; see the module."""
+    events = Events(STAGE)
+    inputs = [artifact.read(path) for path in (source, tokens)]
+    dropped: Counter[str] = Counter()
+    instructions = gather(config, source, tokens, dropped)
+    check_references([each for each in instructions if each.source == CURRICULUM], memory_bytes=config.memory_bytes)
+    runnable = [each for each in instructions if each.examples and each.source != CURRICULUM and each.use == "pairs"]
+    true_examples = keep_true_examples(
+        runnable, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes
     )
-    if "pairs" in uses:
-        both = [frame.with_columns(first=pl.col("text").str.contains(">>> ", literal=True)) for frame in frames]
-        frames = chain((each.filter("first") for each in both), (each.filter(~pl.col("first")) for each in both))
-    seen: set[str] = set()
-    for frame in frames:
-        for document, text in frame.select("id", "text").iter_rows():
-            for instruction in extract(text, document):
-                if instruction.use in uses and instruction.prompt not in seen:
-                    seen.add(instruction.prompt)
-                    yield instruction
+    checked = {(each.prompt, each.use): each for each in true_examples}
+    instructions = [checked.get((each.prompt, each.use), each) for each in instructions]
+    counts = Counter(f"{each.source}/{each.use}" for each in instructions)
+    events.note(f"{len(instructions)} instructions; left out: {dict(dropped)}")
+    events.metrics({name: float(number) for name, number in counts.items()})
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
+        table = to_table(instructions)
+        table.write_parquet(draft.path / TABLE, compression="zstd")
+        draft.rows[TABLE] = table.height
+        draft.statistics = {
+            "number": table.height,
+            "by_source_and_use": dict(sorted(counts.items())),
+            "by_level": dict(sorted(Counter(each.level for each in instructions if each.level).items())),
+            "with_examples": sum(bool(each.examples) for each in instructions),
+            "dropped": dict(sorted(dropped.items())),
+            "weights": config.weights,
+            "licences": sorted({each.licence for each in instructions if each.licence}),
+        }
+    assert draft.manifest is not None
+    return draft.manifest
 
 
-def _candidates(frame: pl.DataFrame, ids: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the training split that may hold a function with a docstring: a cheap look before the parser's."""
-    text = pl.col("text")
-    wanted = text.str.contains("def ", literal=True) & text.str.contains(r'"""|\'\'\'')
-    return frame.filter(pl.col("language") == "python", wanted).join(ids, on="id", how="semi").select("id", "text")
+if __name__ == "__main__":
+    main(STAGE, InstructionsConfig, run)

@@ -1,6 +1,6 @@
 """Let the fine-tuned model answer, verify and judge its answers, and pair the best with the worst.
 
-Reads   models/sft, prompts from data/clean that sft never saw (training split only), plan.json
+Reads   models/sft, the prompts of data/instructions that are kept for pairs, plan.json
 Writes  candidates.parquet (every distinct answer with its tier, score and reasons),
         preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers), and
         contract.json, how the pairs fare by the suite `preferences`
@@ -21,9 +21,9 @@ import polars as pl
 from components.alignment.config import PreferencesConfig
 from components.alignment.examples.chat import prompt_tokens, stop_ids
 from components.alignment.examples.example_contracts import preference_statistics
-from components.alignment.instructions import Instruction, read_instructions
+from components.alignment.examples.instruction import Instruction, read_instructions
 from components.alignment.rewards.judge import Answer, Constitution, Score, open_answer_judge, read_constitution
-from components.alignment.rewards.verifier import Tier, keep_true_examples, verify
+from components.alignment.rewards.verifier import Tier, verify
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
@@ -74,16 +74,11 @@ class Pair:
     rejected_tier: int
 
 
-def choose_prompts(config: PreferencesConfig, source: Path, tokens: Path, codec: TextCodec) -> list[Instruction]:
-    """Prompts short enough, at most `max_prompts`; those whose reference answer satisfies its examples first."""
-    chosen: list[Instruction] = []
-    for instruction in read_instructions(source, tokens, ["pairs"]):
-        if len(codec.encode(instruction.prompt)) <= config.max_prompt_tokens:
-            chosen.append(instruction)
-            if len(chosen) == config.max_prompts:
-                break
-    checked = keep_true_examples(chosen, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes)
-    return sorted(checked, key=lambda each: not each.examples)
+def choose_prompts(config: PreferencesConfig, instructions: Path, codec: TextCodec) -> list[Instruction]:
+    """Functions to write whose prompts are short enough, at most `max_prompts`; those with examples to run first."""
+    offered = read_instructions(instructions, ["pairs"], kind="function")
+    short = [each for each in offered if len(codec.encode(each.prompt)) <= config.max_prompt_tokens]
+    return sorted(short, key=lambda each: not each.examples)[: config.max_prompts]
 
 
 def sample(
@@ -228,15 +223,15 @@ def _chunks(
         events.progress(min(len(prompts), (number + 1) * size), len(prompts), "prompts")
 
 
-def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
+def run(config: PreferencesConfig, *, sft: Path, instructions: Path, plan: Path, out: Path) -> Manifest:
     """Sample, verify, judge and pair; see the module."""
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE).keep(FINISH_SECONDS)
-    inputs = [artifact.read(path) for path in (sft, source, tokens, plan)]
+    inputs = [artifact.read(path) for path in (sft, instructions, plan)]
     codec = TextCodec(sft)
     contract = Contract("preferences", config.contract, events, {"min_score_gap": config.min_score_gap})
     constitution = read_constitution()
-    prompts = choose_prompts(config, source, tokens, codec)
+    prompts = choose_prompts(config, instructions, codec)
     events.note(f"{len(prompts)} prompts, {sum(bool(each.examples) for each in prompts)} with examples that run")
     candidates: list[Candidate] = []
     endings: Counter[str] = Counter()

@@ -1,155 +1,235 @@
-"""Teach the base model to answer: a function's signature and docstring in, its body out, in the chat form.
+"""Teach the base model to answer: conversations packed into rows, beside pretraining windows that keep what it knew.
 
-Reads   models/base, the training split's functions (data/clean, data/tokens), plan.json
-Writes  models/sft: a Hugging Face directory, history.csv, instructions.parquet (which functions it learned from), and
-        contract.json, how the pairs fare by the suite `instructions`; pairs that fail it are not learned from at all
-Covers: loss on the answer's tokens alone; the loss on held-out functions before and after; fixed steps or the plan's
-seconds, start-up included.
-Not covered: instructions from elsewhere, mixing in raw documents, several turns.
+Reads   models/base, data/instructions, data/tokens (for replay and the guard), plan.json
+Writes  models/sft: a Hugging Face directory, history.csv, instructions.parquet (what it learned from), contract.json
+        (how they fare by the suite `conversations`), and adapter/ where adapters were tuned
+Covers: loss on the assistant's turns and their ends alone; full tuning, some layers, or adapters (sft.tune); loss on
+held-out functions before and after; fixed steps or the plan's seconds, start-up included; going on after a kill; a
+model that has lost more than sft.guard allows is not kept: the base is passed on, and the statistics say why.
+Not covered: several workers, encoders.
 """
 
+import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
-from datasets import Dataset
 from transformers import PreTrainedModel
-from trl import SFTConfig as TrlConfig
-from trl import SFTTrainer
 
 from components.alignment.config import SftConfig
-from components.alignment.examples.chat import answer_tokens, prompt_tokens
+from components.alignment.damage import Abilities, Guard
+from components.alignment.examples.chat import Conversation, conversation_tokens
 from components.alignment.examples.example_contracts import instruction_statistics
-from components.alignment.instructions import Instruction, read_instructions
+from components.alignment.examples.instruction import TABLE, Instruction, read_instructions, to_table
+from components.alignment.examples.packing import PackedRows, order_of
 from components.alignment.objectives import tuning
+from components.alignment.objectives.engine_tuning import Batches, Tuned, tune
+from components.alignment.objectives.replay import Windows
+from components.alignment.objectives.tuned_weights import ADAPTERS, open_model, with_adapters
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.config import digest_of, read_settings
 from components.core.errors import DataError
 from components.core.events import Events
+from components.core.graph.closure import code_digest
 from components.core.step import main
 from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TextCodec
+from components.tokens.encoding.special import SpecialTokens
 
 STAGE = "sft"
 SAVE_SECONDS = 3.0
-COLUMNS = {
-    "tokens": "num_tokens",
-    "loss": "loss",
-    "learning_rate": "learning_rate",
-    "token_accuracy": "mean_token_accuracy",
-}
+ADAPTER = "adapter"
 
 
-def encode(instruction: Instruction, codec: TextCodec) -> tuning.Row:
-    """input_ids and labels of one pair, each of shape (T,); -100 where the prompt is."""
-    prompt = prompt_tokens(codec.encode(instruction.prompt), special=codec.special)
-    answer = answer_tokens(codec.encode(instruction.answer), special=codec.special)
-    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lessons:
+    """Instructions with their conversations, to learn from and held out, and how many were too long for a row."""
+
+    instructions: list[Instruction]
+    conversations: list[Conversation]
+    heldout: list[tuple[Instruction, Conversation]]
+    too_long: int
+
+    def statistics(self, special: SpecialTokens) -> pl.DataFrame:
+        """What the contract judges: a row for each, learned or held out."""
+        held, encoded = [each for each, _ in self.heldout], [each for _, each in self.heldout]
+        return instruction_statistics([*self.instructions, *held], [*self.conversations, *encoded], special)
+
+    @property
+    def heldout_rows(self) -> list[tuning.Row]:
+        """Those that are held out, to be measured."""
+        return [row_of(encoded) for _, encoded in self.heldout]
 
 
-def read_pairs(
-    config: SftConfig, source: Path, tokens: Path, codec: TextCodec
-) -> tuple[dict[str, list[Instruction]], dict[str, list[tuning.Row]]]:
-    """Functions and their tokens, to learn from (sft) and held out (heldout); each fits into `max_tokens`.
-
-    Raises DataError when there is none of either.
-    """
-    kept: dict[str, list[Instruction]] = {"tuning": [], "heldout": []}
-    rows: dict[str, list[tuning.Row]] = {"tuning": [], "heldout": []}
-    limits = {"tuning": config.max_pairs, "heldout": config.num_heldout_pairs}
-    for instruction in read_instructions(source, tokens, ["tuning", "heldout"]):
-        use = instruction.use
-        if len(rows[use]) < limits[use] and len((row := encode(instruction, codec))["input_ids"]) <= config.max_tokens:
-            rows[use].append(row)
-            kept[use].append(instruction)
-        if all(len(rows[each]) == limit for each, limit in limits.items()):
-            break
-    for name, use_rows in rows.items():
-        if not use_rows:
-            raise DataError(
-                f"{source}: found no function with a docstring for {name} within {config.max_tokens} tokens, needed one"
-                f" at least; raise sft.max_tokens or add documents"
-            )
-    return kept, rows
+def encode(instruction: Instruction, codec: TextCodec) -> Conversation:
+    """The conversation as token ids."""
+    messages = [(each.role, codec.encode(each.content)) for each in instruction.messages]
+    ids, said = conversation_tokens(messages, special=codec.special)
+    return Conversation(ids=np.array(ids, dtype=np.int32), said=np.array(said), source=instruction.source)
 
 
-def fine_tune(
-    model: PreTrainedModel,
-    rows: Sequence[tuning.Row],
-    config: SftConfig,
-    base: Path,
-    steps: tuning.Steps,
-    events: Events,
-) -> tuning.Reporter:
-    """Train the model in place; the figures by step."""
-    reporter = tuning.Reporter(events, steps, COLUMNS)
-    with tuning.scratch_directory() as directory:
-        trainer = SFTTrainer(
-            model=model,
-            args=TrlConfig(
-                **tuning.shared_arguments(config, steps, directory),
-                max_length=config.max_tokens,
-                dataset_kwargs={"skip_prepare_dataset": True},  # rows are encoded already, labels included
-                train_sampling_strategy="group_by_length",
-            ),
-            train_dataset=Dataset.from_list(list(rows)),
-            processing_class=tuning.load_tokenizer(base),
-            callbacks=[reporter],
-            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, steps),
+def row_of(conversation: Conversation) -> tuning.Row:
+    """input_ids and labels, each of shape (n + 1,); -100 where the assistant says nothing."""
+    pairs = zip(conversation.ids.tolist(), conversation.said.tolist(), strict=True)
+    return {"input_ids": conversation.ids.tolist(), "labels": [each if said else -100 for each, said in pairs]}
+
+
+def read_lessons(config: SftConfig, directory: Path, codec: TextCodec) -> Lessons:
+    """What fits into a row. Raises DataError when there is nothing to learn, or when too many do not fit."""
+    every = [(each, encode(each, codec)) for each in read_instructions(directory, ["tuning", "heldout"])]
+    fitting = [(each, encoded) for each, encoded in every if encoded.positions <= config.row_tokens]
+    learned = [(each, encoded) for each, encoded in fitting if each.use == "tuning"]
+    too_long = len(every) - len(fitting)
+    if not learned:
+        raise DataError(
+            f"{directory}: found no instruction to learn from within {config.row_tokens} tokens, needed one at least; "
+            "raise sft.row_tokens or ask for more in instructions"
         )
-        tuning.train(trainer, steps)
-    return reporter
+    if too_long > config.max_too_long * len(every):
+        raise DataError(
+            f"{directory}: {too_long} of {len(every)} instructions are longer than {config.row_tokens} tokens, at most "
+            f"{config.max_too_long:.0%} may be left out; raise sft.row_tokens or lower the lengths in instructions"
+        )
+    return Lessons(
+        instructions=[each for each, _ in learned],
+        conversations=[encoded for _, encoded in learned],
+        heldout=[(each, encoded) for each, encoded in fitting if each.use == "heldout"],
+        too_long=too_long,
+    )
 
 
-def run(config: SftConfig, *, base: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
+def batches_of(
+    config: SftConfig, conversations: Sequence[Conversation], weights: dict[str, float], tokens: Path, codec: TextCodec
+) -> Batches:
+    """What every step reads: packed conversations, and pretraining windows for replay."""
+    order = order_of([each.source for each in conversations], weights, config.seed)
+    replayed = min(config.batch_rows - 1, round(config.replay.share * config.batch_rows))
+    base = codec.directory
+    windows = (
+        Windows(
+            tokens,
+            base,
+            split="train",
+            length=config.row_tokens,
+            infill_rate=config.replay.infill_rate if codec.special.fim_middle is not None else 0.0,
+            seed=config.seed,
+        )
+        if replayed
+        else None
+    )
+    return Batches(
+        conversations=PackedRows(conversations, order, config.row_tokens, tuning.pad_of(codec.special)),
+        windows=windows,
+        batch_rows=config.batch_rows,
+        replayed=replayed,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The model after tuning, what it could before and after, and what is said of the run."""
+
+    model: PreTrainedModel
+    tuned: Tuned
+    before: Abilities
+    after: Abilities
+    seconds: float
+    figures: dict[str, Any]
+
+
+def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
     """Fine-tune the base model; see the module."""
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE)
-    inputs = [artifact.read(path) for path in (base, source, tokens, plan)]
+    inputs = [artifact.read(path) for path in (base, instructions, tokens, plan)]
     codec = TextCodec(base)
-    contract = Contract("instructions", config.contract, events, {"max_tokens": config.max_tokens})
-    instructions, encoded = read_pairs(config, source, tokens, codec)
-    rows, heldout = encoded["tuning"], encoded["heldout"]
-    pairs = instruction_statistics(
-        [*instructions["tuning"], *instructions["heldout"]], [*rows, *heldout], codec.special
-    )
-    verdict = contract.require(pairs, where=source)
-    events.note(f"{len(rows)} pairs to learn from, {len(heldout)} held out")
-    model = tuning.load_model(base)
-    with tuning.own_cores():
-        measuring = time.monotonic()
-        before = tuning.mean_loss(model, heldout, config.batch_size)
-        measuring = time.monotonic() - measuring
-        events.metric("heldout_loss", before, 0)
-        steps = tuning.plan_steps(config, len(rows), budget.keep(1.2 * measuring + SAVE_SECONDS))
-        training = time.monotonic()
-        reporter = fine_tune(model, rows, config, base, steps, events)
-        training = time.monotonic() - training
-        after = tuning.mean_loss(model, heldout, config.batch_size)
-    events.metric("heldout_loss", after, reporter.last_step)
+    contract = Contract("conversations", config.contract, events, {"max_tokens": config.row_tokens + 1})
+    lessons = read_lessons(config, instructions, codec)
+    verdict = contract.require(lessons.statistics(codec.special), where=instructions)
+    events.note(f"{len(lessons.conversations)} instructions to learn from, {len(lessons.heldout)} held out")
+    weights = {name: float(each) for name, each in inputs[1].statistics["weights"].items()}
+    batches = batches_of(config, lessons.conversations, weights, tokens, codec)
+    key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
+    checkpoints = (read_settings().state / "checkpoints" / key).resolve()
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    guard = Guard(config.guard, tokens, base, length=config.row_tokens, seed=config.seed)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
-        tuning.save_model(model, base, draft.path)
-        draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
-        learned = pl.DataFrame(
-            {name: [getattr(each, name) for each in instructions["tuning"]] for name in ("document", "name")}
+        with tuning.own_cores():
+            result = _tune(config, base, lessons, batches, guard, budget, checkpoints, events, draft)
+        objection = guard.objection(result.before, result.after)
+        if objection:
+            events.note(f"the base is passed on, the tuned model is not kept: {objection}")
+            tuning.pass_on(base, draft.path)
+        else:
+            tuning.save_model(result.model, base, draft.path)
+        draft.rows["history.csv"] = result.tuned.write_history(draft.path / "history.csv")
+        to_table(lessons.instructions).drop("answer", "examples", "history", "preamble").write_parquet(
+            draft.path / TABLE, compression="zstd"
         )
-        learned.write_parquet(draft.path / "instructions.parquet", compression="zstd")
-        draft.rows["instructions.parquet"] = learned.height
+        draft.rows[TABLE] = len(lessons.instructions)
         contract.write_report(verdict, draft.path)
         draft.statistics = {
-            "pairs": len(rows),
-            "heldout_pairs": len(heldout),
-            "answer_tokens": sum(label != -100 for row in rows for label in row["labels"]),
-            "steps": reporter.last_step,
-            "heldout_loss_before": before,
-            "heldout_loss_after": after,
-            "decided": steps.decided(),
+            "tune": config.tune,
+            "learned": len(lessons.instructions),
+            "too_long": lessons.too_long,
+            "replayed_share": batches.replayed / batches.batch_rows,
+            **result.figures,
+            **guard.record(result.before, result.after),
+            "kept": "base" if objection else "tuned",
+            **({"objection": objection} if objection else {}),
         }
-        draft.run = {**budget.record(), "training_seconds": training}
+        draft.run = {**budget.record(), "training_seconds": result.seconds}
+    shutil.rmtree(checkpoints)
     assert draft.manifest is not None
     return draft.manifest
+
+
+def _tune(
+    config: SftConfig,
+    base: Path,
+    lessons: Lessons,
+    batches: Batches,
+    guard: Guard,
+    budget: Budget,
+    checkpoints: Path,
+    events: Events,
+    draft: artifact.Draft,
+) -> Result:
+    """Measure, train, measure again."""
+    model = open_model(config, base)
+    measuring = time.monotonic()
+    before = guard.measure(model)
+    loss_before = tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows) if lessons.heldout else None
+    measuring = time.monotonic() - measuring
+    wrapped = with_adapters(model, config) if config.tune in ADAPTERS else None
+    rows = sum(each.positions for each in lessons.conversations) / config.row_tokens
+    each_epoch = rows / (batches.batch_rows - batches.replayed)
+    kept_back = budget.keep(1.3 * measuring + SAVE_SECONDS)
+    steps = tuning.plan_steps(config, each_epoch, kept_back)
+    left = kept_back.seconds_left
+    compiled = left is not None and left >= config.compile_from_seconds
+    tuned = tune(model, batches, config, steps, checkpoints, events, compiled=compiled)
+    if wrapped is not None:
+        wrapped.save_pretrained(draft.path / ADAPTER)
+        model = wrapped.merge_and_unload()
+    after = guard.measure(model)
+    figures: dict[str, Any] = {
+        "steps": tuned.steps,
+        "tokens": tuned.tokens,
+        "padding_share": batches.conversations.padding_share(tuned.steps * (batches.batch_rows - batches.replayed)),
+        "decided": steps.decided(),
+    }
+    if loss_before is not None:
+        figures["heldout_loss_before"] = loss_before
+        figures["heldout_loss_after"] = tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows)
+        events.metrics({name: figures[name] for name in ("heldout_loss_before", "heldout_loss_after")}, tuned.steps)
+    return Result(model=model, tuned=tuned, before=before, after=after, seconds=tuned.seconds, figures=figures)
 
 
 if __name__ == "__main__":

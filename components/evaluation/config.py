@@ -6,7 +6,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from components.core.config import StepConfig
-from components.inference.bounds import MAX_NEW_TOKENS, NumSamples, Seed, Temperature, TopP
+from components.inference.bounds import MAX_NEW_TOKENS, NewTokens, NumSamples, Seed, Temperature, TopP
 
 BUILT_IN_SUITES = ("short_tasks",)
 
@@ -143,6 +143,15 @@ class SafetyConfig(StepConfig):
         return self
 
 
+class AnswersConfig(StepConfig):
+    """Answers to instructions that were never learned."""
+
+    items: int = Field(80, ge=1, description="of wordings, and of compositions, that were never learned, at most")
+    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most")
+    timeout_seconds: float = Field(2.0, gt=0, description="for one program")
+    memory_bytes: int = Field(268_435_456, ge=33_554_432, description="for one program")
+
+
 class EvaluateConfig(StepConfig):
     """What is measured on every model, before and after each training stage."""
 
@@ -151,6 +160,9 @@ class EvaluateConfig(StepConfig):
         CompletionConfig.model_validate({}), description="lines, blocks, infilling, functions"
     )
     functional: FunctionalConfig = Field(FunctionalConfig.model_validate({}), description="pass@k")
+    answers: AnswersConfig = Field(
+        AnswersConfig.model_validate({}), description="instructions that were never learned: what ends, what passes"
+    )
     latency: LatencyConfig = Field(LatencyConfig.model_validate({}), description="seconds and tokens a second")
     contamination: ContaminationConfig = Field(
         ContaminationConfig.model_validate({}), description="what was trained on of what is measured"

@@ -32,6 +32,7 @@ from components.core.events import Events
 from components.core.step import main
 from components.data.documents.canaries import canaries, copies_in
 from components.evaluation.config import EvaluateConfig
+from components.evaluation.measures.answers import held_out
 from components.evaluation.measures.contamination import counts, looked_for, overlaps, training_texts
 from components.evaluation.measures.functional import Suite, built_in_suite
 from components.evaluation.measures.headline import headline
@@ -63,13 +64,16 @@ CONTAMINATION = "contamination.parquet"
 READ = ("*.safetensors", "config.json", "generation_config.json", "token*", "special_tokens_map.json", "*.jinja")
 
 
-def read_questions(tokens: Path, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
-    """The questions that a data/tokens artifact allows."""
+def read_questions(
+    tokens: Path, suites: Sequence[Suite], config: EvaluateConfig, instructions: Path | None = None
+) -> Questions:
+    """The questions that a data/tokens artifact allows, and those of a data/instructions artifact."""
     documents = read_columns(tokens / VALIDATION, ["id", "text", "language"])
     sources = read_columns(documents_path(tokens, "validation"), ["id", "source"])
     questions = questions_of(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
     windows = training_windows(tokens, config.safety, config.seed)
-    return replace(questions, safety=safety_questions(config.safety, windows, config.seed))
+    asked = held_out(instructions, config.answers) if instructions else {}
+    return replace(questions, instructions=asked, safety=safety_questions(config.safety, windows, config.seed))
 
 
 def evaluate_model(
@@ -156,18 +160,27 @@ def with_twins(rows: pl.DataFrame, twins: Mapping[str, str]) -> pl.DataFrame:
 
 
 def run(
-    config: EvaluateConfig, *, tokens: Path, source: Path, base: Path, sft: Path, aligned: Path, out: Path
+    config: EvaluateConfig,
+    *,
+    tokens: Path,
+    source: Path,
+    instructions: Path,
+    base: Path,
+    sft: Path,
+    aligned: Path,
+    out: Path,
 ) -> Manifest:
     """Measure every model on the same questions. Raises ArtifactError for a model that cannot be read."""
     models = {each.name: each for each in (base, sft, aligned)}
     manifests = {name: artifact.read(path) for name, path in models.items()}
-    inputs = [artifact.read(path) for path in (tokens, source)] + [*manifests.values()]
+    inputs = [artifact.read(path) for path in (tokens, source, instructions)] + [*manifests.values()]
     twins = same_as(manifests)
     distinct = {name: path for name, path in models.items() if name not in twins}
     events = Events(STAGE)
     if words := warning():
         events.note(words)
-    questions = read_questions(tokens, [built_in_suite(name) for name in config.functional.suites], config)
+    suites = [built_in_suite(name) for name in config.functional.suites]
+    questions = read_questions(tokens, suites, config, instructions)
     with ThreadPoolExecutor(1) as executor:  # samples drawn by a seed need one thread: this fills the others
         counting = executor.submit(beside, tokens, source, base, questions, config)
         model_items, kept, seconds = measured(distinct, questions, config, events)

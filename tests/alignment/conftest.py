@@ -3,17 +3,22 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from components.alignment.instructions import extract
+from components.alignment import instructions
+from components.alignment.config import CorpusConfig, CurriculumConfig, InstructionsConfig
+from components.alignment.examples.functions import extract
 from components.core import artifact
 from components.core.config import StepConfig
 from components.data.documents.document import document_id
+from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import END_OF_TEXT, FIM_PAD, SPECIAL_TOKENS
+from components.tokens.shards.token_store import Split, TokenWriter
 from components.training.config import Plan
 from components.training.engine.model.shape import Shape
 
@@ -48,6 +53,10 @@ def root_{noun}(a):
     return math.isqrt(a)
 '''
 NOUNS = [f"{first}{second}" for first in ("apple", "bird", "car", "dog", "egg") for second in "abcdefghijkl"]
+INSTRUCTIONS = InstructionsConfig(
+    curriculum=CurriculumConfig(levels=("operator", "builtin", "composition"), tuning=60, heldout=6, pairs=12),
+    corpus=CorpusConfig(heldout=8, pairs=12, derived=4),
+)
 SHAPE = Shape(
     architecture="llama",
     vocabulary_size=512,
@@ -89,6 +98,7 @@ def make_plan(directory: Path, name: str, **changes: object) -> Path:
         "precision": "float32",
         "compiled": False,
         "steps": 10,
+        "validate_every_steps": 10,
     }
     plan = Plan.model_validate({**values, **changes})
     return write_artifact(directory, name, {"plan.json": plan.model_dump_json().encode()})
@@ -96,23 +106,35 @@ def make_plan(directory: Path, name: str, **changes: object) -> Path:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """base, source, tokens and plan as artifacts in one directory. Documents of noun 'egg*' are no training data."""
+    """base, source, tokens, instructions and plan as artifacts in one directory. Nouns 'egg*' are held out."""
     directory = tmp_path_factory.mktemp("world")
     texts = [MODULE.format(noun=noun) for noun in NOUNS]
     frame = pl.DataFrame(
         {"id": [document_id(text) for text in texts], "text": texts, "language": ["python"] * len(texts)}
     ).sort("id")
     train = frame.filter(~pl.col("text").str.contains("about egg"))
-    for name, table, file in (
-        ("source", frame, "part-00000.parquet"),
-        ("tokens", train.select("id"), "train.documents.parquet"),
-    ):
-        table.write_parquet(directory / file)
-        write_artifact(directory, name, {file: (directory / file).read_bytes()})
+    frame.write_parquet(directory / "part-00000.parquet")
+    write_artifact(directory, "source", {"part-00000.parquet": (directory / "part-00000.parquet").read_bytes()})
     _write_base(directory / "made", texts)
     write_artifact(directory, "base", {path.name: path.read_bytes() for path in (directory / "made").iterdir()})
+    _write_tokens(directory, {"train": train, "validation": frame.join(train, on="id", how="anti")})
     make_plan(directory, "plan")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERNIGHT_STATE", str(directory / "state"))
+        paths = {name: directory / name for name in ("source", "tokens")}
+        instructions.run(INSTRUCTIONS, **paths, out=directory / "instructions")
     return directory
+
+
+def _write_tokens(directory: Path, splits: dict[Split, pl.DataFrame]) -> None:
+    """The token files of both splits."""
+    codec, code = TextCodec(directory / "base"), Path(artifact.__file__)
+    with artifact.create(directory / "tokens", stage="tokens", config=Made(), inputs=[], code=code) as draft:
+        for split, frame in splits.items():
+            documents = [[*codec.encode(text), codec.special.end_of_text] for text in frame["text"]]
+            with TokenWriter(draft.path, split, vocabulary_size=codec.vocabulary_size, shard_tokens=10_000) as writer:
+                writer.append(np.concatenate(documents), np.array([len(each) for each in documents]))
+            frame.select("id").write_parquet(draft.path / f"{split}.documents.parquet")
 
 
 def _write_base(directory: Path, texts: list[str]) -> None:

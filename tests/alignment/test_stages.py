@@ -12,12 +12,12 @@ import polars as pl
 import psutil
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.alignment import align, preferences, sft
-from components.alignment.config import AlignConfig, PreferencesConfig, SftConfig
+from components.alignment.config import AlignConfig, GuardConfig, PreferencesConfig, SftConfig
 from components.alignment.examples.chat import stop_ids
-from components.alignment.objectives import tuning
+from components.alignment.objectives import engine_tuning, tuning
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError
 from components.core.events import Events
@@ -25,12 +25,19 @@ from components.deadline import budget
 from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import END_ID, USER_ID
+from components.training.engine import loop
 from components.training.engine.devices import cores
+from components.training.parameters.rates import RatesConfig
 from tests.margins import Margins
 
 pytestmark = pytest.mark.numeric
 
-SFT = SftConfig(max_steps=12, batch_size=8, learning_rate=5e-3, num_heldout_pairs=8)
+SFT_READS = ("base", "instructions", "tokens", "plan")
+RATES = RatesConfig(embedding=5e-3, output=5e-3, norm=5e-3, momentum_warmup_steps=0)
+
+SFT = SftConfig(
+    max_steps=12, adamw_matrix=5e-3, rates=RATES, guard=GuardConfig(max_text_loss=9.0, max_infilling_loss=9.0)
+)
 PREFERENCES = PreferencesConfig(
     max_prompts=24, max_new_tokens=24, chunk_prompts=8, min_score_gap=0.0, require_compiling=False
 )
@@ -56,14 +63,12 @@ def stages(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, M
 
 
 def run_sft(world: Path, out: Path) -> Manifest:
-    return sft.run(
-        SFT, base=world / "base", source=world / "source", tokens=world / "tokens", plan=world / "plan", out=out
-    )
+    return sft.run(SFT, **{name: world / name for name in SFT_READS}, out=out)
 
 
 def run_preferences(world: Path, out: Path) -> Manifest:
     return preferences.run(
-        PREFERENCES, sft=world / "sft", source=world / "source", tokens=world / "tokens", plan=world / "plan", out=out
+        PREFERENCES, sft=world / "sft", instructions=world / "instructions", plan=world / "plan", out=out
     )
 
 
@@ -106,7 +111,7 @@ def test_candidates_and_pairs_fit_together(world: Path, stages: dict[str, Manife
         answers = set(candidates.filter(pl.col("prompt") == prompt)["answer"])
         assert {chosen, rejected} <= answers
     learned = pl.read_parquet(world / "sft" / "instructions.parquet")
-    both = candidates.select("document", "name").join(learned, on=["document", "name"])
+    both = candidates.join(learned, on="prompt")
     assert both.height == 0, "no prompt was learned from in sft"
 
 
@@ -146,13 +151,13 @@ def test_too_few_pairs_pass_the_model_on_and_say_so(
 def test_threads_that_train_have_cores_of_their_own(
     world: Path, stages: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    train, seen = tuning.train, []
+    begin, seen = tuning.Steps.begin, []
 
-    def watched(trainer: Trainer, steps: tuning.Steps) -> None:
+    def watched(steps: tuning.Steps) -> bool:
         seen.append(os.sched_getaffinity(0))
-        train(trainer, steps)
+        return begin(steps)
 
-    monkeypatch.setattr(tuning, "train", watched)
+    monkeypatch.setattr(tuning.Steps, "begin", watched)
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -184,7 +189,7 @@ class Ticking:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages of alignment read a clock of their own, five seconds after their process began."""
-    for module in (tuning, budget):
+    for module in (tuning, budget, loop):
         monkeypatch.setattr(module, "time", Ticking())
     monkeypatch.setattr(psutil.Process, "create_time", lambda _: time.time() - 5.0)
 
@@ -193,9 +198,9 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_deadline_ends_training_early(world: Path, plan_maker: Callable[..., Path], tmp_path: Path) -> None:
     seconds = 25.0
     plan = plan_maker(tmp_path, "plan", mode="deadline", steps=None, stage_seconds={"sft": seconds})
-    config = SftConfig(max_epochs=100_000.0, batch_size=2)
-    paths = {name: world / name for name in ("base", "source", "tokens")}
-    manifest = sft.run(config, **paths, plan=plan, out=tmp_path / "out")
+    config = SFT.model_copy(update={"max_epochs": 100_000.0, "compile_from_seconds": 1e9})
+    paths = {name: world / name for name in SFT_READS} | {"plan": plan}
+    manifest = sft.run(config, **paths, out=tmp_path / "out")
     run, steps = manifest.run, manifest.statistics["steps"]
     assert run["startup_seconds"] == pytest.approx(5.0, abs=1.0), "start-up counts"
     assert 20 < steps < 10 * (seconds - 4.0)
@@ -204,13 +209,17 @@ def test_a_deadline_ends_training_early(world: Path, plan_maker: Callable[..., P
 
 
 @pytest.mark.usefixtures("ticking")
-def test_what_the_clock_decided_replays_to_the_same_weights(world: Path) -> None:
-    rows = sft.read_pairs(SFT, world / "source", world / "tokens", TextCodec(world / "base"))[1]["tuning"]
+def test_what_the_clock_decided_replays_to_the_same_weights(world: Path, tmp_path: Path) -> None:
+    codec = TextCodec(world / "base")
+    lessons = sft.read_lessons(SFT, world / "instructions", codec)
 
     def tune(config: SftConfig, seconds: float | None) -> tuple[tuning.Steps, dict[str, torch.Tensor]]:
         model = tuning.load_model(world / "base")
-        steps = tuning.plan_steps(config, len(rows), Budget(seconds=seconds, started=0.0))
-        sft.fine_tune(model, rows, config, world / "base", steps, Events("sft"))
+        steps = tuning.plan_steps(config, 4.0, Budget(seconds=seconds, started=0.0))
+        batches = sft.batches_of(config, lessons.conversations, {}, world / "tokens", codec)
+        run = tmp_path / str(seconds)
+        run.mkdir()
+        engine_tuning.tune(model, batches, config, steps, run, Events("sft"))
         return steps, model.state_dict()
 
     config = SFT.model_copy(update={"max_epochs": 1000.0})
@@ -226,14 +235,12 @@ def test_what_the_clock_decided_replays_to_the_same_weights(world: Path) -> None
 def test_a_plan_without_the_stage_is_named(world: Path, plan_maker: Callable[..., Path], tmp_path: Path) -> None:
     plan = plan_maker(tmp_path, "plan", mode="deadline", steps=None, stage_seconds={})
     with pytest.raises(ArtifactError, match="stage_seconds has no sft"):
-        sft.run(
-            SFT, base=world / "base", source=world / "source", tokens=world / "tokens", plan=plan, out=tmp_path / "out"
-        )
+        sft.run(SFT, **({name: world / name for name in SFT_READS} | {"plan": plan}), out=tmp_path / "out")
 
 
 def test_only_the_answer_has_labels(world: Path, functions: dict[str, sft.Instruction]) -> None:
     codec = TextCodec(world / "base")
-    row = sft.encode(functions["scale_apples"], codec)
+    row = sft.row_of(sft.encode(functions["scale_apples"], codec))
     labelled = [label for label in row["labels"] if label != -100]
     assert labelled[-1] == END_ID
     assert codec.decode(labelled[:-1]) == "    return a * factor"
@@ -245,7 +252,7 @@ def test_likelihoods_do_not_depend_on_the_batch(
 ) -> None:
     codec = TextCodec(world / "base")
     model = tuning.load_model(world / "base")
-    rows = [sft.encode(each, codec) for each in functions.values()]
+    rows = [sft.row_of(sft.encode(each, codec)) for each in functions.values()]
     together = tuning.log_likelihoods(model, rows, 8)
     alone = [tuning.log_likelihoods(model, [row], 1)[0] for row in rows]
     margins.close("log-likelihoods", torch.tensor(together), torch.tensor(alone), rtol=1e-4, atol=0.0)

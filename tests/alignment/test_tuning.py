@@ -55,7 +55,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def by_clock(seconds: float, most: int, warmup_fraction: float) -> Steps:
-    config = SftConfig(batch_size=1, max_epochs=1.0, max_steps=1, warmup_fraction=warmup_fraction)
+    config = SftConfig(max_epochs=1.0, max_steps=1, warmup_fraction=warmup_fraction)
     return plan_steps(config, most, Budget(seconds=seconds + 4.0, started=0.0, reserve_seconds=4.0))
 
 

@@ -5,22 +5,21 @@ the verifier and the judge say.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import polars as pl
 
-from components.alignment.instructions import Instruction
+from components.alignment.examples.chat import Conversation
+from components.alignment.examples.instruction import Instruction
 from components.tokens.encoding.special import OURS, SpecialTokens
-
-IGNORED = -100
 
 
 def instruction_statistics(
-    instructions: Sequence[Instruction], rows: Sequence[Mapping[str, list[int]]], special: SpecialTokens = OURS
+    instructions: Sequence[Instruction], conversations: Sequence[Conversation], special: SpecialTokens = OURS
 ) -> pl.DataFrame:
     """name, use, prompt_id, has_prompt, has_answer, tokens, answer_tokens, roles, ends, answer_in_prompt by pair.
 
-    `rows` are the pairs' input_ids and labels, in the order of `instructions`.
+    The conversations are in the order of `instructions`.
     """
     roles = {special.system: "system", special.user: "user", special.assistant: "assistant"}
     return pl.DataFrame(
@@ -28,16 +27,16 @@ def instruction_statistics(
             {
                 "name": each.name,
                 "use": each.use,
-                "prompt_id": hashlib.sha256(each.prompt.encode()).hexdigest(),
+                "prompt_id": hashlib.sha256(repr(each.messages[:-1]).encode()).hexdigest(),
                 "has_prompt": bool(each.prompt.strip()),
                 "has_answer": bool(each.answer.strip()),
-                "tokens": len(row["input_ids"]),
-                "answer_tokens": sum(label != IGNORED for label in row["labels"]),
-                "roles": " ".join(roles[number] for number in row["input_ids"] if number in roles),
-                "ends": row["input_ids"][-1:] == [special.end],
+                "tokens": len(encoded.ids),
+                "answer_tokens": int(encoded.said.sum()),
+                "roles": " ".join(roles[number] for number in encoded.ids.tolist() if number in roles),
+                "ends": int(encoded.ids[-1]) == special.end,
                 "answer_in_prompt": bool(each.answer.strip()) and each.answer.strip() in each.prompt,
             }
-            for each, row in zip(instructions, rows, strict=True)
+            for each, encoded in zip(instructions, conversations, strict=True)
         ]
     )
 

@@ -90,7 +90,7 @@ def optimize(
         trainer = _EncodedTrainer(
             model=model,
             args=TrlConfig(
-                **tuning.shared_arguments(config, steps, directory),
+                **tuning.trl_arguments(config, steps, directory),
                 beta=config.beta,
                 max_length=config.max_tokens,
                 precompute_ref_log_probs=True,  # they are columns of the dataset

@@ -48,11 +48,14 @@ WEIGHTS = "model.safetensors"
 Row = dict[str, list[int]]
 
 
-def load_model(directory: Path) -> PreTrainedModel:
-    """A local decoder with float32 weights (transformers would follow the file's own type). Raises ArtifactError."""
+def load_model(directory: Path, **options: Any) -> PreTrainedModel:
+    """A local decoder with float32 weights (transformers would follow the file's own type). Raises ArtifactError.
+
+    options   of from_pretrained
+    """
     transformers_logging.disable_progress_bar()
     read_model_config(directory)  # says in one line that an encoder answers nothing
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, **options)
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
@@ -151,9 +154,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
         return len(self.rows)
 
 
-def plan_steps(config: SftConfig | AlignConfig, num_rows: int, budget: Budget) -> Steps:
+def plan_steps(config: SftConfig | AlignConfig, steps_of_epoch: float, budget: Budget) -> Steps:
     """Steps by `max_steps` in fixed mode and by the clock in deadline mode; by `max_epochs` in both."""
-    by_epochs = max(1, math.ceil(config.max_epochs * math.ceil(num_rows / config.batch_size)))
+    by_epochs = max(1, math.ceil(config.max_epochs * steps_of_epoch))
     by_clock = budget.seconds is not None
     num_steps = by_epochs if by_clock else min(config.max_steps, by_epochs)
     replayed = [] if by_clock else list(config.decisions)
@@ -177,8 +180,8 @@ def scratch_directory() -> Iterator[str]:
         yield directory
 
 
-def shared_arguments(config: SftConfig | AlignConfig, steps: Steps, directory: str) -> dict[str, Any]:
-    """Arguments that both trainers get: no files, no network, no reports but ours."""
+def trl_arguments(config: AlignConfig, steps: Steps, directory: str) -> dict[str, Any]:
+    """Arguments of a trainer: no files, no network, no reports but ours."""
     return {
         "output_dir": directory,
         "max_steps": steps.num_steps,
@@ -259,6 +262,14 @@ def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
     )
     model.save_pretrained(out)
     (out / WEIGHTS).chmod(0o644)  # safetensors makes it private, unlike every other file of an artifact
+    copy_tokenizer(source, out)
+
+
+def pass_on(source: Path, out: Path) -> None:
+    """Copy a model directory as it is, but for what it says of its own training."""
+    for name in ("config.json", WEIGHTS, "generation_config.json", "chat_template.jinja"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, out / name)
     copy_tokenizer(source, out)
 
 

@@ -7,6 +7,7 @@ Not covered: the cost. It is a price that `overnight plan` puts on the time; no 
 from collections.abc import Mapping
 from typing import Any
 
+from components.evaluation.measures.answers import ENDS, PASSES
 from components.evaluation.measures.infilling import SINGLE_LINE
 from components.evaluation.measures.latency import LATENCY
 from components.evaluation.measures.model_measures import (
@@ -25,6 +26,8 @@ FIGURES = {
     "xz_bits_per_byte": (LIKELIHOOD, XZ_BITS_PER_BYTE),
     "functions_that_parse": (COMPLETION, PARSE_SHARE),
     "infilled_lines_exact": (SINGLE_LINE, EXACT_MATCH),
+    "held_out_tasks_passed": ("held_out_wordings", PASSES),
+    "answers_that_end": ("held_out_wordings", ENDS),
     "harmful_compliance": ("safety", "harmful_compliance"),
     "over_refusal": ("safety", "over_refusal"),
     "canaries_extracted": (CANARIES, "extracted"),
@@ -37,7 +40,7 @@ SIGNIFICANT_DIGITS = 5
 
 
 def headline(suites: Mapping[str, Mapping[str, Mapping[str, Any]]], timed: Mapping[str, Any]) -> dict[str, float]:
-    """At most 13 figures, as far as they were measured.
+    """At most 15 figures, as far as they were measured.
 
     suites  suite -> metric -> {value, low, high, n} of one model, its latency included
     timed   `run` of the manifest of its pretraining

@@ -5,7 +5,7 @@ Items are a table with one row per model, suite, item and metric: value, and wei
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,9 +13,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.alignment.examples.instruction import Instruction
 from components.core.errors import DataError
 from components.evaluation.comparison.intervals import Estimate, bootstrap, wilson
-from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
+from components.evaluation.config import (
+    AnswersConfig,
+    CompletionConfig,
+    EvaluateConfig,
+    FunctionalConfig,
+    LikelihoodConfig,
+)
+from components.evaluation.measures.answers import ENDS, PASSES, answer
 from components.evaluation.measures.calibration import calibration_errors, reliability
 from components.evaluation.measures.completion import edit_similarity, functions_parse, next_blocks, next_lines
 from components.evaluation.measures.functional import Suite, num_passed, pass_at_k
@@ -80,6 +88,7 @@ class Questions:
     functions: tuple[FunctionPlace, ...]
     infilling: Mapping[str, Infilling]
     suites: tuple[Suite, ...]
+    instructions: Mapping[str, tuple[Instruction, ...]] = field(default_factory=dict)
     safety: SafetyQuestions | None = None
 
     @property
@@ -90,7 +99,7 @@ class Questions:
     @property
     def num_steps(self) -> int:
         """What `measure` reports of each model, one after another."""
-        return 2 + len(self.infilling) + len(self.suites) + (self.safety is not None)
+        return 2 + sum(map(len, (self.infilling, self.suites, self.instructions))) + (self.safety is not None)
 
 
 def questions_of(validation: pl.DataFrame, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
@@ -135,6 +144,7 @@ def narrowed(questions: Questions, metrics: Collection[str]) -> Questions:
         functions=questions.functions if functions else (),
         infilling={suite: task for suite, task in questions.infilling.items() if suite in wanted},
         suites=tuple(suite for suite in questions.suites if suite.name in wanted),
+        instructions={suite: asked for suite, asked in questions.instructions.items() if suite in wanted},
         safety=None if questions.safety is None else questions.safety.narrowed(wanted),
     )
 
@@ -159,6 +169,10 @@ def measure(
     if None in (codec.special.fim_prefix, codec.special.fim_suffix, codec.special.fim_middle):
         report(f"{model}: no infilling, its tokenizer has no tokens for it")
         infilling = {}
+    instructions = questions.instructions
+    if instructions and None in (codec.special.user, codec.special.assistant, codec.special.end):
+        report(f"{model}: no answers, its tokenizer has no tokens for chat")
+        instructions = {}
     document_predictions = predictions(
         engine, codec.encode_batch(questions.documents["text"].to_list()), codec.special.end_of_text
     )
@@ -175,6 +189,7 @@ def measure(
             (each.name, partial(_functional, engine, codec, each, config.functional, config.seed))
             for each in questions.suites
         ),
+        *((suite, partial(_answers, engine, codec, asked, config.answers)) for suite, asked in instructions.items()),
     ]
     frames = []
     for suite, step in steps:
@@ -249,6 +264,11 @@ def _matches(places: Sequence[Place], passages: Sequence[str], prefix: str = "")
         (f"{prefix}{EXACT_MATCH}", items, [float(passage == wanted) for passage, wanted in pairs], None),
         (f"{prefix}{EDIT_SIMILARITY}", items, [edit_similarity(passage, wanted) for passage, wanted in pairs], None),
     ]
+
+
+def _answers(engine: Engine, codec: TextCodec, asked: Sequence[Instruction], config: AnswersConfig) -> list[Metric]:
+    items, answered = [f"{each.composition}:{each.name}" for each in asked], answer(engine, codec, asked, config)
+    return [(PASSES, items, map(float, answered.passes), None), (ENDS, items, map(float, answered.ends), None)]
 
 
 def _functional(engine: Engine, codec: TextCodec, suite: Suite, config: FunctionalConfig, seed: int) -> list[Metric]:

@@ -42,14 +42,14 @@ class TextCodec:
         self._tokenizer.no_padding()
         if getattr(self._tokenizer.model, "dropout", None):
             self._tokenizer.model.dropout = None
-        self._directory = directory
+        self.directory = directory
         # Of an adopted tokenizer whose ids have holes, more than it has tokens.
         self.vocabulary_size = max(self._tokenizer.get_vocab().values()) + 1
 
     @cached_property
     def special(self) -> SpecialTokens:
         """Its special tokens. Raises ArtifactError when no token ends a text."""
-        return SpecialTokens.read(self._directory)
+        return SpecialTokens.read(self.directory)
 
     @cached_property
     def max_token_characters(self) -> int:

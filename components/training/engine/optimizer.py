@@ -89,21 +89,22 @@ class Stack(Group):
         self.masters = self.masters.view(-1, *shape)
         self.momentum = torch.zeros_like(self.masters)
 
-    def step(self, gradients: Tensor, rate: float, momentum: float, weight_decay: float) -> None:
-        """One Muon update from gradients of the masters' shape, Nesterov momentum, decoupled weight decay."""
+    def step(self, gradients: Tensor, rate: float, momentum: float, weight_decay: float, dtype: torch.dtype) -> None:
+        """One Muon update from gradients of the masters' shape, Nesterov momentum, decoupled weight decay; the update's
+        direction is computed in `dtype`."""
         if not len(self.masters):
             return
         self.momentum.lerp_(gradients, 1 - momentum)
-        update = orthogonalise(gradients.lerp_(self.momentum, momentum))
+        update = orthogonalise(gradients.lerp_(self.momentum, momentum), dtype)
         rows, columns = self.masters.shape[1:]
         self.masters.mul_(1 - rate * weight_decay)
         self.masters.add_(update, alpha=-rate * max(1.0, rows / columns) ** 0.5)
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly, by five Newton-Schulz steps in bfloat16; (N, rows, columns)."""
+def orthogonalise(matrices: Tensor, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly, by five Newton-Schulz steps in `dtype`; (N, rows, columns)."""
     a, b, c = COEFFICIENTS
-    result = matrices.bfloat16()
+    result = matrices.to(dtype)
     tall = result.shape[1] > result.shape[2]
     if tall:
         result = result.mT
@@ -120,14 +121,25 @@ class Optimizer:
     With several workers each holds its share of masters and momenta, see parallel.py.
     """
 
-    def __init__(self, model: PreTrainedModel, rates: Rates, world: World, parallel: Parallel = "data") -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rates: Rates,
+        world: World,
+        parallel: Parallel = "data",
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        """`dtype`: what the model computes in, and Muon its directions. A processor without bfloat16 imitates it: of a
+        step of 1.7M parameters, 1.26 s went into the directions on one core with AVX2, in float32 0.06 s."""
         self.rates = rates
+        self.dtype = dtype
         self.world = world
         share = share_of(world, parallel)
         roles = roles_of(model)
         by_shape: dict[torch.Size, dict[str, nn.Parameter]] = {}
         by_rate: dict[str, tuple[Role, dict[str, nn.Parameter]]] = {}
-        for name, each in model.named_parameters():
+        learning = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        for name, each in learning.items():
             if roles[name] == "matrix" and rates.optimizer == "muon":
                 by_shape.setdefault(each.shape[-2:], {})[name] = each
             else:  # each embedding by itself, all small ones and all matrices together
@@ -197,7 +209,7 @@ class Optimizer:
         warm = min(1.0, step / self.rates.momentum_warmup_steps) if self.rates.momentum_warmup_steps else 1.0
         momentum = self.rates.momentum - 0.1 * (1 - warm)
         for stack, each in zip(self.stacks, gradients[: len(self.stacks)], strict=True):
-            stack.step(each, self.rates.matrix * share, momentum, self.rates.weight_decay)
+            stack.step(each, self.rates.matrix * share, momentum, self.rates.weight_decay, self.dtype)
         for group, each in zip(self.rest, gradients[len(self.stacks) :], strict=True):
             group.masters.grad = each
         for option in self.adamw.param_groups:

@@ -60,6 +60,7 @@ class Recipe:
     parallel: Parallel = "data"
     activation_checkpointing: bool = False
     accelerators: tuple[Accelerator, ...] = ()
+    scored_only: bool = False  # logits where something is asked for; not compiled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +102,10 @@ class Trainer:
             workers=world.size,
         )
         self.replayed = "graphs" in recipe.accelerators
-        self.eager = Loss(model, recipe.z_loss)
+        self.eager = Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
         if self.sharded:
             shard(self.eager, world, DTYPES[recipe.precision])
-        self.optimizer = Optimizer(model, recipe.rates, world, recipe.parallel)
+        self.optimizer = Optimizer(model, recipe.rates, world, recipe.parallel, DTYPES[recipe.precision])
         if not self.sharded:
             model.to(DTYPES[recipe.precision])
         self.optimizer.write_back()

@@ -1,15 +1,16 @@
-"""The suites `instructions` and `preferences` find pairs that would teach the wrong thing."""
+"""The suites `conversations` and `preferences` find pairs that would teach the wrong thing."""
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from components.alignment.config import InstructionsContract, PreferencesContract
-from components.alignment.examples.chat import answer_tokens, prompt_tokens
+from components.alignment.examples.chat import Conversation, answer_tokens, prompt_tokens
 from components.alignment.examples.example_contracts import instruction_statistics, preference_statistics
-from components.alignment.instructions import Instruction
+from components.alignment.examples.instruction import Instruction
 from components.core.config import StepConfig
 from components.core.events import Events
 from components.data.contracts.contract import Contract, Verdict
@@ -32,8 +33,9 @@ def instruction(name: str, prompt: str = "def {}(a):", answer: str = "    return
     )
 
 
-def encoded(prompt: list[int], answer: list[int]) -> dict[str, list[int]]:
-    return {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+def encoded(prompt: list[int], answer: list[int]) -> Conversation:
+    said = np.arange(len(prompt) + len(answer)) >= len(prompt)
+    return Conversation(ids=np.array(prompt + answer, dtype=np.int32), said=said)
 
 
 def broken(verdict: Verdict, statistics: pl.DataFrame) -> dict[str, list[str]]:
@@ -59,13 +61,13 @@ def test_every_fault_of_a_pair_is_found() -> None:
         "leak": (instruction("leak", prompt='def {}(a):\n    """return a"""'), good),
         "long": (instruction("long"), encoded(prompt_tokens([20] * 40), answer_tokens([22]))),
         "endless": (instruction("endless"), encoded(prompt_tokens([20]), [22, 23])),
-        "turns": (instruction("turns"), encoded(prompt_tokens([20]) + prompt_tokens([20]), answer_tokens([22]))),
+        "turns": (instruction("turns"), encoded(prompt_tokens([20])[:-1] + prompt_tokens([20]), answer_tokens([22]))),
     }
     statistics = instruction_statistics(
         [replace(each, name=name) for name, (each, _) in pairs.items()], [row for _, row in pairs.values()]
     )
     strict = InstructionsContract(mostly={})
-    assert judged("instructions", strict, statistics, max_tokens=32) == {
+    assert judged("conversations", strict, statistics, max_tokens=32) == {
         "prompt_empty": ["blank"],
         "answer_empty": ["silent"],
         "prompt_repeated": ["good", "twice"],
@@ -76,7 +78,7 @@ def test_every_fault_of_a_pair_is_found() -> None:
         "answer_in_prompt": ["leak"],
     }
     lenient = InstructionsContract(mostly={"answer_in_prompt": 0.8})
-    verdict = Contract("instructions", lenient, Events("sft"), {"max_tokens": 32}).judge(statistics)
+    verdict = Contract("conversations", lenient, Events("sft"), {"max_tokens": 32}).judge(statistics)
     assert "answer_in_prompt" not in verdict.failed and verdict.by_rule()["answer_in_prompt"] == 1
 
 

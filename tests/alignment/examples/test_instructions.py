@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from components.alignment.examples.examples import Example, examples_of
-from components.alignment.instructions import Instruction, extract, read_instructions, unresolved_names
+from components.alignment.examples.functions import extract, read_functions, unresolved_names
+from components.alignment.examples.instruction import Instruction
 
 SOURCE = '''
 import os, sys
@@ -147,7 +148,7 @@ def test_unresolved_names(function: str, expected: set[str]) -> None:
 
 def test_uses_are_disjoint_deterministic_and_of_training_documents_alone(world: Path) -> None:
     def read(use: str) -> list[Instruction]:
-        return list(read_instructions(world / "source", world / "tokens", [use]))  # type: ignore[arg-type]
+        return list(read_functions(world / "source", world / "tokens", [use]))  # type: ignore[arg-type]
 
     uses = {use: read(use) for use in ("tuning", "heldout", "pairs")}
     prompts = [each.prompt for found in uses.values() for each in found]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.alignment.instructions import Instruction
+from components.alignment.examples.instruction import Instruction
 from components.alignment.rewards.verifier import Tier, keep_true_examples, verify
 
 ANSWERS = {

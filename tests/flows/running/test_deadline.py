@@ -68,18 +68,18 @@ def test_a_late_stage_shrinks_what_follows_and_an_early_one_lets_it_grow(tmp_pat
     params, notes = params_of(), list[str]()
     plan = plan_at(params, 80)
     whole = cycle(tmp_path, params, notes=notes)
-    pretrain_ends = STARTED + 80 + plan.stage_seconds["pretrain"]
-    late, early = whole.seconds_of("sft", plan, pretrain_ends + 30), whole.seconds_of("sft", plan, pretrain_ends - 30)
+    begins = STARTED + 80 + plan.stage_seconds["pretrain"] + plan.stage_seconds["instructions"]
+    late, early = whole.seconds_of("sft", plan, begins + 30), whole.seconds_of("sft", plan, begins - 30)
     assert late and early
     planned = plan.stage_seconds["sft"]
     assert late < planned < early
     assert notes[0] == f"plan corrected: sft gets {late:.0f} s instead of {planned:.0f}, the cycle is 30 s late"
     assert "30 s early" in notes[1]
-    assert whole.seconds_of("sft", plan, pretrain_ends + 300) == Needs(params.plan).of("sft").minimum
+    assert whole.seconds_of("sft", plan, begins + 300) == Needs(params.plan).of("sft").minimum
     assert "needed: the deadline will be missed, nothing is left out" in notes[2]
     first = whole.seconds_of("pretrain", plan, STARTED + 80 + 40)
     assert first == pytest.approx(plan.stage_seconds["pretrain"] - 40)
-    assert whole.seconds_of("evaluate", plan, pretrain_ends) is None, "no clock ends an evaluation"
+    assert whole.seconds_of("evaluate", plan, begins) is None, "no clock ends an evaluation"
 
 
 def test_without_a_release_its_time_goes_to_training(tmp_path: Path) -> None:

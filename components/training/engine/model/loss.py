@@ -98,10 +98,15 @@ class Loss(nn.Module):
     The caller divides by the labels of the global batch, so that neither micro-batches nor workers change a mean.
     """
 
-    def __init__(self, model: PreTrainedModel, z_loss: float = 0.0) -> None:
+    def __init__(self, model: PreTrainedModel, z_loss: float = 0.0, *, scored_only: bool = False) -> None:
+        """`scored_only`: logits are computed where something is asked for; to compile that, its number must not change.
+
+        Where most positions are prompt or padding that is most of the work of a small model.
+        """
         super().__init__()
         self.model: PreTrainedModel = model
         self.z_loss = z_loss
+        self.scored_only = scored_only
 
     def forward(
         self,
@@ -122,8 +127,14 @@ class Loss(nn.Module):
         )
         output = features(self.model, batch)
         limit = LOGITS_BYTES[inputs.device.type]
+        hidden, wanted = output.hidden.flatten(0, 1), labels.flatten()
+        scored = (wanted != IGNORED).nonzero()[:, 0] if self.scored_only else None
+        if scored is not None:
+            hidden, wanted = hidden[scored], wanted[scored]
         total, nats = FusedLoss.apply(  # type: ignore[no-untyped-call]
-            output.hidden.flatten(0, 1), output_weight(self.model), labels.flatten(), self.z_loss, limit
+            hidden, output_weight(self.model), wanted, self.z_loss, limit
         )
+        if scored is not None:
+            nats = torch.zeros(labels.numel(), device=nats.device).index_put((scored,), nats)
         auxiliary = total.new_zeros(()) if output.auxiliary is None else output.auxiliary
         return total, auxiliary, nats.view(labels.shape).sum(dim=1)
