@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from components.alignment.examples.examples import program
-from components.alignment.instructions import Instruction, does_something, unresolved_names
+from components.alignment.examples.names import unresolved_names
+from components.alignment.instructions import Instruction, does_something
 from components.execution.sandbox import Outcome, Program, run_programs
 
 IDLE = "does nothing"

@@ -7,7 +7,8 @@ import polars as pl
 import pytest
 
 from components.alignment.examples.examples import Example, examples_of
-from components.alignment.instructions import Instruction, extract, read_instructions, unresolved_names
+from components.alignment.examples.names import unresolved_names
+from components.alignment.instructions import Instruction, extract, read_instructions
 
 SOURCE = '''
 import os, sys
