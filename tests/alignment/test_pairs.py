@@ -21,6 +21,7 @@ def candidate(tier: int, score: float | None, answer: str = "", prompt: str = "p
         score=score,
         violations="",
         judge="model",
+        author="local",
     )
 
 

@@ -36,9 +36,8 @@ FUNCTIONS = {
     "def f(a):\n    return (lambda c, *d, e=1, **k: c + e + h)(1)": {"h"},
     "def f(a):\n    global made\n    made = 2\n    return made": set(),
     "def f(a):\n    try:\n        a()\n    except Unknown as e:\n        return e": {"Unknown"},
-    "def f(a):\n    match a:\n        case [b, *c]: return b, c\n        case {'k': d, **e}: return d, e\n        case X(): return 1": {
-        "X"
-    },
+    "def f(a):\n    match a:\n        case [b, *c]: return b, c\n        case X(): return 1": {"X"},
+    "def f(a):\n    match a:\n        case {'k': d, **e}: return d, e": set(),
     "def f(a):\n    import os as system\n    return system, os": {"os"},
     "def f(a: Missing = other):\n    return print(a)": {"Missing", "other"},
     "def f(self):\n    return super().g(), __class__": set(),
