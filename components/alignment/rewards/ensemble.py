@@ -90,11 +90,13 @@ class Ensemble:
 
     def conclude(self) -> tuple[list[Verdict], JudgeReport]:
         """The verdicts on all pairs so far, by the judges that agree enough with the verifier, and what is known of
-        all. Raises OvernightError where none is left.
+        all. Raises OvernightError where no judge is left that has a verdict on anything.
         """
         figures = [self._figures(each) for each in self._judges.values()]
         kept = [each.judge for each in figures if not each.is_left_out]
-        silent = {each.judge for each in figures if each.pairs and each.outcomes["failed"] == each.pairs}
+        silent = {
+            each.judge for each in figures if each.pairs and not each.outcomes["preferred"] + each.outcomes["tie"]
+        }
         report = JudgeReport(
             min_agreement=self._min_agreement,
             judges=tuple(figures),
