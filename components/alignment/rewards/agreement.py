@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.alignment.rewards.judge import OUTCOMES, AnswerPair, Outcome, PairwiseJudge, Verdict
-from components.core.intervals import Estimate, wilson
+from components.core.figures.intervals import Estimate, wilson
 
 CONFIDENCE = 0.95
 MIN_PAIRS = 20

@@ -19,7 +19,7 @@ from components.alignment.rewards.agreement import MIN_PAIRS, JudgeFigures, figu
 from components.alignment.rewards.judge import AnswerPair, PairwiseJudge, Verdict
 from components.alignment.rewards.verifier import VerifierJudge
 from components.core.errors import OvernightError
-from components.core.intervals import Estimate
+from components.core.figures.intervals import Estimate
 
 JUDGES = "judges.json"
 

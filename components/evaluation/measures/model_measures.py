@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from components.core.errors import DataError
-from components.core.intervals import Estimate, bootstrap, wilson
+from components.core.figures.intervals import Estimate, bootstrap, wilson
 from components.evaluation.config import CompletionConfig, EvaluateConfig, FunctionalConfig, LikelihoodConfig
 from components.evaluation.measures.calibration import calibration_errors, reliability
 from components.evaluation.measures.completion import edit_similarity, functions_parse, next_blocks, next_lines
