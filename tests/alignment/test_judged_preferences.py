@@ -92,7 +92,7 @@ def test_a_judge_that_prefers_what_comes_first_makes_no_pair(world: Path, tmp_pa
 def test_revisions_are_candidates_of_the_model_that_wrote_them(world: Path, tmp_path: Path, name_judge: Any) -> None:
     def script(body: dict[str, Any]) -> str:
         question = body["messages"][1]["content"]
-        if "Which answer is better?" in question:
+        if "answer A" in question:
             return prefers_more_letters(body)
         return "It returns nothing." if "Principle:" in question else "    return sum([a, b])"
 

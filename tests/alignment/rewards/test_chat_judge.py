@@ -61,7 +61,7 @@ CODE_TIE: Line = lambda shown: f"{shown.code}: tie"  # noqa: E731
         (lambda shown: "", "unreadable"),
         (lambda shown: "tie", "unreadable"),
         (lambda shown: f"{shown.code}: A much better", "unreadable"),
-        (lambda shown: f"{shown.code}: A better\n{shown.code}: B better", "unreadable"),
+        (lambda shown: f"Well.\n{shown.code}: A better\n{shown.code}: B better", "unreadable"),
         (lambda shown: f"I say {shown.code}: A better", "unreadable"),
         (lambda shown: better(shown, is_a=True) if is_first(shown.a) else "no idea", "unreadable"),
         (lambda shown: CODE_TIE(shown) if is_first(shown.a) else Response(status=413), "failed"),
@@ -76,6 +76,11 @@ def test_what_is_no_verdict_is_no_tie(line: Line, outcome: str) -> None:
 
 def test_a_verdict_may_stand_among_other_lines() -> None:
     verdict = verdict_by(lambda shown: f"Let me see.\n{better(shown, is_a=is_first(shown.a))}.\nThat is all.")
+    assert verdict.grade == 3
+
+
+def test_a_verdict_on_the_first_line_counts_whatever_follows() -> None:
+    verdict = verdict_by(lambda shown: f"{better(shown, is_a=is_first(shown.a))}\n{shown.code}: tie\nand so on")
     assert verdict.grade == 3
 
 
