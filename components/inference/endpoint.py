@@ -196,10 +196,9 @@ class ChatEndpoint:
                 for future in as_completed(asked):
                     self._take(future, asked[future], replies)
             except BaseException:
-                stop.set()
-                pool.shutdown(cancel_futures=True)
-                for future, digest in asked.items():  # what was on its way has arrived
-                    if digest not in replies and not future.cancelled() and future.exception() is None:
+                stop.set()  # those that wait in the pool end at once
+                for future, digest in asked.items():
+                    if digest not in replies and future.exception() is None:  # it was on its way
                         self._take(future, digest, replies)
                 raise
 
