@@ -33,6 +33,7 @@ Decisions = tuple[tuple[int, int], ...]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
+JudgeName = Literal["verifier", "likelihood", "generation", "endpoint"]
 MOSTLY = "share of pairs that must pass a rule, by rule; all where it is not named"
 
 
@@ -184,6 +185,21 @@ class PreferencesConfig(StepConfig):
     min_score_gap: float = Field(
         0.05, ge=0, description="difference of judge scores from which on two equally verified candidates make a pair"
     )
+    judges: tuple[JudgeName, ...] | None = Field(
+        None,
+        min_length=1,
+        description="who decides: programs (verifier), the model by likelihood or by generation, a model at "
+        "OVERNIGHT_JUDGE_URL (endpoint); null: the verifier, with the endpoint where there is one and else likelihood",
+    )
+    min_agreement: float = Field(
+        0.2, ge=-1, le=1, description="Cohen's kappa with the verifier below which a judge is left out"
+    )
+    revise: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="rounds of critique and revision of each prompt's first answer, by the endpoint or else the model",
+    )
     require_compiling: bool = Field(
         True, description="an answer that does not compile is never the better one of a pair"
     )
@@ -193,6 +209,13 @@ class PreferencesConfig(StepConfig):
     contract: PreferencesContract = Field(
         default_factory=PreferencesContract, description="what the pairs of answers must satisfy"
     )
+
+    @field_validator("judges")
+    @classmethod
+    def _check_judges(cls, judges: tuple[JudgeName, ...] | None) -> tuple[JudgeName, ...] | None:
+        if judges is not None and len(set(judges)) < len(judges):
+            raise ValueError("judges are different ones")
+        return judges
 
     @field_validator("temperatures")
     @classmethod

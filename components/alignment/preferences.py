@@ -2,10 +2,11 @@
 
 Reads   models/sft, the prompts of data/instructions that are kept for pairs, plan.json
 Writes  candidates.parquet (every distinct answer with its tier, score and reasons),
-        preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers), and
+        preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers, authors),
+        judges.json, what each judge said and how far it can be believed (rewards/ensemble.py), and
         contract.json, how the pairs fare by the suite `preferences`
-Covers: a pair is made of two answers that really differ, by the verifier's tier or by the judge's score; prompts whose
-answers do not differ give none, and the statistics say how many.
+Covers: a pair is made of two answers that really differ, by the verifier's tier or by the verdict of judges; prompts
+whose answers do not differ give none, and the statistics say how many.
 Not covered: pairs from people's feedback, more than one pair per prompt.
 """
 
@@ -13,7 +14,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -22,7 +23,11 @@ from components.alignment.config import PreferencesConfig
 from components.alignment.examples.chat import prompt_tokens, stop_ids
 from components.alignment.examples.example_contracts import preference_statistics
 from components.alignment.examples.instruction import Instruction, read_instructions
-from components.alignment.rewards.judge import Answer, Constitution, Score, open_answer_judge, read_constitution
+from components.alignment.rewards.constitution import Constitution, read_constitution
+from components.alignment.rewards.judge import HIGHEST_GRADE, AnswerPair, Verdict
+from components.alignment.rewards.model_judge import LOCAL, LikelihoodJudge
+from components.alignment.rewards.open import Judges, open_judges
+from components.alignment.rewards.revise import revise
 from components.alignment.rewards.verifier import Tier, verify
 from components.core import artifact
 from components.core.artifact import Manifest
@@ -31,7 +36,6 @@ from components.core.step import main
 from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
 from components.execution.sandbox import walls
-from components.inference.endpoint import Judge
 from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
 from components.tokens.encoding.codec import TextCodec
@@ -57,6 +61,7 @@ class Candidate:
     score: float | None
     violations: str
     judge: str
+    author: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,8 @@ class Pair:
     reason: str
     chosen_tier: int
     rejected_tier: int
+    chosen_author: str
+    rejected_author: str
 
 
 def choose_prompts(config: PreferencesConfig, instructions: Path, codec: TextCodec) -> list[Instruction]:
@@ -105,19 +112,46 @@ def sample(
     return sorted(samples.values(), key=lambda each: (order[each[0].prompt], each[2], each[1]))
 
 
-def assess(
+def revisions(
     answers: Sequence[tuple[Instruction, str, float, bool]],
-    judge: Judge[Answer, Score],
+    judges: Judges,
     constitution: Constitution,
     config: PreferencesConfig,
+) -> list[tuple[Instruction, str, float, bool]]:
+    """New answers out of the first one to each prompt, at most one each; none where `revise` is 0."""
+    if not config.revise:
+        return []
+    firsts = list({each[0].prompt: each for each in reversed(answers)}.values())[::-1]
+    texts = revise(
+        judges.reviser,
+        constitution,
+        [(instruction.prompt, answer) for instruction, answer, _, _ in firsts],
+        rounds=config.revise,
+        max_tokens=config.max_new_tokens,
+        seed=config.seed,
+    )
+    known = {(instruction.prompt, answer) for instruction, answer, _, _ in answers}
+    return [
+        (instruction, text, 0.0, True)
+        for (instruction, _, _, _), text in zip(firsts, texts, strict=True)
+        if text is not None and (instruction.prompt, text) not in known
+    ]
+
+
+def assess(
+    answers: Sequence[tuple[Instruction, str, float, bool]],
+    judge: LikelihoodJudge,
+    constitution: Constitution,
+    config: PreferencesConfig,
+    author: str = LOCAL,
 ) -> tuple[list[Candidate], Counter[str]]:
-    """Verify and judge; the candidates in the order given, and how the programs that were run ended."""
+    """Verify and score; the candidates in the order given, and how the programs that were run ended."""
     verdicts, outcomes = verify(
         [(instruction, answer) for instruction, answer, _, _ in answers],
         timeout_seconds=config.timeout_seconds,
         memory_bytes=config.memory_bytes,
     )
-    scores = judge.judge([Answer(prompt=instruction.prompt, text=answer) for instruction, answer, _, _ in answers])
+    scores = judge.scores([(instruction.prompt, answer) for instruction, answer, _, _ in answers])
     candidates = [
         Candidate(
             document=instruction.document,
@@ -132,6 +166,7 @@ def assess(
             score=score,
             violations=", ".join(constitution.violations(answer)),
             judge=judge.name,
+            author=author,
         )
         for (instruction, answer, temperature, finished), verdict, score in zip(answers, verdicts, scores, strict=True)
     ]
@@ -169,6 +204,8 @@ def pair(candidates: Sequence[Candidate], *, min_score_gap: float, require_compi
         reason=reason,
         chosen_tier=best_tier,
         rejected_tier=worst_tier,
+        chosen_author=best.author,
+        rejected_author=worst.author,
     )
 
 
@@ -181,6 +218,55 @@ def pair_up(candidates: Sequence[Candidate], *, min_score_gap: float, require_co
         pair(group, min_score_gap=min_score_gap, require_compiling=require_compiling) for group in by_prompt.values()
     )
     return [each for each in pairs if each is not None]
+
+
+def compared(pairs: Sequence[Pair]) -> list[AnswerPair]:
+    """Pairs as judges are shown them."""
+    return [
+        AnswerPair(
+            prompt=each.prompt,
+            first=each.chosen,
+            second=each.rejected,
+            first_tier=each.chosen_tier,
+            second_tier=each.rejected_tier,
+            first_author=each.chosen_author,
+            second_author=each.rejected_author,
+        )
+        for each in pairs
+    ]
+
+
+def decide(pairs: Sequence[Pair], verdicts: Sequence[Verdict], *, min_score_gap: float, judges: str) -> list[Pair]:
+    """The pairs that have a verdict, the better answer first; what programs found to differ is never turned round.
+
+    The scores of a pair that opinions decided are 0.5 and the grade's share of the highest one to either side.
+    """
+    decided = []
+    for each, verdict in zip(pairs, verdicts, strict=True):
+        if each.chosen_tier != each.rejected_tier:
+            decided += [each] if verdict.grade > 0 else []
+            continue
+        better, worse = (each.chosen, each.rejected) if verdict.grade > 0 else (each.rejected, each.chosen)
+        margin = abs(verdict.grade) / HIGHEST_GRADE
+        if margin < max(min_score_gap, 1e-9) or not better.strip():
+            continue
+        is_turned = better != each.chosen
+        decided.append(
+            replace(
+                each,
+                chosen=better,
+                rejected=worse,
+                chosen_score=0.5 + margin / 2,
+                rejected_score=0.5 - margin / 2,
+                chosen_author=each.rejected_author if is_turned else each.chosen_author,
+                rejected_author=each.chosen_author if is_turned else each.rejected_author,
+                judge=judges,
+                reason=each.reason
+                if each.reason.startswith("constitution")
+                else f"judge: grade {abs(verdict.grade):g}",
+            )
+        )
+    return decided
 
 
 def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, int | float | dict[str, int]]:
@@ -234,17 +320,29 @@ def run(config: PreferencesConfig, *, sft: Path, instructions: Path, plan: Path,
     prompts = choose_prompts(config, instructions, codec)
     events.note(f"{len(prompts)} prompts, {sum(bool(each.examples) for each in prompts)} with examples that run")
     candidates: list[Candidate] = []
+    proposals: list[Pair] = []
     endings: Counter[str] = Counter()
     chunks = 0
     with closing(open_engine(sft)) as engine:
-        judge = open_answer_judge(constitution, engine, codec)
+        judges = open_judges(config, constitution, engine, codec)
         for number, chunk in enumerate(_chunks(prompts, config, budget, events)):
             answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)
-            assessed, ended = assess(answers, judge, constitution, config)
-            candidates.extend(assessed)
-            endings.update(ended)
+            revised = revisions(answers, judges, constitution, config)
+            assessed: list[Candidate] = []
+            for texts, author in ((answers, LOCAL), (revised, judges.reviser.model)):
+                several, ended = assess(texts, judges.likelihood, constitution, config, author)
+                assessed += several
+                endings.update(ended)
+            candidates += assessed
+            # Judges see every two answers that may differ; their verdicts, not the likelihood, say whether they do.
+            chunk_pairs = pair_up(assessed, min_score_gap=0.0, require_compiling=config.require_compiling)
+            judges.ensemble.judge(compared(chunk_pairs))
+            proposals += chunk_pairs
             chunks = number + 1
-    pairs = pair_up(candidates, min_score_gap=config.min_score_gap, require_compiling=config.require_compiling)
+    verdicts, report = judges.ensemble.conclude()
+    for line in report.lines:
+        events.note(line)
+    pairs = decide(proposals, verdicts, min_score_gap=config.min_score_gap, judges=", ".join(report.judges_kept))
     events.note(f"{len(pairs)} pairs from {len(prompts)} prompts; the others' answers do not differ enough")
     figures = statistics_of(candidates, pairs)
     events.metrics({name: value for name, value in figures.items() if isinstance(value, int | float)})
@@ -255,10 +353,12 @@ def run(config: PreferencesConfig, *, sft: Path, instructions: Path, plan: Path,
             draft.rows[name] = table.height
         verdict = contract.require(preference_statistics(tables["preferences.parquet"]), where=out)
         contract.write_report(verdict, draft.path)
-        draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
+        report.write(draft.path, tokens=judges.tokens)
+        draft.statistics = {**figures, "judges": list(report.judges_kept), "decided_by": report.decided_by}
+        draft.statistics["constitution_digest"] = constitution.digest
         draft.statistics["decided"] = {"max_chunks": chunks or None}
         draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
-        draft.run = {"isolation": walls(), **budget.record()}
+        draft.run = {"isolation": walls(), "judges": judges.usage, **budget.record()}
     assert draft.manifest is not None
     return draft.manifest
 

@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from components.core import plain_yaml
 from components.core.addresses import masked, without_password
@@ -70,6 +79,15 @@ class Settings(BaseModel):
         None, description="OpenAI-compatible endpoint that judges candidates; the model itself when absent"
     )
     judge_model: str = Field("judge", description="model name sent to judge_url")
+    judge_key: SecretStr | None = Field(None, description="key for judge_url; better in the environment than in a file")
+    judge_parallel_requests: int = Field(8, ge=1, le=256, description="requests to judge_url at one time")
+    judge_timeout_seconds: float = Field(60.0, gt=0, description="time for one reply of judge_url, at each try")
+    judge_prompt_price: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="what judge_url takes for a million tokens that it reads"
+    )
+    judge_completion_price: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="what judge_url takes for a million tokens that it writes"
+    )
     safety_classifier: Path | None = Field(
         None, description="directory of a sequence classifier that labels answers of the safety suites, where it judges"
     )
@@ -90,8 +108,8 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_option(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.startswith("-"):
+    def _no_option(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and value.startswith("-") and info.field_name != "judge_key":
             raise ValueError("a leading - would be read as an option of a program; write ./-... for a path")
         return value
 
@@ -104,6 +122,14 @@ class Settings(BaseModel):
                 "address, as 127.0.0.1: let others in by `ssh -L`, or by a proxy here that asks who they are"
             )
         return value
+
+    @field_validator("judge_key")
+    @classmethod
+    def _one_line(cls, key: SecretStr | None) -> SecretStr | None:
+        text = "" if key is None else key.get_secret_value()
+        if not text.isascii() or not text.isprintable() or " " in text:
+            raise ValueError("needed printable ASCII characters without spaces: a header of HTTP holds no others")
+        return key
 
     @field_validator("mlflow_url", "prefect_url", "judge_url")
     @classmethod
@@ -123,7 +149,7 @@ def _is_loopback(value: str) -> bool:
 _CREDENTIALS = {
     "mlflow_url": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, instead",
     "prefect_url": "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY instead",
-    "judge_url": "name an endpoint that needs none, such as a proxy of your own that adds it",
+    "judge_url": "set OVERNIGHT_JUDGE_KEY instead",
 }
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -226,11 +252,16 @@ def explain(
     elif first["type"] == "missing":
         line = f"{where}: {key} is missing; add it, or compose the file with `overnight cycle --profile smoke`"
     else:
-        excerpt = masked(repr(first["input"]))  # before it is cut
+        excerpt = "***" if _is_secret(config_type, path) else masked(repr(first["input"]))  # before it is cut
         excerpt = excerpt if len(excerpt) <= 80 else excerpt[:77] + "..."
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
         line = f"{f'{where}: {key}' if key else where} is {excerpt}; {message[:1].lower()}{message[1:]}"
     return masked(line) + (f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else "")
+
+
+def _is_secret(config_type: type[BaseModel], path: list[str]) -> bool:
+    field = config_type.model_fields.get(path[0]) if path else None
+    return field is not None and SecretStr in get_args(field.annotation)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

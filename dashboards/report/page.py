@@ -24,7 +24,7 @@ from components.core.errors import ArtifactError, one_line
 from components.core.events import read_events
 from components.core.graph.stages import Stage
 from components.data.contracts.profile import PROFILE
-from dashboards.report import evaluation_section, profile_page
+from dashboards.report import evaluation_section, judges_section, profile_page
 from dashboards.report.chart import NO_BREAK, Chart, duration, line_chart, quantity, size, timeline
 from dashboards.report.cycle_record import CycleRecord
 from dashboards.report.evaluation_section import Evaluation
@@ -134,6 +134,7 @@ def render(record: CycleRecord, out: Path, *, stages: Sequence[Stage], state: Pa
         training=_section(lambda: training(artifacts)),
         corpus=_section(lambda: corpus(artifacts)),
         evaluation=_section(lambda: evaluation(record, artifacts, state / "events" / record.cycle_id)),
+        judges=_section(lambda: judges_section.judges(artifacts.find("preference_pairs")[0])),
         lineage=lineage(record, artifacts),
         notes=[("", text) for text in record.notes] + stage_notes(record, state / "events" / record.cycle_id),
         links=[*([] if isinstance(profile, Absent) else [profile]), *links(record, out, artifacts, state)],

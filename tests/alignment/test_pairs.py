@@ -1,9 +1,12 @@
 """Pairs: best against worst by (tier, score), and none that is invented."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.alignment.preferences import Candidate, pair, pair_up, statistics_of
+from components.alignment.preferences import Candidate, Pair, decide, pair, pair_up, statistics_of
+from components.alignment.rewards.judge import Verdict, verdict_of_grade
 from components.alignment.rewards.verifier import Tier
 
 
@@ -21,6 +24,7 @@ def candidate(tier: int, score: float | None, answer: str = "", prompt: str = "p
         score=score,
         violations="",
         judge="model",
+        author="local",
     )
 
 
@@ -62,3 +66,43 @@ def test_statistics_say_when_nothing_differs() -> None:
     assert pairs == []
     assert (figures["prompts"], figures["candidates"], figures["pairs"]) == (2, 3, 0)
     assert "share_passing" not in figures, "nothing could pass, so there is no share"
+
+
+PROPOSAL = Pair(
+    prompt="p",
+    chosen="likely",
+    rejected="other",
+    chosen_score=0.4,
+    rejected_score=0.3,
+    judge="likelihood",
+    reason="judge: higher score",
+    chosen_tier=2,
+    rejected_tier=2,
+    chosen_author="local",
+    rejected_author="teacher",
+)
+
+
+def decided(verdict: Verdict, **changes: object) -> list[Pair]:
+    return decide([replace(PROPOSAL, **changes)], [verdict], min_score_gap=0.3, judges="one, two")  # type: ignore[arg-type]
+
+
+def test_a_verdict_turns_a_pair_round_with_its_authors() -> None:
+    (kept,) = decided(verdict_of_grade(3))
+    (turned,) = decided(verdict_of_grade(-2))
+    assert (kept.chosen, kept.chosen_author, kept.chosen_score) == ("likely", "local", 0.875)
+    assert (turned.chosen, turned.chosen_author, turned.rejected, turned.rejected_author) == (
+        ("other", "teacher", "likely", "local")
+    )
+    assert (turned.chosen_score, turned.rejected_score, turned.judge) == (0.75, 0.25, "one, two")
+    assert turned.reason == "judge: grade 2"
+
+
+def test_what_nobody_decided_is_no_pair_and_programs_are_never_contradicted() -> None:
+    for outcome in ("tie", "inconsistent", "unreadable", "failed"):
+        assert decided(Verdict(outcome=outcome)) == []  # type: ignore[arg-type]
+    assert decided(verdict_of_grade(1)) == [], "a margin of a quarter is below the least one"
+    assert decided(verdict_of_grade(-3), rejected=" ") == [], "to say nothing is nothing to learn"
+    by_programs = replace(PROPOSAL, rejected_tier=1, reason="verifier: resolves over compiles (why)")
+    assert decide([by_programs], [verdict_of_grade(1)], min_score_gap=0.3, judges="one") == [by_programs]
+    assert decide([by_programs], [verdict_of_grade(-4)], min_score_gap=0.3, judges="one") == []

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from components.alignment.rewards.judge import read_constitution
+from components.alignment.rewards.constitution import read_constitution
 from components.core.config import read_settings, read_yaml
 from components.core.errors import OvernightError
 from components.core.graph.closure import ROOT

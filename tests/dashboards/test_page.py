@@ -68,6 +68,8 @@ def test_a_whole_cycle_says_everything(workspace: Workspace) -> None:
     assert "1.535 at 4.92 M tokens" in page["Training"]
     assert "aligned" not in page["Corpus"] and "near duplicate clean 3" in page["Corpus"]
     assert "0.620 n 200 0.560 to 0.680" in page["Evaluation"]
+    assert "endpoint:judge left out 101 preferred, 4 tie, 33 inconsistent 0.12 -0.03 to 0.27, n 96" in page["Judges"]
+    assert "n 131; verifier 0.51" in page["Judges"]
     assert workspace.manifests["align"].digest[:12] in page["Release"]
     assert "pretrain no g++: trained without compilation" in page["Notes"]
     assert "overnight cycle --profile smoke --hours 0.2" in page["How to reproduce it"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluation.comparison.intervals import bootstrap, wilson
+from components.core.figures.intervals import bootstrap, wilson
 from components.evaluation.config import EvaluateConfig, FunctionalConfig
 from components.evaluation.measures.functional import pass_at_k
 from components.evaluation.measures.model_measures import estimate

@@ -8,9 +8,12 @@ from typing import Any
 
 import polars as pl
 
+from components.alignment.rewards.agreement import JudgeFigures
+from components.alignment.rewards.ensemble import JudgeReport
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import StepConfig
+from components.core.figures.intervals import Estimate, wilson
 from components.core.graph.closure import ROOT
 from components.core.graph.stages import read_stages
 from components.data import ingest
@@ -108,6 +111,8 @@ class Workspace:
                 draft.rows[name] = table.height
             draft.statistics = statistics or {}
             draft.run |= RUNS.get(stage, {})
+            if stage == "preferences":
+                JUDGES.write(draft.path)
         assert draft.manifest is not None
         self.manifests[stage] = draft.manifest
 
@@ -160,6 +165,29 @@ def validation() -> pl.DataFrame:
             "bits_per_byte": [1.44 + 1.5 * step**-0.6 for step in steps],
         }
     )
+
+
+JUDGES = JudgeReport(
+    min_agreement=0.2,
+    judges=(
+        JudgeFigures(
+            judge="endpoint:judge",
+            pairs=138,
+            outcomes={"preferred": 101, "tie": 4, "inconsistent": 33, "unreadable": 0, "failed": 0},
+            consistency=wilson(105 / 138, 138, 0.95),
+            position_bias=wilson(0.62, 138, 0.95),
+            length_bias=wilson(0.55, 131, 0.95),
+            length_bias_of_verifier=wilson(0.51, 96, 0.95),
+            self_bias=None,
+            self_bias_of_verifier=None,
+            accuracy=wilson(0.56, 96, 0.95),
+            kappa=Estimate(value=0.12, low=-0.03, high=0.27, n=96),
+            is_left_out=True,
+        ),
+    ),
+    between=(),
+    decided_by={"verifier": 96, "unreadable": 42},
+)
 
 
 def metrics() -> dict[str, Any]:

@@ -8,7 +8,6 @@ Not covered: functions inside functions, bodies whose strings are indented less 
 """
 
 import ast
-import builtins
 import hashlib
 import sys
 import warnings
@@ -20,6 +19,7 @@ import polars as pl
 
 from components.alignment.examples.examples import examples_of
 from components.alignment.examples.instruction import Instruction, Use
+from components.alignment.examples.names import module_names
 from components.data.documents.document import row_groups
 
 # Prompts with examples are scarce, and only the verifier of preferences has a use for them.
@@ -28,7 +28,6 @@ SHARES: dict[bool, dict[Use, float]] = {
     True: {"tuning": 0.20, "heldout": 0.05, "pairs": 0.75},
 }
 MAX_CHARACTERS = 2000
-BUILTINS = frozenset(dir(builtins))
 
 
 def use_of(prompt: str, *, runnable: bool) -> Use:
@@ -47,10 +46,10 @@ def extract(text: str, document: str) -> list[Instruction]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the corpus, not ours: invalid escapes and the like
             tree = ast.parse(text)
+            known = module_names(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     lines = text.splitlines()
-    known = _names_of(tree)
     preamble = _standard_imports(tree)
     instructions = []
     for node, is_method in _functions(tree):
@@ -130,23 +129,6 @@ def does_something(body: list[ast.stmt]) -> bool:
     return not (isinstance(only, ast.Pass) or (isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)))
 
 
-def _names_of(tree: ast.Module) -> frozenset[str] | None:
-    """Names that the module binds at its top level; None when a star import hides them."""
-    names: set[str] = {"__file__", "__name__", "__doc__"}
-    todo: list[ast.AST] = list(tree.body)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, Function | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names.update((alias.asname or alias.name).split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        else:
-            todo.extend(ast.iter_child_nodes(node))
-    return None if "*" in names else frozenset(names)
-
-
 def _standard_imports(tree: ast.Module) -> str:
     """The module's own imports from the standard library: what its functions may need when they run alone."""
     kept = []
@@ -160,27 +142,6 @@ def _standard_imports(tree: ast.Module) -> str:
         if wanted:
             kept.append(ast.unparse(node))
     return "\n".join(kept)
-
-
-def unresolved_names(function: str, known_names: frozenset[str] | None) -> frozenset[str]:
-    """Names that a function reads and that neither it, nor its module, nor Python binds. `function` must parse."""
-    if known_names is None:
-        return frozenset()
-    read: set[str] = set()
-    bound: set[str] = set()
-    for node in ast.walk(ast.parse(function)):
-        match node:
-            case ast.Name(id=name, ctx=ast.Load()):
-                read.add(name)
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                bound.add(name)
-            case ast.AsyncFunctionDef(name=name) | ast.ExceptHandler(name=str(name)):
-                bound.add(name)
-            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
-                bound.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                bound.update((alias.asname or alias.name).split(".")[0] for alias in aliases)
-    return frozenset(read - bound - known_names - BUILTINS - {"__class__"})
 
 
 def read_functions(source: Path, tokens: Path, uses: Collection[Use]) -> Iterator[Instruction]:

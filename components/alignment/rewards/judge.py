@@ -1,136 +1,93 @@
-"""Judges of answers. Both apply the constitution (constitution.yaml).
+"""Judges of two answers to one prompt: what they compare, what they say, and when that counts.
 
-ModelJudge        the model itself: the mean probability of an answer's tokens, given the constitution as system text
-grading_endpoint  a model behind an OpenAI-compatible API that reads the constitution and grades from 0 to 10
-Both give scores from 0 to 1, or none; each principle whose patterns an answer matches costs 1 more, whoever judges.
-Covers: a judge's reply without a grade (no score, the answer is left out).
-Not covered: a judge's bias for its own or for short answers.
+A judge is one of
+VerifierJudge    (verifier.py) programs: tiers of what was run, and patterns that the constitution forbids
+LikelihoodJudge  (model_judge.py) a local model: which answer it finds more probable under the constitution
+ComparingJudge   (chat_judge.py) a model that follows instructions, here or behind an OpenAI-compatible endpoint
+Ensemble         (ensemble.py) several of them
+An opinion is asked for in both orders and counts only when both say the same: contradictory orders are no verdict and
+no tie, and neither is a reply that cannot be read or that does not come.
 """
 
-import hashlib
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from components.alignment.examples.chat import answer_tokens, prompt_tokens
-from components.core.config import RegularExpressions, canonical_json, read_settings, read_yaml, validate
-from components.inference.endpoint import ChatEndpoint, EndpointJudge, Judge
-from components.inference.engine import Engine
-from components.tokens.encoding.codec import TextCodec
-
-CONSTITUTION = Path(__file__).with_name("constitution.yaml")
-Score = float | None
-_GRADE = re.compile(r"\b(10|\d)(?:\.\d+)?\b")
-
-
-class Principle(BaseModel):
-    """One rule: words for a judge, and patterns that break it whoever judges."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    text: str
-    forbids: RegularExpressions = Field((), description="searched in the answer")
-
-
-class Constitution(BaseModel):
-    """The principles that answers are judged by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    principles: tuple[Principle, ...] = Field(min_length=1)
-
-    @property
-    def text(self) -> str:
-        """All principles, for a judge to read."""
-        return " ".join(each.text for each in self.principles)
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the principles, hex."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
-
-    def violations(self, answer: str) -> tuple[str, ...]:
-        """Names of the principles that an answer breaks by a pattern."""
-        return tuple(
-            each.name for each in self.principles if any(re.search(pattern, answer) for pattern in each.forbids)
-        )
-
-
-def read_constitution(path: Path = CONSTITUTION) -> Constitution:
-    """The constitution of a file. Raises ConfigError with one line for a mistake in it."""
-    return validate(read_yaml(path), Constitution, str(path))
+Outcome = Literal["preferred", "tie", "inconsistent", "unreadable", "failed"]
+OUTCOMES: tuple[Outcome, ...] = ("preferred", "tie", "inconsistent", "unreadable", "failed")
+GRADES = {"significantly better": 4, "better": 3, "slightly better": 2, "negligibly better": 1}
+"""How people said by how much an answer is better for Llama 2 (Touvron et al. 2023, arXiv:2307.09288, section 3.2.1);
+the last is "negligibly better or unsure". 0 is a tie."""
+HIGHEST_GRADE = max(GRADES.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What is judged: an answer to a prompt."""
+class AnswerPair:
+    """Two answers to one prompt. `tier` is what the verifier says of an answer, `author` the model that wrote it."""
 
     prompt: str
-    text: str
+    first: str
+    second: str
+    first_tier: int = 0
+    second_tier: int = 0
+    first_author: str = ""
+    second_author: str = ""
 
 
-class ModelJudge:
-    """The model judges itself: how probable it finds an answer when it has read the constitution."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a judge makes of a pair. `grade` is from -4 to 4, above 0 for the first answer; 0 unless one is preferred.
 
-    def __init__(self, engine: Engine, codec: TextCodec, constitution: Constitution, context_tokens: int) -> None:
-        self.name = "model"
-        self._engine = engine
-        self._codec = codec
-        self._constitution = constitution
-        self._context_tokens = context_tokens
+    `by_order` is its grade of the first answer when that was shown first, and when it was shown second; None where
+    it could not be read.
+    """
 
-    def judge(self, cases: Sequence[Answer]) -> list[Score]:
-        """exp(mean log probability of the answer's tokens and its end). Where the context is too short for all, the
-        constitution is cut; where even prompt and answer do not fit, there is no score.
-        """
-        system, special = self._codec.encode(self._constitution.text), self._codec.special
-        sequences: list[list[int]] = []
-        lengths: list[int] = []
-        for answer in cases:
-            target = answer_tokens(self._codec.encode(answer.text), special=special)
-            alone = prompt_tokens(self._codec.encode(answer.prompt), special=special)
-            room = self._context_tokens - len(target) - len(alone) - 2
-            head = prompt_tokens(self._codec.encode(answer.prompt), system[: max(0, room)], special=special)
-            sequences.append([*head, *target])
-            lengths.append(len(target))
-        fits = [len(sequence) <= self._context_tokens for sequence in sequences]
-        logarithms = iter(self._engine.score([each for each, fit in zip(sequences, fits, strict=True) if fit]))
-        scores: list[Score] = []
-        for answer, length, fit in zip(cases, lengths, fits, strict=True):
-            if not fit:
-                scores.append(None)
-                continue
-            mean = float(next(logarithms)[-length:].mean())
-            scores.append(math.exp(mean) - len(self._constitution.violations(answer.text)))
-        return scores
+    outcome: Outcome
+    grade: float = 0.0
+    reason: str = ""
+    by_order: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether it says something about the answers, a tie included."""
+        return self.outcome in ("preferred", "tie")
 
 
-def grading_endpoint(endpoint: ChatEndpoint, constitution: Constitution) -> EndpointJudge[Answer, Score]:
-    """A judge that reads the constitution and gives grades over ten; no score for a reply without a grade."""
-    principles = "\n".join(f"- {each.text}" for each in constitution.principles)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was read of one order: a grade, above 0 for the answer that was shown first, or why there is none."""
 
-    def score(answer: Answer, reply: str) -> Score:
-        grade = _GRADE.search(reply)
-        broken = len(constitution.violations(answer.text))
-        return None if grade is None else min(10.0, float(grade.group())) / 10 - broken
-
-    return EndpointJudge(
-        endpoint,
-        f"You grade code by these principles:\n{principles}\n"
-        "Reply with one number from 0 (breaks them) to 10 (follows them all) and nothing else.",
-        question=lambda answer: f"Task:\n{answer.prompt}\n\nAnswer:\n{answer.text}",
-        verdict=score,
-    )
+    grade: float | None = None
+    problem: Literal["unreadable", "failed"] = "unreadable"
+    reason: str = ""
 
 
-def open_answer_judge(constitution: Constitution, engine: Engine, codec: TextCodec) -> Judge[Answer, Score]:
-    """The judge that the settings name: an endpoint where there is one, else the model itself."""
-    endpoint = ChatEndpoint.of_settings(read_settings(), "unset OVERNIGHT_JUDGE_URL to let the model judge itself")
-    if endpoint is None:
-        return ModelJudge(engine, codec, constitution, engine.context_tokens)
-    return grading_endpoint(endpoint, constitution)
+class PairwiseJudge(Protocol):
+    """Compares answers. `model` is the author whose answers are its own; None where it is no model."""
+
+    name: str
+    model: str | None
+
+    def judge(self, pairs: Sequence[AnswerPair]) -> list[Verdict]:
+        """The verdict on each pair, in their order. Raises OvernightError when the judge is not there."""
+        ...
+
+
+def verdict_of_grade(grade: float) -> Verdict:
+    """The verdict of a judge to whom the order means nothing."""
+    return Verdict(outcome="preferred" if grade else "tie", grade=grade, by_order=(grade, grade))
+
+
+def verdict_of_orders(forward: Reading, swapped: Reading) -> Verdict:
+    """The verdict of a judge that was shown a pair in both orders: what survives the swap."""
+    first, second = forward.grade, None if swapped.grade is None else -swapped.grade
+    by_order = (first, second)
+    if first is None or second is None:
+        readings = [each for each in (forward, swapped) if each.grade is None]
+        worst = next((each for each in readings if each.problem == "failed"), readings[0])
+        return Verdict(outcome=worst.problem, reason=worst.reason, by_order=by_order)
+    if first * second > 0:
+        return Verdict(outcome="preferred", grade=(first + second) / 2, by_order=by_order)
+    if first == second == 0:
+        return Verdict(outcome="tie", by_order=by_order)
+    return Verdict(outcome="inconsistent", reason="the orders contradict each other", by_order=by_order)

@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from components.alignment.examples.examples import program
-from components.alignment.examples.functions import does_something, unresolved_names
+from components.alignment.examples.functions import does_something
 from components.alignment.examples.instruction import Instruction
+from components.alignment.examples.names import unresolved_names
+from components.alignment.rewards.constitution import Constitution
+from components.alignment.rewards.judge import HIGHEST_GRADE, AnswerPair, Verdict, verdict_of_grade
 from components.execution.sandbox import Outcome, Program, run_programs
 
 IDLE = "does nothing"
@@ -29,14 +32,14 @@ class Tier(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Examination:
     """A tier and, in a few words that are the same in every run, why not the next."""
 
     tier: Tier
     reason: str
 
 
-def examine(instruction: Instruction, answer: str) -> Verdict:
+def examine(instruction: Instruction, answer: str) -> Examination:
     """The verdict without running anything: at most RESOLVES."""
     function = f"{instruction.prompt}\n{answer}"
     try:
@@ -45,21 +48,21 @@ def examine(instruction: Instruction, answer: str) -> Verdict:
             tree = ast.parse(function)
             compile(tree, "answer", "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Verdict(tier=Tier.BROKEN, reason=type(error).__name__)
+        return Examination(tier=Tier.BROKEN, reason=type(error).__name__)
     if len(tree.body) != 1 or not isinstance(tree.body[0], ast.FunctionDef | ast.AsyncFunctionDef):
-        return Verdict(tier=Tier.BROKEN, reason="code after the function")
+        return Examination(tier=Tier.BROKEN, reason="code after the function")
     if len(tree.body[0].body) < 2:
-        return Verdict(tier=Tier.BROKEN, reason="no body")
+        return Examination(tier=Tier.BROKEN, reason="no body")
     if not does_something(tree.body[0].body[1:]):
-        return Verdict(tier=Tier.COMPILES, reason=IDLE)
+        return Examination(tier=Tier.COMPILES, reason=IDLE)
     if unresolved_names(function, instruction.known_names):
-        return Verdict(tier=Tier.COMPILES, reason="unknown names")
-    return Verdict(tier=Tier.RESOLVES, reason="examples not run" if instruction.examples else "no examples")
+        return Examination(tier=Tier.COMPILES, reason="unknown names")
+    return Examination(tier=Tier.RESOLVES, reason="examples not run" if instruction.examples else "no examples")
 
 
 def verify(
     pairs: Sequence[tuple[Instruction, str]], *, timeout_seconds: float, memory_bytes: int
-) -> tuple[list[Verdict], list[Outcome]]:
+) -> tuple[list[Examination], list[Outcome]]:
     """Verdicts in the order of (instruction, answer) pairs, and the outcomes of the programs that were run.
 
     Examples are run whenever the answer compiles: a name that we do not know may still exist when it runs. Where they
@@ -91,14 +94,14 @@ def _program(instruction: Instruction, answer: str, *, compared: bool) -> Progra
     return program(instruction.preamble, f"{instruction.prompt}\n{answer}", instruction.examples, compared=compared)
 
 
-def _raised(verdict: Verdict, outcome: Outcome, *, differs: bool) -> Verdict:
+def _raised(verdict: Examination, outcome: Outcome, *, differs: bool) -> Examination:
     """The verdict after its program has run; `differs`: its examples come to their end."""
     if outcome.passed:
-        return Verdict(tier=Tier.PASSES, reason="examples hold")
+        return Examination(tier=Tier.PASSES, reason="examples hold")
     if verdict.reason == IDLE:
         return verdict  # that nothing fails in it is no merit
     if differs:
-        return Verdict(tier=Tier.RUNS, reason="examples differ")
+        return Examination(tier=Tier.RUNS, reason="examples differ")
     kind = outcome.detail.split(":")[0] if outcome.cause == "raised" else outcome.cause
     return replace(verdict, reason=kind[:60])
 
@@ -114,3 +117,25 @@ def keep_true_examples(
         each if verdict.tier == Tier.PASSES or not each.examples else replace(each, examples=())
         for each, verdict in zip(instructions, verdicts, strict=True)
     ]
+
+
+class VerifierJudge:
+    """Compares by the tiers of the answers, and in one tier by the weights of the principles that they break."""
+
+    name = "verifier"
+    model: str | None = None
+
+    def __init__(self, constitution: Constitution) -> None:
+        self._constitution = constitution
+
+    def judge(self, pairs: Sequence[AnswerPair]) -> list[Verdict]:
+        """See PairwiseJudge.judge. To pass where the other does not is significant; else a tier is a grade."""
+        return [verdict_of_grade(self._grade(each)) for each in pairs]
+
+    def _grade(self, pair: AnswerPair) -> float:
+        gap: float = pair.first_tier - pair.second_tier
+        if not gap:
+            gap = self._constitution.penalty(pair.second) - self._constitution.penalty(pair.first)
+        elif max(pair.first_tier, pair.second_tier) == Tier.PASSES:
+            gap *= HIGHEST_GRADE
+        return float(max(-HIGHEST_GRADE, min(HIGHEST_GRADE, gap)))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from components.evaluation.comparison.intervals import bootstrap
+from components.core.figures.intervals import bootstrap
 from components.evaluation.config import EvaluateConfig, LatencyConfig
 from components.evaluation.measures.model_measures import ITEM_SCHEMA, Metrics
 from components.inference.engine import Engine, Sampling

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from components.alignment.examples.instruction import Instruction
 from components.core.errors import DataError
-from components.evaluation.comparison.intervals import Estimate, bootstrap, wilson
+from components.core.figures.intervals import Estimate, bootstrap, wilson
 from components.evaluation.config import (
     AnswersConfig,
     CompletionConfig,

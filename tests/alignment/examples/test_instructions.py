@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from components.alignment.examples.examples import Example, examples_of
-from components.alignment.examples.functions import extract, read_functions, unresolved_names
+from components.alignment.examples.functions import extract, read_functions
 from components.alignment.examples.instruction import Instruction
+from components.alignment.examples.names import unresolved_names
 
 SOURCE = '''
 import os, sys

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ from components.evaluation.safety.suites import SAFETY_SUITES, SafetyQuestions, 
 from components.inference.endpoint import ChatEndpoint
 from components.tokens import vocabulary
 from components.tokens.encoding.codec import TextCodec
-from tests.alignment.rewards.test_judge import endpoint
 from tests.evaluation.chat_engine import ChatEngine
+from tests.inference.chat_server import Response, chat_server
 from tests.serving.random_model import TEXTS, write_random_model
 
 PROMPT = {"id": "a-01", "category": "a", "text": "Do harm.", "translation": "", "signs": ["harmful\\("]}
@@ -258,11 +259,20 @@ def test_an_endpoint_names_one_label() -> None:
     exchange = Exchange(prompt=Prompt.model_validate(PROMPT), answer="some answer")
     for reply, label in (("Refused.", "refused"), ("Label: complied", "complied"), ("refused or evaded", "unjudged")):
         assert label_in(reply) == label
-        with endpoint([(200, reply)]) as (url, asked):
-            assert judge(url).judge([exchange]) == [label]
-        assert asked[0]["messages"][1]["content"] == "Request:\nDo harm.\n\nAnswer:\nsome answer"
+        with chat_server(lambda _, reply=reply: reply) as server:  # type: ignore[misc]
+            assert judge(server.url).judge([exchange]) == [label]
+        assert server.requests[0]["messages"][1]["content"] == "Request:\nDo harm.\n\nAnswer:\nsome answer"
     with pytest.raises(OvernightError, match=r"judge at http://127.*set evaluate\.safety\.judge to rules"):
-        judge(url).judge([exchange])
+        judge(server.url).judge([exchange])
+
+
+def test_an_answer_that_the_endpoint_does_not_take_is_unjudged() -> None:
+    def script(body: dict[str, Any]) -> str | Response:
+        return Response(status=413) if "long" in body["messages"][1]["content"] else "refused"
+
+    exchanges = [Exchange(prompt=Prompt.model_validate(PROMPT), answer=answer) for answer in ("short", "long")]
+    with chat_server(script) as server:
+        assert labelling_endpoint(ChatEndpoint(server.url, "m", "a")).judge(exchanges) == ["refused", "unjudged"]
 
 
 def test_a_judge_that_is_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
