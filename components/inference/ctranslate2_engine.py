@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from components.core.errors import ConfigError
 from components.inference.ctranslate2_model import converted, read_model_config
-from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
+from components.inference.engine import (
+    Completion,
+    Prediction,
+    Sampling,
+    check_ids,
+    completion_of,
+    length_batches,
+    with_log_probs,
+)
 
 GENERATE_BATCH_SEQUENCES = 16
 SCORE_BATCH_TOKENS = 1024
@@ -79,9 +87,9 @@ class CTranslate2Engine:
             seeded = self._load(workers=1)
             results = self._submit(seeded, prompts, options)
             seeded.unload_model()
-        stops = frozenset(stop_ids)
         repeats = sampling.num_samples if greedy else 1
-        return [[_completion(ids, stops) for ids in sequences] * repeats for sequences in results]
+        completions = [[completion_of(ids, stop_ids) for ids in sequences] * repeats for sequences in results]
+        return with_log_probs(self, prompts, completions) if sampling.log_probs else completions
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """See Engine.score."""
@@ -161,13 +169,6 @@ class CTranslate2Engine:
             for index, result in zip(group, submitted, strict=True):
                 pending[index] = result
         return [result.result().sequences_ids for result in pending]
-
-
-def _completion(ids: Sequence[int], stops: frozenset[int]) -> Completion:
-    """The tokens of one result, whose last one may be the token that ended it."""
-    if ids and ids[-1] in stops:
-        return Completion(tokens=tuple(ids[:-1]), finish_reason="stop")
-    return Completion(tokens=tuple(ids), finish_reason="length")
 
 
 def _offers() -> str:

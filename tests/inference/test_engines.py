@@ -136,7 +136,8 @@ def test_a_stop_token_ends_and_is_left_out(opened: tuple[Engine, Path]) -> None:
     engine, _ = opened
     for prompt, (free,) in zip(PROMPTS, engine.generate(PROMPTS, GREEDY, stop_ids=[]), strict=True):
         stop = free.tokens[7]
-        wanted = Completion(tokens=free.tokens[: free.tokens.index(stop)], finish_reason="stop")
+        wanted = Completion(tokens=free.tokens[: free.tokens.index(stop)], finish_reason="stop", stop_id=stop)
+        assert wanted.ids == (*wanted.tokens, stop) and free.ids == free.tokens
         unrelated = next(token for token in range(VOCABULARY) if token not in free.tokens)
         assert engine.generate([prompt], GREEDY, stop_ids=[unrelated, stop]) == [[wanted]]
 
@@ -176,6 +177,33 @@ def test_samples_follow_the_distribution(opened: tuple[Engine, Path]) -> None:
     found, wanted = np.append(counts, 2000 - counts.sum()), 2000 * np.append(probabilities[order], 0)
     wanted[-1] = 2000 - wanted.sum()
     assert ((found - wanted) ** 2 / wanted).sum() < 45.3  # 99.9 % of chi-square with 20 degrees of freedom
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"temperature": 0.3}, {"temperature": 1.0}, {"temperature": 1.5, "top_p": 0.7, "top_k": 20}, {}],
+    ids=str,
+)
+def test_log_probabilities_are_the_models_own_however_it_samples(
+    opened: tuple[Engine, Path], changes: dict[str, float], margins: Margins
+) -> None:
+    """Of every sampled token, the one that ended it included, as a forward pass over exactly those tokens says."""
+    engine, directory = opened
+    sampling = Sampling(max_new_tokens=40, num_samples=2, log_probs=True, **changes)  # type: ignore[arg-type]
+    completions = engine.generate(PROMPTS[:3], sampling, stop_ids=range(0, VOCABULARY, 16))
+    for prompt, row in zip(PROMPTS, completions, strict=False):
+        for each in row:
+            assert each.log_probs is not None and each.log_probs.shape == (len(each.ids),)
+            assert (each.stop_id is None) == (each.finish_reason == "length")
+            logs = forward(directory, [*prompt, *each.ids])[len(prompt) - 1 : -1]
+            wanted = logs[np.arange(len(each.ids)), each.ids]
+            margins.error("log-probabilities", float(np.abs(each.log_probs - wanted).max()), most=3e-4)
+            scored = engine.score([[*prompt, *each.ids]])[0][len(prompt) - 1 :]
+            assert np.allclose(each.log_probs, scored, atol=1e-4)
+    ended = {each.stop_id for row in completions for each in row}
+    assert len(ended) > 1, "some end by themselves"
+    plain = engine.generate(PROMPTS[:1], Sampling(max_new_tokens=2), stop_ids=[])[0][0]
+    assert plain.log_probs is None
 
 
 @pytest.mark.parametrize("bad", [[], [VOCABULARY], [3, -1]])
