@@ -50,7 +50,7 @@ class Sampling:
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is taken at every step."""
-        return self.temperature < LOWEST_TEMPERATURE
+        return self.temperature < LOWEST_TEMPERATURE or self.top_k == 1
 
     @property
     def nucleus(self) -> float:

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -25,6 +28,7 @@ from transformers import (
 from components.core.config import environment
 from components.core.errors import ArtifactError, ConfigError
 from components.core.graph.closure import ROOT, closure
+from components.inference.ctranslate2_engine import prompt_batches
 from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import CLASSES, open_engine
@@ -130,6 +134,27 @@ def test_greedy_takes_the_best_token_at_every_step(opened: tuple[Engine, Path]) 
         assert (len(completion.tokens), completion.finish_reason) == (20, "length")
         best = forward(directory, [*prompt, *completion.tokens]).argmax(-1)[len(prompt) - 1 : -1]
         assert completion.tokens == tuple(best)
+
+
+def test_prompts_of_different_lengths_run_together_and_change_nothing(opened: tuple[Engine, Path]) -> None:
+    """Drawn from the best token alone, so that what each prompt must give is known; some prompts hold the stop."""
+    engine, _ = opened
+    prompts = [PROMPTS[6][start : start + length] for start, length in enumerate((1, 2, 3, 3, 5, 8, 9, 13, 14))]
+    alone = [engine.generate([prompt], GREEDY, stop_ids=PROMPTS[6][:3])[0][0] for prompt in prompts]
+    sampling = Sampling(max_new_tokens=20, temperature=1.0, top_p=1e-7, num_samples=3)
+    together = engine.generate(prompts, sampling, stop_ids=PROMPTS[6][:3])
+    assert together == [[each] * 3 for each in alone]
+    assert engine.generate(prompts, replace(sampling, top_p=1.0, top_k=1), stop_ids=PROMPTS[6][:3]) == together
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 8), st.integers(0, 20))
+def test_batches_of_prompts_keep_to_their_bounds(lengths: list[int], size: int, spread: int) -> None:
+    batches = prompt_batches(lengths, size, spread)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        shortest, *_, longest = sorted([lengths[index] for index in batch] * 2)
+        assert len(batch) <= size and longest - shortest <= spread
+        assert longest == 1 or shortest > 1, "a prompt of one token runs with its like alone"
 
 
 def test_a_stop_token_ends_and_is_left_out(opened: tuple[Engine, Path]) -> None:
