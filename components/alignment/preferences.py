@@ -1,38 +1,42 @@
 """Let the fine-tuned model answer, verify and judge its answers, and pair the best with the worst.
 
-Reads   models/sft, prompts from data/clean that sft never saw (training split only), plan.json
-Writes  candidates.parquet (every distinct answer with its tier, score and reasons),
-        preferences.parquet (prompt, chosen, rejected, chosen_score, rejected_score, judge, reason, tiers), and
+Reads   models/sft (and models/base where `preferences.checkpoints` names it), prompts from data/clean that sft never
+        saw (training split only), plan.json
+Writes  candidates.parquet (every distinct answer with its ids, tier, score and reasons),
+        preferences.parquet (pairs: the ids of the prompt and of both answers as they were sampled, where they are from,
+        margins, and texts for people), unpaired.parquet (answers that surely pass or fail, without a counterpart), and
         contract.json, how the pairs fare by the suite `preferences`
-Covers: a pair is made of two answers that really differ, by the verifier's tier or by the judge's score; prompts whose
-answers do not differ give none, and the statistics say how many.
-Not covered: pairs from people's feedback, more than one pair per prompt.
+Covers: several temperatures and checkpoints; a pair is made of two answers that really differ (pairs/pairing.py);
+prompts whose answers do not differ give none. Nothing is cut; what is left out is counted by its reason.
+Not covered: pairs from people's feedback.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import polars as pl
 
 from components.alignment.config import PreferencesConfig
-from components.alignment.examples.chat import prompt_tokens, stop_ids
 from components.alignment.examples.example_contracts import preference_statistics
 from components.alignment.instructions import Instruction, read_instructions
+from components.alignment.pairs.candidates import CUT, EMPTY, LOOP, Candidate, Checkpoint, Sample, distinct, sample
+from components.alignment.pairs.pairing import Pair, Unpaired, pair_up, unpaired
 from components.alignment.rewards.judge import Answer, Constitution, Score, open_answer_judge, read_constitution
 from components.alignment.rewards.verifier import Tier, keep_true_examples, verify
 from components.core import artifact
 from components.core.artifact import Manifest
+from components.core.errors import ConfigError
 from components.core.events import Events
 from components.core.step import main
 from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
 from components.execution.sandbox import walls
 from components.inference.endpoint import Judge
-from components.inference.engine import Engine, Sampling
 from components.inference.open import open_engine
 from components.tokens.encoding.codec import TextCodec
 
@@ -41,151 +45,57 @@ FINISH_SECONDS = 2.0
 """Kept back in deadline mode for pairing and writing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """One distinct answer to one prompt, and what was found about it. `score` is None where the judge gave none."""
-
-    document: str
-    name: str
-    prompt: str
-    answer: str
-    temperature: float
-    finished: bool
-    has_examples: bool
-    tier: int
-    verdict: str
-    score: float | None
-    violations: str
-    judge: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """Two answers to one prompt, of which the first is better."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    chosen_score: float
-    rejected_score: float
-    judge: str
-    reason: str
-    chosen_tier: int
-    rejected_tier: int
-
-
-def choose_prompts(config: PreferencesConfig, source: Path, tokens: Path, codec: TextCodec) -> list[Instruction]:
-    """Prompts short enough, at most `max_prompts`; those whose reference answer satisfies its examples first."""
+def choose_prompts(
+    config: PreferencesConfig, source: Path, tokens: Path, codec: TextCodec
+) -> tuple[list[Instruction], int]:
+    """At most `max_prompts` prompts, those whose reference answer satisfies its examples first; and how many were left
+    out until then, because they are longer than `max_prompt_tokens`."""
     chosen: list[Instruction] = []
+    too_long = 0
     for instruction in read_instructions(source, tokens, ["pairs"]):
-        if len(codec.encode(instruction.prompt)) <= config.max_prompt_tokens:
-            chosen.append(instruction)
-            if len(chosen) == config.max_prompts:
-                break
+        if len(codec.encode(instruction.prompt)) > config.max_prompt_tokens:
+            too_long += 1
+            continue
+        chosen.append(instruction)
+        if len(chosen) == config.max_prompts:
+            break
     checked = keep_true_examples(chosen, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes)
-    return sorted(checked, key=lambda each: not each.examples)
-
-
-def sample(
-    engine: Engine, codec: TextCodec, prompts: Sequence[Instruction], config: PreferencesConfig, seed: int
-) -> list[tuple[Instruction, str, float, bool]]:
-    """Distinct answers in the order of the prompts: instruction, answer, lowest temperature that gave it, finished."""
-    ids = [prompt_tokens(codec.encode(each.prompt), special=codec.special) for each in prompts]
-    samples: dict[tuple[str, str], tuple[Instruction, str, float, bool]] = {}
-    for number, temperature in enumerate(sorted(config.temperatures)):
-        sampling = Sampling(
-            max_new_tokens=config.max_new_tokens,
-            temperature=temperature,
-            top_p=config.top_p,
-            num_samples=config.num_samples if temperature else 1,
-            seed=seed + number,
-        )
-        answers = engine.generate(ids, sampling, stop_ids=stop_ids(codec.special))
-        for prompt, completions in zip(prompts, answers, strict=True):
-            for completion in completions:
-                answer = codec.decode(completion.tokens)
-                key = (prompt.prompt, answer)
-                samples.setdefault(key, (prompt, answer, temperature, completion.finish_reason == "stop"))
-    order = {each.prompt: number for number, each in enumerate(prompts)}
-    return sorted(samples.values(), key=lambda each: (order[each[0].prompt], each[2], each[1]))
+    return sorted(checked, key=lambda each: not each.examples), too_long
 
 
 def assess(
-    answers: Sequence[tuple[Instruction, str, float, bool]],
-    judge: Judge[Answer, Score],
-    constitution: Constitution,
-    config: PreferencesConfig,
+    samples: Sequence[Sample], judge: Judge[Answer, Score], constitution: Constitution, config: PreferencesConfig
 ) -> tuple[list[Candidate], Counter[str]]:
     """Verify and judge; the candidates in the order given, and how the programs that were run ended."""
     verdicts, outcomes = verify(
-        [(instruction, answer) for instruction, answer, _, _ in answers],
+        [(each.instruction, each.answer) for each in samples],
         timeout_seconds=config.timeout_seconds,
         memory_bytes=config.memory_bytes,
     )
-    scores = judge.judge([Answer(prompt=instruction.prompt, text=answer) for instruction, answer, _, _ in answers])
+    scores = judge.judge([Answer(prompt=each.instruction.prompt, text=each.answer) for each in samples])
     candidates = [
         Candidate(
-            document=instruction.document,
-            name=instruction.name,
-            prompt=instruction.prompt,
-            answer=answer,
-            temperature=temperature,
-            finished=finished,
-            has_examples=bool(instruction.examples),
+            document=each.instruction.document,
+            name=each.instruction.name,
+            prompt=each.instruction.prompt,
+            answer=each.answer,
+            prompt_ids=each.prompt_ids,
+            answer_ids=each.completion.ids,
+            finish=each.completion.finish_reason,
+            log_prob=each.log_prob,
+            temperature=each.temperature,
+            checkpoint=each.checkpoint,
+            has_examples=bool(each.instruction.examples),
             tier=int(verdict.tier),
             verdict=verdict.reason,
             score=score,
-            violations=", ".join(constitution.violations(answer)),
+            violations=", ".join(constitution.violations(each.answer)),
             judge=judge.name,
+            defect=each.defect,
         )
-        for (instruction, answer, temperature, finished), verdict, score in zip(answers, verdicts, scores, strict=True)
+        for each, verdict, score in zip(samples, verdicts, scores, strict=True)
     ]
     return candidates, Counter(outcome.cause for outcome in outcomes)
-
-
-def pair(candidates: Sequence[Candidate], *, min_score_gap: float, require_compiling: bool) -> Pair | None:
-    """The best and the worst answer to one prompt by (tier, score); None when they do not really differ, or when the
-    best one is empty: a docstring alone compiles, and to say nothing is nothing to learn.
-
-    `require_compiling`: None as well when the best one does not even compile.
-    """
-    scored = [(each.tier, each.score, each.answer, each) for each in candidates if each.score is not None]
-    if len(scored) < 2:
-        return None
-    best_tier, best_score, _, best = max(scored, key=lambda each: each[:3])
-    worst_tier, worst_score, _, worst = min(scored, key=lambda each: each[:3])
-    if not best.answer.strip() or (require_compiling and best_tier < Tier.COMPILES):
-        return None
-    if best_tier == worst_tier and best_score - worst_score < max(min_score_gap, 1e-9):
-        return None
-    if best_tier != worst_tier:
-        reason = f"verifier: {Tier(best_tier).name.lower()} over {Tier(worst_tier).name.lower()} ({worst.verdict})"
-    elif best.violations != worst.violations:
-        reason = f"constitution: {worst.violations or 'nothing'} broken"
-    else:
-        reason = "judge: higher score"
-    return Pair(
-        prompt=best.prompt,
-        chosen=best.answer,
-        rejected=worst.answer,
-        chosen_score=best_score,
-        rejected_score=worst_score,
-        judge=best.judge,
-        reason=reason,
-        chosen_tier=best_tier,
-        rejected_tier=worst_tier,
-    )
-
-
-def pair_up(candidates: Sequence[Candidate], *, min_score_gap: float, require_compiling: bool) -> list[Pair]:
-    """At most one pair for each prompt, in the order of the prompts."""
-    by_prompt: dict[str, list[Candidate]] = {}
-    for each in candidates:
-        by_prompt.setdefault(each.prompt, []).append(each)
-    pairs = (
-        pair(group, min_score_gap=min_score_gap, require_compiling=require_compiling) for group in by_prompt.values()
-    )
-    return [each for each in pairs if each is not None]
 
 
 def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, int | float | dict[str, int]]:
@@ -198,7 +108,8 @@ def statistics_of(candidates: Sequence[Candidate], pairs: Sequence[Pair]) -> dic
         "candidates": len(candidates),
         "candidates_with_examples": len(runnable),
         "candidates_without_score": sum(each.score is None for each in candidates),
-        "candidates_finished": sum(each.finished for each in candidates),
+        "candidates_finished": sum(each.finish == "stop" for each in candidates),
+        "candidates_by_defect": {name: sum(each.defect == name for each in candidates) for name in (EMPTY, LOOP, CUT)},
         "candidates_breaking_a_principle": sum(bool(each.violations) for each in candidates),
         "tiers": {tier.name.lower(): tiers[tier.name.lower()] for tier in Tier},
         "pairs": len(pairs),
@@ -228,53 +139,157 @@ def _chunks(
         events.progress(min(len(prompts), (number + 1) * size), len(prompts), "prompts")
 
 
-def run(config: PreferencesConfig, *, sft: Path, source: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
-    """Sample, verify, judge and pair; see the module."""
+def read_checkpoints(config: PreferencesConfig, paths: dict[str, Path | None]) -> dict[str, Manifest]:
+    """The artifacts of the checkpoints that answer, in the order that the parameter names them.
+
+    Raises ConfigError for one whose directory the stage was not given.
+    """
+    given = {name: path for name in config.checkpoints if (path := paths[name]) is not None}
+    if missing := [name for name in config.checkpoints if name not in given]:
+        raise ConfigError(
+            f"preferences.checkpoints names {missing[0]}, which this stage was not given; needed --{missing[0]} with "
+            "its directory"
+        )
+    return {name: artifact.read(path) for name, path in given.items()}
+
+
+@dataclass(slots=True, kw_only=True)
+class Assessed:
+    """What the chunks have given so far."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    endings: Counter[str] = field(default_factory=Counter)
+    samples: int = 0
+    chunks: int = 0
+
+    def statistics(self, prompts_too_long: int) -> dict[str, Any]:
+        """How much was sampled, what was left out and why, what the clock decided, how the programs ended."""
+        return {
+            "samples": self.samples,
+            "dropped": {"prompt_too_long": prompts_too_long, "same_answer": self.samples - len(self.candidates)},
+            "decided": {"max_chunks": self.chunks or None},
+            "programs_by_ending": dict(sorted(self.endings.items())),
+        }
+
+
+def assess_chunks(
+    chunks: Iterator[list[Instruction]],
+    checkpoints: Sequence[Checkpoint],
+    judge: Judge[Answer, Score],
+    constitution: Constitution,
+    codec: TextCodec,
+    config: PreferencesConfig,
+) -> Assessed:
+    """Sample every chunk of prompts from every checkpoint, verify and judge what it gave."""
+    done = Assessed()
+    for number, chunk in enumerate(chunks):
+        seeds = [config.seed + 1000 * number + 100 * place for place in range(len(checkpoints))]
+        samples = [
+            each
+            for checkpoint, seed in zip(checkpoints, seeds, strict=True)
+            for each in sample(checkpoint, codec, chunk, config, seed)
+        ]
+        candidates, endings = assess(distinct(samples), judge, constitution, config)
+        done.candidates.extend(candidates)
+        done.endings.update(endings)
+        done.samples += len(samples)
+        done.chunks = number + 1
+    return done
+
+
+def run(
+    config: PreferencesConfig,
+    *,
+    sft: Path,
+    source: Path,
+    tokens: Path,
+    plan: Path,
+    out: Path,
+    base: Path | None = None,
+) -> Manifest:
+    """Sample, verify, judge and pair; see the module. `base` is read where `preferences.checkpoints` names it."""
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE).keep(FINISH_SECONDS)
+    paths = {"tuned": sft, "base": base}
+    checkpoints = read_checkpoints(config, paths)
     inputs = [artifact.read(path) for path in (sft, source, tokens, plan)]
+    inputs += [each for name, each in checkpoints.items() if name != "tuned"]
     codec = TextCodec(sft)
-    contract = Contract("preferences", config.contract, events, {"min_score_gap": config.min_score_gap})
+    bounds = {"min_score_gap": config.min_score_gap, "max_pairs_per_prompt": config.max_pairs_per_prompt}
+    contract = Contract("preferences", config.contract, events, bounds)
     constitution = read_constitution()
-    prompts = choose_prompts(config, source, tokens, codec)
+    prompts, too_long = choose_prompts(config, source, tokens, codec)
     events.note(f"{len(prompts)} prompts, {sum(bool(each.examples) for each in prompts)} with examples that run")
-    candidates: list[Candidate] = []
-    endings: Counter[str] = Counter()
-    chunks = 0
-    with closing(open_engine(sft)) as engine:
-        judge = open_answer_judge(constitution, engine, codec)
-        for number, chunk in enumerate(_chunks(prompts, config, budget, events)):
-            answers = sample(engine, codec, chunk, config, seed=config.seed + 1000 * number)
-            assessed, ended = assess(answers, judge, constitution, config)
-            candidates.extend(assessed)
-            endings.update(ended)
-            chunks = number + 1
-    pairs = pair_up(candidates, min_score_gap=config.min_score_gap, require_compiling=config.require_compiling)
+    with ExitStack() as stack:
+        opened = {
+            name: stack.enter_context(closing(open_engine(path)))
+            for name, path in paths.items()
+            if path is not None and name in {"tuned", *checkpoints}
+        }
+        judge = open_answer_judge(constitution, opened["tuned"], codec)
+        answering = [Checkpoint(digest=each.digest, engine=opened[name]) for name, each in checkpoints.items()]
+        chunks = _chunks(prompts, config, budget, events)
+        done = assess_chunks(chunks, answering, judge, constitution, codec, config)
+    pairs = pair_up(
+        done.candidates,
+        min_score_gap=config.min_score_gap,
+        require_compiling=config.require_compiling,
+        max_pairs_per_prompt=config.max_pairs_per_prompt,
+    )
     events.note(f"{len(pairs)} pairs from {len(prompts)} prompts; the others' answers do not differ enough")
-    figures = statistics_of(candidates, pairs)
-    events.metrics({name: value for name, value in figures.items() if isinstance(value, int | float)})
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
-        tables = {"candidates.parquet": _table(Candidate, candidates), "preferences.parquet": _table(Pair, pairs)}
-        for name, table in tables.items():
-            table.write_parquet(draft.path / name, compression="zstd")
-            draft.rows[name] = table.height
+        tables = write_tables(draft, done.candidates, pairs)
         verdict = contract.require(preference_statistics(tables["preferences.parquet"]), where=out)
         contract.write_report(verdict, draft.path)
-        draft.statistics = {**figures, "judge": judge.name, "constitution_digest": constitution.digest}
-        draft.statistics["decided"] = {"max_chunks": chunks or None}
-        draft.statistics["programs_by_ending"] = dict(sorted(endings.items()))
+        draft.statistics = {
+            **statistics_of(done.candidates, pairs),
+            **done.statistics(too_long),
+            "unpaired": tables["unpaired.parquet"].height,
+            "checkpoints": {name: each.digest for name, each in checkpoints.items()},
+            "judge": judge.name,
+            "constitution_digest": constitution.digest,
+        }
+        events.metrics({name: each for name, each in draft.statistics.items() if isinstance(each, int | float)})
         draft.run = {"isolation": walls(), **budget.record()}
     assert draft.manifest is not None
     return draft.manifest
 
 
-TYPES = {str: pl.String, float: pl.Float64, float | None: pl.Float64, bool: pl.Boolean, int: pl.Int32}
+def write_tables(
+    draft: artifact.Draft, candidates: Sequence[Candidate], pairs: Sequence[Pair]
+) -> dict[str, pl.DataFrame]:
+    """The three tables of the artifact, written; by the names of their files."""
+    tables = {
+        "candidates.parquet": table_of(Candidate, candidates),
+        "preferences.parquet": table_of(Pair, pairs),
+        "unpaired.parquet": table_of(Unpaired, unpaired(candidates, pairs)),
+    }
+    for name, table in tables.items():
+        table.write_parquet(draft.path / name, compression="zstd")
+        draft.rows[name] = table.height
+    return tables
 
 
-def _table(kind: type[Candidate] | type[Pair], rows: Sequence[Candidate] | Sequence[Pair]) -> pl.DataFrame:
+IDS = tuple[int, ...]
+TYPES: dict[object, pl.DataType | type[pl.DataType]] = {
+    str: pl.String,
+    float: pl.Float64,
+    float | None: pl.Float64,
+    bool: pl.Boolean,
+    int: pl.Int32,
+    IDS: pl.List(pl.Int32),
+}
+Record = TypeVar("Record", Candidate, Pair, Unpaired)
+
+
+def table_of(kind: type[Record], rows: Sequence[Record]) -> pl.DataFrame:
     """Records as a table, with its columns even when there are none."""
-    schema = {name: TYPES[annotation] for name, annotation in kind.__annotations__.items()}
-    return pl.DataFrame([asdict(each) for each in rows], schema=schema)
+    return pl.DataFrame(
+        {
+            name: pl.Series([getattr(each, name) for each in rows], dtype=TYPES[annotation])
+            for name, annotation in kind.__annotations__.items()
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def make_plan(directory: Path, name: str, **changes: object) -> Path:
         "precision": "float32",
         "compiled": False,
         "steps": 10,
+        "validate_every_steps": 10,
     }
     plan = Plan.model_validate({**values, **changes})
     return write_artifact(directory, name, {"plan.json": plan.model_dump_json().encode()})
