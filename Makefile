@@ -71,7 +71,7 @@ check: setup  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
 
-bench: setup $(PEERS)/.installed  ## ours against peers: make bench AREA=data|tokens|training|evaluation, report in reports/bench/
+bench: setup $(PEERS)/.installed  ## ours against peers: make bench AREA=data|tokens|training|evaluation|alignment, report in reports/bench/
 	@$(BIN)/python -m benchmarks $(AREA) $(ARGS)
 
 $(PEERS)/.installed: benchmarks/requirements.txt $(LOCKS) | $(STAMP)

@@ -123,7 +123,7 @@ class AlignConfig(StepConfig):
     min_pairs: int = Field(16, ge=2, description="with fewer pairs to train on the model is passed on as it is")
     heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the pairs that only measure")
     max_tokens: int = Field(256, ge=16, description="pairs with a longer answer are left out, not cut")
-    max_cut_share: Share = Field(
+    max_too_long: Share = Field(
         0.05, description="share of the pairs that may be left out for their length; more stops the stage"
     )
     batch_size: int = Field(8, ge=1, description="pairs in one step")

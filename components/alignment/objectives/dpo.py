@@ -73,7 +73,7 @@ def read_pairs(
     lengths = pairs.select(
         pl.col("prompt_ids").list.len() + pl.max_horizontal(pl.col("chosen_ids", "rejected_ids").list.len())
     )
-    kept = fitting(lengths.to_series().to_list(), config.max_tokens, config.max_cut_share, where=str(path))
+    kept = fitting(lengths.to_series().to_list(), config.max_tokens, config.max_too_long, where=str(path))
     return pairs[kept], pairs.height - len(kept)
 
 

@@ -12,14 +12,14 @@ from components.core.errors import DataError
 IGNORED = -100
 
 
-def fitting(lengths: Sequence[int], max_tokens: int, max_cut_share: float, *, where: str) -> list[int]:
-    """Indices of the rows of at most `max_tokens`. Raises DataError when more than `max_cut_share` are longer."""
+def fitting(lengths: Sequence[int], max_tokens: int, max_too_long: float, *, where: str) -> list[int]:
+    """Indices of the rows of at most `max_tokens`. Raises DataError when more than `max_too_long` are longer."""
     kept = [index for index, length in enumerate(lengths) if length <= max_tokens]
     dropped = len(lengths) - len(kept)
-    if dropped > max_cut_share * len(lengths):
+    if dropped > max_too_long * len(lengths):
         raise DataError(
             f"{where}: {dropped} of {len(lengths)} are longer than max_tokens {max_tokens} (the longest has "
-            f"{max(lengths)}), max_cut_share allows {max_cut_share:.0%}; raise max_tokens"
+            f"{max(lengths)}), max_too_long allows {max_too_long:.0%}; raise max_tokens"
         )
     return kept
 
