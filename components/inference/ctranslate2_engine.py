@@ -8,6 +8,7 @@ so is MKL in the place of oneDNN (5,000 against 5,700 per CPU second in batches 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.core.errors import ConfigError
+from components.inference.bounds import NUM_SEEDS
 from components.inference.ctranslate2_model import converted, read_model_config
 from components.inference.engine import (
     Completion,
@@ -32,6 +34,9 @@ GENERATE_BATCH_SEQUENCES = 32
 # and 64 prompts of 16 to 96 on one thread, tokens per CPU second (medians of 4): 2,603 with 0, 3,467 with 0.125, 4,326
 # with 0.25, 4,626 with 0.5, 4,712 without a bound, which prompts of very different lengths need.
 SPREAD_SHARE = 0.5
+# Samples depend on the number of streams, so it is no matter of the machine's cores.
+SEEDED_STREAMS = 2
+STREAM_STRIDE = 0x9E3779B9
 SCORE_BATCH_TOKENS = 1024
 PREDICT_BATCH_LOG_PROBS = 1 << 24  # 64 MiB of float32 for each worker
 # Above this a step is long enough for threads to share; below, they wait for each other (812 against 1,373 tokens/s).
@@ -65,6 +70,7 @@ class CTranslate2Engine:
         self._device = device
         self._num_threads = num_threads or len(os.sched_getaffinity(0))
         shared = device != "cpu" or (self._path / "model.bin").stat().st_size > SHARED_STEP_BYTES
+        self._shares_nothing = not shared
         self._workers = 1 if shared else self._num_threads
         self._generator = self._load(self._workers)
 
@@ -83,14 +89,12 @@ class CTranslate2Engine:
             "sampling_temperature": 1 if greedy else sampling.temperature,
         }
         if greedy or sampling.seed is None:
-            results = self._submit(self._generator, prompts, options)
+            results = self._submit([self._generator], prompts, options)
         else:
-            # A thread's generator is seeded once, when the thread first draws: new thread, new seed. One worker,
-            # because several would share out the batches differently each time.
-            ctranslate2.set_random_seed(sampling.seed)
-            seeded = self._load(workers=1)
-            results = self._submit(seeded, prompts, options)
-            seeded.unload_model()
+            streams = self._seeded(sampling.seed)
+            results = self._submit(streams, prompts, options)
+            for stream in streams:
+                stream.unload_model()
         repeats = sampling.num_samples if greedy else 1
         completions = [[completion_of(ids, stop_ids) for ids in sequences] * repeats for sequences in results]
         return with_log_probs(self, prompts, completions) if sampling.log_probs else completions
@@ -149,15 +153,31 @@ class CTranslate2Engine:
         except ValueError as error:
             raise ConfigError(f"ctranslate2: {error}; this machine has {_offers()}") from error
 
+    def _seeded(self, seed: int) -> list[ctranslate2.Generator]:
+        """Models that draw from streams of their own, as many on every machine; one where threads share a step.
+
+        A thread's stream is seeded once, when the thread first draws: new thread, new seed. One worker a model, because
+        several would share out the batches differently each time.
+        """
+        streams = []
+        for number in range(SEEDED_STREAMS if self._shares_nothing else 1):
+            ctranslate2.set_random_seed((seed + number * STREAM_STRIDE) % NUM_SEEDS)
+            stream = self._load(workers=1)
+            stream.generate_batch([["0"]], max_length=1, sampling_topk=0)
+            streams.append(stream)
+        return streams
+
     def _submit(
-        self, generator: ctranslate2.Generator, prompts: Sequence[Sequence[int]], options: dict[str, Any]
+        self, generators: Sequence[ctranslate2.Generator], prompts: Sequence[Sequence[int]], options: dict[str, Any]
     ) -> list[list[list[int]]]:
-        """Ids of each sample of each prompt, the ending token included."""
+        """Ids of each sample of each prompt, the ending token included; generators take the batches in turns."""
         total = len(prompts) * options["num_hypotheses"]
-        sequences = min(GENERATE_BATCH_SEQUENCES, -(-total // self._workers))
+        workers = self._workers if len(generators) == 1 else len(generators)
+        sequences = min(GENERATE_BATCH_SEQUENCES, -(-total // workers))
         spread = int(options["max_length"] * SPREAD_SHARE)
         pending: list[Any] = [None] * len(prompts)
-        for batch in prompt_batches([*map(len, prompts)], max(1, sequences // options["num_hypotheses"]), spread):
+        batches = prompt_batches([*map(len, prompts)], max(1, sequences // options["num_hypotheses"]), spread)
+        for batch, generator in zip(batches, cycle(generators), strict=False):
             submitted = generator.generate_batch(
                 [list(map(str, prompts[index])) for index in batch],
                 include_prompt_in_result=False,

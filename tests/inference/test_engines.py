@@ -185,6 +185,8 @@ def test_samples_repeat_with_their_seed(opened: tuple[Engine, Path]) -> None:
     assert first == draw(7)
     assert first != draw(8)
     assert all(len(set(samples)) == 3 for samples in first)
+    equal = engine.generate([PROMPTS[0]] * 8, replace(GREEDY, temperature=1.0, num_samples=3), stop_ids=[])
+    assert len({each.tokens for samples in equal for each in samples}) == 24, "no stream draws what another one draws"
     greedy = engine.generate(PROMPTS[:1], Sampling(max_new_tokens=3, num_samples=2), stop_ids=[])[0]
     assert greedy[0] == greedy[1]
 
