@@ -2,15 +2,15 @@
 
 Reads   models/sft, data/preferences, plan.json
 Writes  models/aligned: a Hugging Face directory and history.csv
-Covers: held-out pairs measured before and after; fixed steps or the plan's seconds, start-up included; with too few
-pairs the model is passed on unchanged, and the statistics say `aligned: false` and why.
+Covers: the sampled ids of the pairs as they are, longer ones left out and counted; held-out pairs measured before and
+after; fixed steps or the plan's seconds, start-up included; with too few pairs the model is passed on unchanged, and
+the statistics say `aligned: false` and why.
 Not covered: other objectives (KTO and the like), rewards from programs during training.
 """
 
 import hashlib
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,15 @@ import polars as pl
 
 from components.alignment.config import AlignConfig
 from components.alignment.objectives import tuning
-from components.alignment.objectives.dpo import COLUMNS, EncodedPair, compare, encode, measure, optimize
+from components.alignment.objectives.dpo import (
+    COLUMNS,
+    compare,
+    encoded,
+    measure,
+    optimize,
+    read_pairs,
+    sampling_gap,
+)
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
@@ -49,19 +57,19 @@ def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: P
     budget = Budget.read(plan, STAGE)
     inputs = [artifact.read(path) for path in (sft, preferences, plan)]
     codec = TextCodec(sft)
-    table = pl.read_parquet(preferences / "preferences.parquet")
-    learn, held = (encode(part, codec, config.max_tokens) for part in split(table, config.heldout_fraction))
+    table, too_long = read_pairs(preferences / "preferences.parquet", config, codec.special, codec.vocabulary_size)
+    learn, held = split(table, config.heldout_fraction)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
-        draft.statistics = {"pairs": len(learn), "heldout_pairs": len(held)}
+        draft.statistics = {"pairs": learn.height, "heldout_pairs": held.height, "dropped": {"too_long": too_long}}
         draft.run = {**budget.record()}
-        if len(learn) < config.min_pairs:
-            reason = f"found {len(learn)} pairs to learn from, align.min_pairs needs {config.min_pairs}"
+        if learn.height < config.min_pairs:
+            reason = f"found {learn.height} pairs to learn from, align.min_pairs needs {config.min_pairs}"
             events.note(f"the model is passed on unchanged: {reason}")
             pass_on(sft, draft.path)
             draft.statistics.update(aligned=False, reason=reason, steps=0)
         else:
             with tuning.own_cores():
-                draft.statistics.update(_align(config, sft, learn, held, budget, events, draft))
+                draft.statistics.update(_align(config, sft, inputs[0].digest, learn, held, budget, events, draft))
     assert draft.manifest is not None
     return draft.manifest
 
@@ -69,8 +77,9 @@ def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: P
 def _align(
     config: AlignConfig,
     sft: Path,
-    learn: Sequence[EncodedPair],
-    held: Sequence[EncodedPair],
+    checkpoint: str,
+    learn: pl.DataFrame,
+    held: pl.DataFrame,
     budget: Budget,
     events: Events,
     draft: artifact.Draft,
@@ -78,13 +87,16 @@ def _align(
     """Train, measure and save into the draft; the statistics."""
     model = tuning.load_model(sft)
     measuring = time.monotonic()
-    before = measure(model, held, config.batch_size) if held else None
+    heldout = encoded(held)
+    before = measure(model, heldout, config.batch_size) if heldout else None
     measuring = time.monotonic() - measuring
-    steps = tuning.plan_steps(
-        config, math.ceil(len(learn) / config.batch_size), budget.keep(1.2 * measuring + SAVE_SECONDS)
-    )
+    if before is not None and (gap := sampling_gap(before, held, checkpoint)) is not None:
+        events.metric("sampling_gap_nats_per_token", gap, 0)
+        draft.run["sampling_gap_nats_per_token"] = gap
+    each_epoch = math.ceil(learn.height / config.batch_size)
+    steps = tuning.plan_steps(config, each_epoch, budget.keep(1.2 * measuring + SAVE_SECONDS))
     training = time.monotonic()
-    reporter = optimize(model, learn, config, sft, steps, events)
+    reporter = optimize(model, encoded(learn), config, sft, steps, events)
     draft.run["training_seconds"] = time.monotonic() - training
     last = reporter.last_step
     figures: dict[str, Any] = {"aligned": last > 0, "steps": last, "decided": steps.decided()}
@@ -92,7 +104,7 @@ def _align(
         figures["reason"] = "no time was left to train"
         events.note("the model is passed on unchanged: no time was left to train")
     if before is not None:
-        compared = compare(before, measure(model, held, config.batch_size), config.beta)
+        compared = compare(before, measure(model, heldout, config.batch_size), config.beta)
         events.metrics(compared, last)
         figures.update(compared)
     tuning.save_model(model, sft, draft.path)

@@ -173,6 +173,9 @@ class PreferencesConfig(StepConfig):
     max_prompts: int = Field(160, ge=1, description="prompts at most; those with runnable examples come first")
     num_samples: NumSamples = Field(2, description="candidates per prompt at each temperature")
     temperatures: tuple[float, ...] = Field((0.3, 0.8), min_length=1, description="sampling temperatures")
+    checkpoints: tuple[Literal["tuned", "base"], ...] = Field(
+        ("tuned",), min_length=1, description="models that answer: the fine-tuned one, the one before it, or both"
+    )
     top_p: TopP = Field(0.95, description="nucleus that is sampled from")
     max_prompt_tokens: int = Field(96, ge=8, description="prompts that are longer are left out")
     max_new_tokens: NewTokens = Field(80, description="tokens of a candidate at most")
@@ -200,6 +203,7 @@ class PreferencesConfig(StepConfig):
         le=8,
         description="rounds of critique and revision of each prompt's first answer, by the endpoint or else the model",
     )
+    max_pairs_per_prompt: int = Field(1, ge=1, description="pairs of one prompt at most; no answer is in two of them")
     require_compiling: bool = Field(
         True, description="an answer that does not compile is never the better one of a pair"
     )
@@ -227,6 +231,13 @@ class PreferencesConfig(StepConfig):
             raise ValueError("temperatures are different numbers")
         return temperatures
 
+    @field_validator("checkpoints")
+    @classmethod
+    def _check_checkpoints(cls, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(checkpoints)) < len(checkpoints):
+            raise ValueError("checkpoints are different models")
+        return checkpoints
+
 
 class AlignConfig(StepConfig):
     """How the model learns from pairs (direct preference optimization)."""
@@ -234,7 +245,10 @@ class AlignConfig(StepConfig):
     beta: float = Field(0.1, gt=0, description="strength of the pull back to the model before alignment")
     min_pairs: int = Field(16, ge=2, description="with fewer pairs to train on the model is passed on as it is")
     heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the pairs that only measure")
-    max_tokens: int = Field(256, ge=16, description="pairs are cut to this many tokens")
+    max_tokens: int = Field(256, ge=16, description="pairs with a longer answer are left out, not cut")
+    max_too_long: Share = Field(
+        0.05, description="share of the pairs that may be left out for their length; more stops the stage"
+    )
     batch_size: int = Field(8, ge=1, description="pairs in one step")
     max_steps: int = Field(60, ge=1, description=MAX_STEPS)
     decisions: Decisions = Field((), description=DECISIONS)

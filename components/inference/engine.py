@@ -5,7 +5,7 @@ Prompts are token ids, so that no engine has a tokenizer, a template or a specia
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -22,7 +22,8 @@ class Sampling:
 
     `temperature` 0 is greedy, and so is one that float32 cannot tell from it. `top_k` 0 and `top_p` 1 take every token
     into account. With a `seed`, the same call gives the same samples on one machine, at the price of reloading the
-    model in some engines; None costs nothing.
+    model in some engines; None costs nothing. `log_probs` asks for those of what was sampled, at the price of one more
+    forward pass over prompts and samples.
     """
 
     max_new_tokens: int
@@ -31,6 +32,7 @@ class Sampling:
     top_p: float = 1.0
     num_samples: int = 1
     seed: int | None = 0
+    log_probs: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError, with the bounds, for a value that has no meaning."""
@@ -48,7 +50,7 @@ class Sampling:
     @property
     def is_greedy(self) -> bool:
         """Whether the most probable token is taken at every step."""
-        return self.temperature < LOWEST_TEMPERATURE
+        return self.temperature < LOWEST_TEMPERATURE or self.top_k == 1
 
     @property
     def nucleus(self) -> float:
@@ -58,10 +60,23 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """New tokens of one sample, without the prompt and without the token that ended it."""
+    """What one sample adds to its prompt.
+
+    tokens     the new tokens, without the one that ended it: what the text is decoded from
+    stop_id    the token that ended it; None where nothing did
+    log_probs  natural-log probability of each of `ids` under the model itself, temperature 1 and no token left out,
+               however it was sampled, shape (T,); None where Sampling did not ask
+    """
 
     tokens: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
+    stop_id: int | None = None
+    log_probs: NDArray[np.float32] | None = field(default=None, compare=False)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every token that was sampled, the one that ended it included: what is scored and trained."""
+        return self.tokens if self.stop_id is None else (*self.tokens, self.stop_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +133,32 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model."""
         ...
+
+
+def completion_of(ids: Sequence[int], stop_ids: Sequence[int]) -> Completion:
+    """The completion of sampled ids up to the first token that ends it; what follows it is padding."""
+    for position, token in enumerate(ids):
+        if token in stop_ids:
+            return Completion(tokens=tuple(ids[:position]), finish_reason="stop", stop_id=token)
+    return Completion(tokens=tuple(ids), finish_reason="length")
+
+
+def with_log_probs(
+    engine: Engine, prompts: Sequence[Sequence[int]], results: list[list[Completion]]
+) -> list[list[Completion]]:
+    """The completions of each prompt with their log probabilities, equal ones scored once.
+
+    Scored anew because what engines report while they sample is divided by the temperature (ctranslate2 4.8, without a
+    norm), and logits of the whole vocabulary at each step are 200 MiB for 1,000 tokens of 49,152.
+    """
+    sequences = {(number, each.ids): None for number, row in enumerate(results) for each in row if each.ids}
+    scores = engine.score([[*prompts[number], *ids] for number, ids in sequences])
+    found = {key: score[-len(key[1]) :] for key, score in zip(sequences, scores, strict=True)}
+    none = np.zeros(0, dtype=np.float32)
+    return [
+        [replace(each, log_probs=found.get((number, each.ids), none)) for each in row]
+        for number, row in enumerate(results)
+    ]
 
 
 def check_ids(sequences: Sequence[Sequence[int]], vocabulary_size: int) -> None:

@@ -11,7 +11,15 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from components.core.errors import ArtifactError, ConfigError, DataError, one_line
 from components.inference.ctranslate2_model import read_model_config
-from components.inference.engine import Completion, Prediction, Sampling, check_ids, length_batches
+from components.inference.engine import (
+    Completion,
+    Prediction,
+    Sampling,
+    check_ids,
+    completion_of,
+    length_batches,
+    with_log_probs,
+)
 from components.tokens.foreign.weights import linked, why_adapter
 
 BATCH_TOKENS = 16_384
@@ -94,8 +102,9 @@ class TransformersEngine:
                 )
                 rows = output[:, ids.shape[1] :].reshape(len(batch), samples, -1).tolist()
                 for index, row in zip(batch, rows, strict=True):
-                    results[index] = [_completion(new, frozenset(stop_ids)) for new in row]
-        return [result * (sampling.num_samples if greedy else 1) for result in results]
+                    results[index] = [completion_of(new, stop_ids) for new in row]
+        results = [result * (sampling.num_samples if greedy else 1) for result in results]
+        return with_log_probs(self, prompts, results) if sampling.log_probs else results
 
     def score(self, sequences: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """See Engine.score."""
@@ -136,11 +145,3 @@ def _pad(sequences: Sequence[Sequence[int]], *, left: bool) -> tuple[torch.Tenso
         ids[row, span] = torch.tensor(sequence, dtype=torch.long)
         mask[row, span] = 1
     return ids, mask
-
-
-def _completion(ids: Sequence[int], stops: frozenset[int]) -> Completion:
-    """The tokens before the first stop token; what follows it is padding."""
-    for position, token in enumerate(ids):
-        if token in stops:
-            return Completion(tokens=tuple(ids[:position]), finish_reason="stop")
-    return Completion(tokens=tuple(ids), finish_reason="length")

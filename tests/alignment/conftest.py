@@ -10,10 +10,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from components.alignment import instructions
+from components.alignment import align, instructions
 from components.alignment.config import CorpusConfig, CurriculumConfig, InstructionsConfig
 from components.alignment.examples.functions import extract
 from components.core import artifact
+from components.core.artifact import Manifest
 from components.core.config import StepConfig
 from components.data.documents.document import document_id
 from components.tokens.encoding.codec import TextCodec
@@ -21,6 +22,7 @@ from components.tokens.encoding.special import END_OF_TEXT, FIM_PAD, SPECIAL_TOK
 from components.tokens.shards.token_store import Split, TokenWriter
 from components.training.config import Plan
 from components.training.engine.model.shape import Shape
+from tests.alignment.stages import ALIGN, run_preferences, run_sft
 
 MODULE = '''
 """Functions about {noun}."""
@@ -54,8 +56,8 @@ def root_{noun}(a):
 '''
 NOUNS = [f"{first}{second}" for first in ("apple", "bird", "car", "dog", "egg") for second in "abcdefghijkl"]
 INSTRUCTIONS = InstructionsConfig(
-    curriculum=CurriculumConfig(levels=("operator", "builtin", "composition"), tuning=60, heldout=6, pairs=12),
-    corpus=CorpusConfig(heldout=8, pairs=12, derived=4),
+    curriculum=CurriculumConfig(levels=("operator", "builtin", "composition"), tuning=60, heldout=6, pairs=24),
+    corpus=CorpusConfig(heldout=8, pairs=24, derived=4),
 )
 SHAPE = Shape(
     architecture="llama",
@@ -124,6 +126,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         paths = {name: directory / name for name in ("source", "tokens")}
         instructions.run(INSTRUCTIONS, **paths, out=directory / "instructions")
     return directory
+
+
+@pytest.fixture(scope="session")
+def stages(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
+    """Manifests of sft, preferences and aligned, run once, below world."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OVERNIGHT_STATE", str(tmp_path_factory.mktemp("state")))
+        return {
+            "sft": run_sft(world, world / "sft"),
+            "preferences": run_preferences(world, world / "preferences"),
+            "aligned": align.run(
+                ALIGN,
+                sft=world / "sft",
+                preferences=world / "preferences",
+                plan=world / "plan",
+                out=world / "aligned",
+            ),
+        }
 
 
 def _write_tokens(directory: Path, splits: dict[Split, pl.DataFrame]) -> None:

@@ -15,13 +15,15 @@ from components.inference import endpoint
 from tests.alignment.rewards.scripted_judge import better, shown_in
 from tests.inference.chat_server import Response, chat_server
 
-CONFIG = PreferencesConfig(max_prompts=8, max_new_tokens=8, chunk_prompts=3, require_compiling=False)
+CONFIG = PreferencesConfig(max_prompts=40, max_new_tokens=24, chunk_prompts=20, num_samples=1, require_compiling=False)
 KEY = "sk-secret-123"
+
+pytestmark = pytest.mark.usefixtures("stages")  # whose model answers, and ends some of its answers
 
 
 def run(world: Path, out: Path, **changes: object) -> Manifest:
     paths = {name: world / name for name in ("instructions", "plan")}
-    return preferences.run(CONFIG.model_copy(update=changes), sft=world / "base", **paths, out=out)
+    return preferences.run(CONFIG.model_copy(update=changes), sft=world / "sft", **paths, out=out)
 
 
 def prefers_more_letters(body: dict[str, Any]) -> str:

@@ -14,67 +14,29 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components.alignment import align, preferences, sft
-from components.alignment.config import AlignConfig, GuardConfig, PreferencesConfig, SftConfig
-from components.alignment.examples.chat import stop_ids
+from components.alignment import align, sft
+from components.alignment.config import SftConfig
+from components.alignment.examples.chat import prompt_tokens, stop_ids
 from components.alignment.objectives import engine_tuning, tuning
+from components.alignment.objectives.dpo import encoded, measure, read_pairs, sampling_gap
 from components.core.artifact import Manifest
-from components.core.errors import ArtifactError
+from components.core.errors import ArtifactError, ConfigError, DataError
 from components.core.events import Events
 from components.deadline import budget
 from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TextCodec
-from components.tokens.encoding.special import END_ID, USER_ID
+from components.tokens.encoding.special import END_ID, OURS, USER_ID
 from components.training.engine import loop
 from components.training.engine.devices import cores
-from components.training.parameters.rates import RatesConfig
+from tests.alignment.stages import ALIGN, PREFERENCES, SFT, SFT_READS, run_preferences, run_sft
 from tests.margins import Margins
 
 pytestmark = pytest.mark.numeric
 
-SFT_READS = ("base", "instructions", "tokens", "plan")
-RATES = RatesConfig(embedding=5e-3, output=5e-3, norm=5e-3, momentum_warmup_steps=0)
-
-SFT = SftConfig(
-    max_steps=12, adamw_matrix=5e-3, rates=RATES, guard=GuardConfig(max_text_loss=9.0, max_infilling_loss=9.0)
-)
-PREFERENCES = PreferencesConfig(
-    max_prompts=24, max_new_tokens=24, chunk_prompts=8, min_score_gap=0.0, require_compiling=False
-)
-ALIGN = AlignConfig(max_steps=8, batch_size=4, min_pairs=4, learning_rate=1e-3, heldout_fraction=0.4)
-
-
-@pytest.fixture(scope="module")
-def stages(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
-    """Manifests of sft, preferences and aligned, run once, below world."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OVERNIGHT_STATE", str(tmp_path_factory.mktemp("state")))
-        return {
-            "sft": run_sft(world, world / "sft"),
-            "preferences": run_preferences(world, world / "preferences"),
-            "aligned": align.run(
-                ALIGN,
-                sft=world / "sft",
-                preferences=world / "preferences",
-                plan=world / "plan",
-                out=world / "aligned",
-            ),
-        }
-
-
-def run_sft(world: Path, out: Path) -> Manifest:
-    return sft.run(SFT, **{name: world / name for name in SFT_READS}, out=out)
-
-
-def run_preferences(world: Path, out: Path) -> Manifest:
-    return preferences.run(
-        PREFERENCES, sft=world / "sft", instructions=world / "instructions", plan=world / "plan", out=out
-    )
-
 
 def test_sft_lowers_the_loss_on_functions_it_never_saw(stages: dict[str, Manifest], margins: Margins) -> None:
     figures = stages["sft"].statistics
-    assert figures["steps"] == 12
+    assert figures["steps"] == 20
     margins.effect("fall of the loss", figures["heldout_loss_before"] - figures["heldout_loss_after"], least=0.1)
 
 
@@ -113,6 +75,80 @@ def test_candidates_and_pairs_fit_together(world: Path, stages: dict[str, Manife
     learned = pl.read_parquet(world / "sft" / "instructions.parquet")
     both = candidates.join(learned, on="prompt")
     assert both.height == 0, "no prompt was learned from in sft"
+
+
+def test_pairs_carry_the_sampled_ids_and_whole_answers_are_preferred(
+    world: Path, stages: dict[str, Manifest], margins: Margins
+) -> None:
+    codec = TextCodec(world / "sft")
+    pairs = pl.read_parquet(world / "preferences" / "preferences.parquet")
+    assert pairs.height > 4
+    assert set(pairs["chosen_finish"]) == {"stop"} and pairs["rejected_finish"].is_in(["stop", "length"]).all()
+    for row in pairs.iter_rows(named=True):
+        assert row["prompt_ids"] == prompt_tokens(codec.encode(row["prompt"]))
+        for side in ("chosen", "rejected"):
+            ids, ended = row[f"{side}_ids"], row[f"{side}_finish"] == "stop"
+            assert (ids[-1] in stop_ids()) == ended, "a stop token stands only where one was sampled"
+            assert codec.decode(ids[:-1] if ended else ids) == row[side]
+    assert set(pairs["chosen_checkpoint"]) == {stages["sft"].digest}
+    assert set(pairs["chosen_temperature"]) | set(pairs["rejected_temperature"]) <= set(PREFERENCES.temperatures)
+    table, dropped = read_pairs(
+        world / "preferences" / "preferences.parquet", ALIGN, codec.special, codec.vocabulary_size
+    )
+    assert dropped == 0
+    assert [each.chosen for each in encoded(table)] == pairs["chosen_ids"].to_list(), "as they are"
+    model = tuning.load_model(world / "sft")
+    gap = sampling_gap(measure(model, encoded(table), 4), table, stages["sft"].digest)
+    assert gap is not None
+    margins.error("engine against trainer, nats per token", gap, most=1e-3)
+    warm = table.with_columns(pl.col("chosen_log_prob") / 0.8)
+    assert sampling_gap(measure(model, encoded(table), 4), warm, stages["sft"].digest) > 0.05, "a temperature shows"
+
+
+def test_statistics_count_what_was_left_out(world: Path, stages: dict[str, Manifest]) -> None:
+    figures = stages["preferences"].statistics
+    assert figures["dropped"].keys() == {"prompt_too_long", "same_answer"}
+    assert figures["samples"] == figures["candidates"] + figures["dropped"]["same_answer"] == 48 * 4
+    assert sum(figures["candidates_by_defect"].values()) <= figures["candidates"]
+    assert figures["checkpoints"] == {"tuned": stages["sft"].digest}
+    assert figures["unpaired"] == pl.read_parquet(world / "preferences" / "unpaired.parquet").height
+    assert stages["aligned"].statistics["dropped"] == {"too_long": 0}
+
+
+def test_several_checkpoints_answer_and_a_missing_one_is_named(
+    world: Path, stages: dict[str, Manifest], tmp_path: Path
+) -> None:
+    config = PREFERENCES.model_copy(
+        update={"checkpoints": ("tuned", "base"), "max_prompts": 8, "max_pairs_per_prompt": 2}
+    )
+    with pytest.raises(ConfigError, match="names base, which this stage was not given; needed --base"):
+        run_preferences(world, tmp_path / "none", config)
+    manifest = run_preferences(world, tmp_path / "both", config, base=world / "base")
+    candidates = pl.read_parquet(tmp_path / "both" / "candidates.parquet")
+    assert set(candidates["checkpoint"]) == set(manifest.statistics["checkpoints"].values())
+    assert len(manifest.statistics["checkpoints"]) == 2
+    assert manifest.statistics["checkpoints"]["base"] in [each.digest for each in manifest.inputs]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pl.col("chosen_ids").alias("rejected_ids"), "row 0 has the same answer twice"),
+        (pl.lit([], pl.List(pl.Int32)).alias("rejected_ids"), "rejected_ids: row 0 has no token to learn from"),
+        (pl.lit([512], pl.List(pl.Int32)).alias("chosen_ids"), "chosen_ids: row 0 has token 512"),
+        (pl.lit([9] * 300, pl.List(pl.Int32)).alias("prompt_ids"), "are longer than max_tokens 256"),
+    ],
+)
+def test_pairs_that_cannot_be_learned_from_are_refused(
+    world: Path, stages: dict[str, Manifest], tmp_path: Path, change: pl.Expr, message: str
+) -> None:
+    pairs = pl.read_parquet(world / "preferences" / "preferences.parquet").with_columns(change)
+    pairs.write_parquet(tmp_path / "pairs.parquet")
+    with pytest.raises(DataError, match=message):
+        read_pairs(tmp_path / "pairs.parquet", ALIGN, OURS, 512)
+    pairs.drop("prompt_ids").write_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(DataError, match="lacks prompt_ids"):
+        read_pairs(tmp_path / "texts.parquet", ALIGN, OURS, 512)
 
 
 def test_dpo_starts_at_log_two_and_moves_the_preferred_way(

@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -25,6 +28,7 @@ from transformers import (
 from components.core.config import environment
 from components.core.errors import ArtifactError, ConfigError
 from components.core.graph.closure import ROOT, closure
+from components.inference.ctranslate2_engine import prompt_batches
 from components.inference.ctranslate2_model import converted
 from components.inference.engine import Completion, Engine, Sampling
 from components.inference.open import CLASSES, open_engine
@@ -132,11 +136,33 @@ def test_greedy_takes_the_best_token_at_every_step(opened: tuple[Engine, Path]) 
         assert completion.tokens == tuple(best)
 
 
+def test_prompts_of_different_lengths_run_together_and_change_nothing(opened: tuple[Engine, Path]) -> None:
+    """Drawn from the best token alone, so that what each prompt must give is known; some prompts hold the stop."""
+    engine, _ = opened
+    prompts = [PROMPTS[6][start : start + length] for start, length in enumerate((1, 2, 3, 3, 5, 8, 9, 13, 14))]
+    alone = [engine.generate([prompt], GREEDY, stop_ids=PROMPTS[6][:3])[0][0] for prompt in prompts]
+    sampling = Sampling(max_new_tokens=20, temperature=1.0, top_p=1e-7, num_samples=3)
+    together = engine.generate(prompts, sampling, stop_ids=PROMPTS[6][:3])
+    assert together == [[each] * 3 for each in alone]
+    assert engine.generate(prompts, replace(sampling, top_p=1.0, top_k=1), stop_ids=PROMPTS[6][:3]) == together
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(1, 8), st.integers(0, 20))
+def test_batches_of_prompts_keep_to_their_bounds(lengths: list[int], size: int, spread: int) -> None:
+    batches = prompt_batches(lengths, size, spread)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        shortest, *_, longest = sorted([lengths[index] for index in batch] * 2)
+        assert len(batch) <= size and longest - shortest <= spread
+        assert longest == 1 or shortest > 1, "a prompt of one token runs with its like alone"
+
+
 def test_a_stop_token_ends_and_is_left_out(opened: tuple[Engine, Path]) -> None:
     engine, _ = opened
     for prompt, (free,) in zip(PROMPTS, engine.generate(PROMPTS, GREEDY, stop_ids=[]), strict=True):
         stop = free.tokens[7]
-        wanted = Completion(tokens=free.tokens[: free.tokens.index(stop)], finish_reason="stop")
+        wanted = Completion(tokens=free.tokens[: free.tokens.index(stop)], finish_reason="stop", stop_id=stop)
+        assert wanted.ids == (*wanted.tokens, stop) and free.ids == free.tokens
         unrelated = next(token for token in range(VOCABULARY) if token not in free.tokens)
         assert engine.generate([prompt], GREEDY, stop_ids=[unrelated, stop]) == [[wanted]]
 
@@ -159,6 +185,8 @@ def test_samples_repeat_with_their_seed(opened: tuple[Engine, Path]) -> None:
     assert first == draw(7)
     assert first != draw(8)
     assert all(len(set(samples)) == 3 for samples in first)
+    equal = engine.generate([PROMPTS[0]] * 8, replace(GREEDY, temperature=1.0, num_samples=3), stop_ids=[])
+    assert len({each.tokens for samples in equal for each in samples}) == 24, "no stream draws what another one draws"
     greedy = engine.generate(PROMPTS[:1], Sampling(max_new_tokens=3, num_samples=2), stop_ids=[])[0]
     assert greedy[0] == greedy[1]
 
@@ -176,6 +204,33 @@ def test_samples_follow_the_distribution(opened: tuple[Engine, Path]) -> None:
     found, wanted = np.append(counts, 2000 - counts.sum()), 2000 * np.append(probabilities[order], 0)
     wanted[-1] = 2000 - wanted.sum()
     assert ((found - wanted) ** 2 / wanted).sum() < 45.3  # 99.9 % of chi-square with 20 degrees of freedom
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"temperature": 0.3}, {"temperature": 1.0}, {"temperature": 1.5, "top_p": 0.7, "top_k": 20}, {}],
+    ids=str,
+)
+def test_log_probabilities_are_the_models_own_however_it_samples(
+    opened: tuple[Engine, Path], changes: dict[str, float], margins: Margins
+) -> None:
+    """Of every sampled token, the one that ended it included, as a forward pass over exactly those tokens says."""
+    engine, directory = opened
+    sampling = Sampling(max_new_tokens=40, num_samples=2, log_probs=True, **changes)  # type: ignore[arg-type]
+    completions = engine.generate(PROMPTS[:3], sampling, stop_ids=range(0, VOCABULARY, 16))
+    for prompt, row in zip(PROMPTS, completions, strict=False):
+        for each in row:
+            assert each.log_probs is not None and each.log_probs.shape == (len(each.ids),)
+            assert (each.stop_id is None) == (each.finish_reason == "length")
+            logs = forward(directory, [*prompt, *each.ids])[len(prompt) - 1 : -1]
+            wanted = logs[np.arange(len(each.ids)), each.ids]
+            margins.error("log-probabilities", float(np.abs(each.log_probs - wanted).max()), most=3e-4)
+            scored = engine.score([[*prompt, *each.ids]])[0][len(prompt) - 1 :]
+            assert np.allclose(each.log_probs, scored, atol=1e-4)
+    ended = {each.stop_id for row in completions for each in row}
+    assert len(ended) > 1, "some end by themselves"
+    plain = engine.generate(PROMPTS[:1], Sampling(max_new_tokens=2), stop_ids=[])[0][0]
+    assert plain.log_probs is None
 
 
 @pytest.mark.parametrize("bad", [[], [VOCABULARY], [3, -1]])

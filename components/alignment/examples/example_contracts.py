@@ -42,20 +42,24 @@ def instruction_statistics(
 
 
 def preference_statistics(pairs: pl.DataFrame) -> pl.DataFrame:
-    """name, prompt_id, has_prompt, has_chosen, differs, longest_characters, tier_gap, judged_margin, verifier_weight.
+    """name, pair_id, pairs_of_prompt, has_prompt, has_chosen, chosen_finish, differs, longest_characters, tier_gap,
+    judged_margin, verifier_weight.
 
-    judged_margin is the difference of the judge's scores where it decided, null where the verifier did.
+    judged_margin is the difference of the judge's scores where it decided, null where the verifier or a defect did.
     """
     tier_gap = pl.col("chosen_tier") - pl.col("rejected_tier")
     prompt = pl.col("prompt")
+    judged = (tier_gap == 0) & (pl.col("rejected_defect") == "")
     return pairs.select(
         name=prompt.str.split("\n").list.first(),
-        prompt_id=prompt,
+        pair_id=pl.concat_str("prompt", "chosen", "rejected", separator="\x00"),
+        pairs_of_prompt=pl.len().over("prompt").cast(pl.Int64),
         has_prompt=prompt.str.contains(r"\S"),
         has_chosen=pl.col("chosen").str.contains(r"\S"),
-        differs=pl.col("chosen") != pl.col("rejected"),
+        chosen_finish=pl.col("chosen_finish"),
+        differs=(pl.col("chosen") != pl.col("rejected")) & (pl.col("chosen_ids") != pl.col("rejected_ids")),
         longest_characters=pl.max_horizontal(pl.col("chosen", "rejected").str.len_chars()).cast(pl.Int64),
         tier_gap=tier_gap,
-        judged_margin=pl.when(tier_gap == 0).then(pl.col("chosen_score") - pl.col("rejected_score")),
+        judged_margin=pl.when(judged).then(pl.col("margin")),
         verifier_weight=(tier_gap != 0).cast(pl.Float64),
     )

@@ -15,10 +15,14 @@ from trl import DPOConfig as TrlConfig
 from trl import DPOTrainer
 
 from components.alignment.config import AlignConfig
-from components.alignment.examples.chat import answer_tokens, prompt_tokens
+from components.alignment.examples.chat import stop_ids
 from components.alignment.objectives import tuning
+from components.alignment.objectives.trained_ids import check_labels, fitting
+from components.core.errors import DataError
 from components.core.events import Events
-from components.tokens.encoding.codec import TextCodec
+from components.tokens.encoding.special import SpecialTokens
+
+IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 COLUMNS = {
     "tokens": "num_tokens",
@@ -31,7 +35,8 @@ COLUMNS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPair:
-    """Token ids of one pair: the prompt up to <|assistant|>, and both answers with their <|end|>."""
+    """Token ids of one pair as they were sampled: the prompt up to <|assistant|>, and both answers, with the token that
+    ended them where one did."""
 
     prompt: list[int]
     chosen: list[int]
@@ -42,16 +47,42 @@ class EncodedPair:
         return {"input_ids": self.prompt + answer, "labels": [-100] * len(self.prompt) + answer}
 
 
-def encode(pairs: pl.DataFrame, codec: TextCodec, max_tokens: int) -> list[EncodedPair]:
-    """Pairs as tokens, answers cut so that prompt and answer have at most `max_tokens`."""
-    encoded = []
-    for prompt, chosen, rejected in pairs.select("prompt", "chosen", "rejected").iter_rows():
-        head = prompt_tokens(codec.encode(prompt), special=codec.special)
-        room = max_tokens - len(head)
-        if room > 0:
-            answers = [answer_tokens(codec.encode(each), special=codec.special)[:room] for each in (chosen, rejected)]
-            encoded.append(EncodedPair(prompt=head, chosen=answers[0], rejected=answers[1]))
-    return encoded
+def read_pairs(
+    path: Path, config: AlignConfig, special: SpecialTokens, vocabulary_size: int
+) -> tuple[pl.DataFrame, int]:
+    """The pairs of a file as they are, nothing encoded or cut, and how many were left out: longer than `max_tokens`.
+
+    Raises DataError for a file without ids, for pairs that cannot be learned from, and when too many are too long.
+    """
+    pairs = pl.read_parquet(path)
+    if missing := [name for name in IDS if name not in pairs.columns]:
+        raise DataError(f"{path}: lacks {', '.join(missing)}; needed the ids that were sampled, make the pairs again")
+    for side in ("chosen_ids", "rejected_ids"):
+        check_labels(
+            pairs[side],
+            pad=tuning.pad_of(special),
+            stops=stop_ids(special),
+            vocabulary_size=vocabulary_size,
+            where=f"{path}: {side}",
+        )
+    equal = (pairs["chosen_ids"] == pairs["rejected_ids"]).arg_true()
+    if len(equal):
+        raise DataError(
+            f"{path}: row {equal[0]} has the same answer twice, which prefers nothing; needed two that differ"
+        )
+    lengths = pairs.select(
+        pl.col("prompt_ids").list.len() + pl.max_horizontal(pl.col("chosen_ids", "rejected_ids").list.len())
+    )
+    kept = fitting(lengths.to_series().to_list(), config.max_tokens, config.max_too_long, where=str(path))
+    return pairs[kept], pairs.height - len(kept)
+
+
+def encoded(pairs: pl.DataFrame) -> list[EncodedPair]:
+    """The ids of each pair."""
+    return [
+        EncodedPair(prompt=prompt, chosen=chosen, rejected=rejected)
+        for prompt, chosen, rejected in pairs.select(IDS).iter_rows()
+    ]
 
 
 class _EncodedTrainer(DPOTrainer):  # type: ignore[misc]  # trl has no stubs
@@ -92,7 +123,7 @@ def optimize(
             args=TrlConfig(
                 **tuning.trl_arguments(config, steps, directory),
                 beta=config.beta,
-                max_length=config.max_tokens,
+                max_length=None,  # none is longer than max_tokens; trl would cut
                 precompute_ref_log_probs=True,  # they are columns of the dataset
             ),
             train_dataset=Dataset.from_dict(columns),
@@ -133,6 +164,24 @@ def measure(model: PreTrainedModel, pairs: Sequence[EncodedPair], batch_size: in
         chosen=tuning.log_likelihoods(model, [each.row(each.chosen) for each in pairs], batch_size),
         rejected=tuning.log_likelihoods(model, [each.row(each.rejected) for each in pairs], batch_size),
     )
+
+
+def sampling_gap(before: Margins, pairs: pl.DataFrame, checkpoint: str) -> float | None:
+    """Largest difference, in nats per token, between what the engine said of the answers that a checkpoint sampled and
+    what that checkpoint says here; None where it sampled none. Far from 0: other ids, weights or temperature."""
+    gaps = [
+        abs(said - now) / length
+        for side, values in (("chosen", before.chosen), ("rejected", before.rejected))
+        for now, said, source, length in zip(
+            values,
+            pairs[f"{side}_log_prob"],
+            pairs[f"{side}_checkpoint"],
+            pairs[f"{side}_ids"].list.len(),
+            strict=True,
+        )
+        if source == checkpoint
+    ]
+    return max(gaps, default=None)
 
 
 def compare(before: Margins, after: Margins, beta: float) -> dict[str, float]:

@@ -19,6 +19,8 @@ GRADES = {"significantly better": 4, "better": 3, "slightly better": 2, "negligi
 """How people said by how much an answer is better for Llama 2 (Touvron et al. 2023, arXiv:2307.09288, section 3.2.1);
 the last is "negligibly better or unsure". 0 is a tie."""
 HIGHEST_GRADE = max(GRADES.values())
+LOCAL = "local"
+"""The author of what the model that is being tuned writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 
 from components.alignment.examples.chat import answer_tokens, prompt_tokens, stop_ids
 from components.alignment.rewards.constitution import Constitution
-from components.alignment.rewards.judge import HIGHEST_GRADE, AnswerPair, Verdict, verdict_of_grade
+from components.alignment.rewards.judge import HIGHEST_GRADE, LOCAL, AnswerPair, Verdict, verdict_of_grade
 from components.inference.endpoint import Failure
 from components.inference.engine import Engine, Sampling
 from components.tokens.encoding.codec import TextCodec
 
-LOCAL = "local"
-"""The author of what the model that is being tuned writes."""
 Score = float | None
 
 

@@ -83,30 +83,39 @@ def test_every_fault_of_a_pair_is_found() -> None:
 
 
 def pair(name: str, chosen: str = "return 1", rejected: str = "return 2", **columns: object) -> dict[str, object]:
-    row = {"chosen_score": 0.9, "rejected_score": 0.5, "chosen_tier": 2, "rejected_tier": 2}
-    return {"prompt": name, "chosen": chosen, "rejected": rejected, **row, **columns}
+    row: dict[str, object] = {"chosen_tier": 2, "rejected_tier": 2, "margin": 0.4, "rejected_defect": ""}
+    ids = {"chosen_ids": [*chosen.encode(), 8], "rejected_ids": [*rejected.encode(), 8], "chosen_finish": "stop"}
+    return {"prompt": name, "chosen": chosen, "rejected": rejected, **row, **ids, **columns}
 
 
 def test_every_fault_of_a_preference_is_found() -> None:
     rows = [
         pair("judged"),
-        pair("verified", chosen_score=0.1, chosen_tier=3),
+        pair("verified", margin=-0.4, chosen_tier=3),
+        pair("whole", margin=-0.4, rejected_defect="cut"),
+        pair("cut", chosen_finish="length"),
         pair("same", rejected="return 1"),
         pair("empty", chosen=" "),
         pair("long", rejected="x" * 300),
         pair("upside down", chosen_tier=1),
-        pair("close", rejected_score=0.88),
+        pair("close", margin=0.02),
+        pair("same tokens", rejected_ids=[*b"return 1", 8]),
         pair(" "),
-        pair("judged again"),
-        pair("judged again"),
+        pair("again"),
+        pair("again"),
+        pair("often"),
+        pair("often", chosen="return 3"),
+        pair("often", chosen="return 4"),
     ]
     statistics = preference_statistics(pl.DataFrame(rows))
     config = PreferencesContract(max_answer_characters=200, min_verifier_share=0.5)
-    assert judged("preferences", config, statistics, min_score_gap=0.05) == {
+    assert judged("preferences", config, statistics, min_score_gap=0.05, max_pairs_per_prompt=2) == {
         "prompt_empty": [" "],
-        "prompt_repeated": ["judged again", "judged again"],
+        "pair_repeated": ["again", "again"],
+        "pairs_per_prompt": ["often"] * 3,
         "chosen_empty": ["empty"],
-        "answers_equal": ["same"],
+        "chosen_cut": ["cut"],
+        "answers_equal": ["same", "same tokens"],
         "answer_too_long": ["long"],
         "verifier_contradicted": ["upside down"],
         "margin_too_small": ["close"],
@@ -116,5 +125,6 @@ def test_every_fault_of_a_preference_is_found() -> None:
 
 def test_no_pairs_at_all_pass_unless_some_are_asked_for() -> None:
     empty = preference_statistics(pl.DataFrame([pair("x")]).clear())
-    assert judged("preferences", PreferencesContract(), empty, min_score_gap=0.05) == {}
-    assert judged("preferences", PreferencesContract(min_pairs=1), empty, min_score_gap=0.05) == {"pairs": []}
+    bounds = {"min_score_gap": 0.05, "max_pairs_per_prompt": 1}
+    assert judged("preferences", PreferencesContract(), empty, **bounds) == {}
+    assert judged("preferences", PreferencesContract(min_pairs=1), empty, **bounds) == {"pairs": []}

@@ -1,0 +1,10 @@
+"""16 prompts in one batch."""
+
+from functools import partial
+
+from benchmarks.alignment import generation
+from benchmarks.alignment.generation import agree
+
+COMPARISON = generation.comparison(16)
+prepare = partial(generation.prepare, batch=16)
+__all__ = ["COMPARISON", "agree", "prepare"]

@@ -1,0 +1,5 @@
+"""See benchmarks.alignment.ours."""
+
+from benchmarks.alignment.ours import run
+
+__all__ = ["run"]

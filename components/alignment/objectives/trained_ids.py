@@ -1,0 +1,44 @@
+"""Checks of token ids before they are trained on: what does not fit is left out and counted, never cut, and rows that
+would teach the wrong thing are refused.
+
+Covers: rows without a label (their loss is 0/0), padding among what ends an answer (what masks padding by its id would
+never learn to stop), ids of another tokenizer, too many rows left out.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from components.core.errors import DataError
+
+IGNORED = -100
+
+
+def fitting(lengths: Sequence[int], max_tokens: int, max_too_long: float, *, where: str) -> list[int]:
+    """Indices of the rows of at most `max_tokens`. Raises DataError when more than `max_too_long` are longer."""
+    kept = [index for index, length in enumerate(lengths) if length <= max_tokens]
+    dropped = len(lengths) - len(kept)
+    if dropped > max_too_long * len(lengths):
+        raise DataError(
+            f"{where}: {dropped} of {len(lengths)} are longer than max_tokens {max_tokens} (the longest has "
+            f"{max(lengths)}), max_too_long allows {max_too_long:.0%}; raise max_tokens"
+        )
+    return kept
+
+
+def check_labels(
+    labels: Iterable[Sequence[int]], *, pad: int, stops: Sequence[int], vocabulary_size: int, where: str
+) -> None:
+    """Raise DataError for a row whose labels, shape (T,) and -100 where nothing is learned, cannot be trained on."""
+    for number, row in enumerate(labels):
+        learned = [label for label in row if label != IGNORED]
+        if not learned:
+            raise DataError(f"{where}: row {number} has no token to learn from, needed one at least; leave the row out")
+        if strange := [label for label in learned if not 0 <= label < vocabulary_size]:
+            raise DataError(
+                f"{where}: row {number} has token {strange[0]}, the model's vocabulary has {vocabulary_size}; make the "
+                "rows again with this model's tokenizer"
+            )
+        if pad in stops and pad in learned:
+            raise DataError(
+                f"{where}: row {number} learns to stop with token {pad}, which also fills up batches, so that what "
+                "masks padding would never learn to stop; give the tokenizer a padding token of its own"
+            )
