@@ -29,7 +29,12 @@ from tests.training.runs import TOKENS
 
 STEPS = 200
 VOCABULARY_SIZE = NUM_BYTE_TOKENS + len(SPECIAL_TOKENS)
-PLAN = {"mode": "fixed", "sequence_length": 32, "validations": 2, "fixed": {"steps": STEPS, "size": {"layers": 2, "width": 64}}}
+PLAN = {
+    "mode": "fixed",
+    "sequence_length": 32,
+    "validations": 2,
+    "fixed": {"steps": STEPS, "size": {"layers": 2, "width": 64}},
+}
 PRETRAIN = {"checkpoint_seconds": 0.2, "report_every_steps": 10}
 
 

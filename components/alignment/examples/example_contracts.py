@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
+from components.alignment.examples.chat import chat_of
 from components.alignment.instructions import Instruction
 from components.tokens.encoding.special import OURS, SpecialTokens
 
@@ -22,7 +23,7 @@ def instruction_statistics(
 
     `rows` are the pairs' input_ids and labels, in the order of `instructions`.
     """
-    roles = {special.system: "system", special.user: "user", special.assistant: "assistant"}
+    chat = chat_of(special)
     return pl.DataFrame(
         [
             {
@@ -33,8 +34,8 @@ def instruction_statistics(
                 "has_answer": bool(each.answer.strip()),
                 "tokens": len(row["input_ids"]),
                 "answer_tokens": sum(label != IGNORED for label in row["labels"]),
-                "roles": " ".join(roles[number] for number in row["input_ids"] if number in roles),
-                "ends": row["input_ids"][-1:] == [special.end],
+                "roles": " ".join(chat.roles(row["input_ids"])),
+                "ends": row["input_ids"][-1:] == [chat.end],
                 "answer_in_prompt": bool(each.answer.strip()) and each.answer.strip() in each.prompt,
             }
             for each, row in zip(instructions, rows, strict=True)

@@ -115,7 +115,7 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace(REPLACEMENT, " "))
 
 
-def _bounded(cpu_seconds: int) -> None:
+def bounded(cpu_seconds: int) -> None:
     """Bound this process: its processor time and its memory."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
@@ -123,7 +123,7 @@ def _bounded(cpu_seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    _bounded(int(sys.argv[2]))
+    bounded(int(sys.argv[2]))
     try:
         notes, largest_id = try_out(Path(sys.argv[1]))
         said = {"notes": notes, "largest_id": largest_id}

@@ -68,9 +68,7 @@ def planned(folder: Path, out: Path, **changes: object) -> Plan:
 
 
 def work_of(folder: Path, described: Plan, run: Path) -> Work:
-    config = PretrainConfig.model_validate_json(
-        json.dumps({"init_from": str(folder / "llama"), "warmup_steps": 2})
-    )
+    config = PretrainConfig.model_validate_json(json.dumps({"init_from": str(folder / "llama"), "warmup_steps": 2}))
     return Work(
         config=config,
         plan=described,
