@@ -84,7 +84,9 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
     outlook, why = _outlook(config, machine, chosen, tokens, initial, law, settings)
     report = _report(outlook, config, machine, profile, tokens, law if why is None else None)
     if initial is not None:
-        report["notes"].insert(0, f"goes on from {chosen.pretrain.init_from}, a {initial.model_type}")
+        report["notes"].append(f"goes on from {chosen.pretrain.init_from}, a {initial.model_type}")
+    elif tokens is None:
+        report["notes"].append("there are no tokens: the vocabulary is params.yaml's")
     if options.fit_minutes is not None and law is not None:
         _write(REPORTS / "fit.svg", laws_chart.fit_svg(law, outlook.rows[outlook.chosen]))
     if options.simulate is not None:
@@ -215,7 +217,7 @@ def _report(
             each.model_dump(mode="json") | {"chosen": size == outlook.chosen} for size, each in outlook.rows.items()
         ],
         "reason": outlook.reason,
-        "notes": [*outlook.notes, *([] if tokens else ["there are no tokens: the vocabulary is params.yaml's"])],
+        "notes": list(outlook.notes),
         "law": None if law is None else law.intervals(),
         "compute_optimal": _compute_optimal(outlook.rows[outlook.chosen], law.fitted.law if law else BESIROGLU),
         "predictions": predictions.read(REPORTS),
