@@ -190,8 +190,8 @@ def test_new_rows_lie_about_the_mean_of_the_known_ones_each_at_its_place(
     model = model_of(work_of(folder, described, tmp_path / "run"), SpecialTokens.read(folder / "tokenizer"))
     theirs = AutoModelForCausalLM.from_pretrained(folder / "llama", dtype=torch.float32, local_files_only=True)
     for ours, known in (
-        (model.get_input_embeddings().weight, theirs.get_input_embeddings().weight),
-        (model.get_output_embeddings().weight, theirs.get_output_embeddings().weight),
+        (model.get_input_embeddings().weight.detach(), theirs.get_input_embeddings().weight.detach()),
+        (model.get_output_embeddings().weight.detach(), theirs.get_output_embeddings().weight.detach()),
     ):
         assert torch.equal(ours[:KNOWN_TOKENS], known[:KNOWN_TOKENS])
         away = (ours[KNOWN_TOKENS:] - known[:KNOWN_TOKENS].mean(dim=0)) / known[:KNOWN_TOKENS].std(dim=0)
