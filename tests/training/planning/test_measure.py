@@ -69,7 +69,7 @@ class Steps:
 def test_a_step_that_takes_all_the_time_there_is_is_the_only_one(
     limit: float, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look at the clock finds it a second later, so a step takes one and the limit is looked at with a third look."""
+    """Each look at the clock finds it a second later: a step takes one, and the limit is looked at after another."""
     monkeypatch.setattr(timed_steps.time, "monotonic", itertools.count(0.0, 1.0).__next__)
     trainer = Steps()
     seconds = list(timed_steps._timed_steps(trainer, None, limit))  # type: ignore[arg-type]
