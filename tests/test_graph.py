@@ -180,7 +180,7 @@ def test_what_runs_again_for_its_code_is_said_in_one_line(tmp_path: Path, monkey
     )
     shutil.rmtree(everything[2].output)
     assert runs_again(everything) is None, "DVC restores it, or runs it for another reason"
-    made(everything[11], {"code": None})
+    made(everything[-1], {"code": None})
     assert runs_again(everything) == (
         "evaluate runs again: its artifact does not say which code wrote it (an older layout)"
     )

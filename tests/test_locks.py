@@ -42,7 +42,7 @@ def test_set_up_installs_nothing_without_digests() -> None:
     locked = re.search(r"^LOCKED := (.*)$", text, re.MULTILINE)
     assert locked and "--require-hashes" in locked[1] and "--build-constraints requirements.lock" in locked[1]
     lines = re.findall(r"^\t.* pip install .*$", text, re.MULTILINE)
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         ours = "--no-deps --no-build-isolation --offline --editable ." in line
         assert ours or "$(LOCKED)" in line or "--require-hashes" in line, line

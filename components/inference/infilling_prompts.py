@@ -1,11 +1,10 @@
 """Prompts as token ids. Text is encoded as text: what looks like a special token in it stays ordinary characters."""
 
 from collections.abc import Sequence
-from typing import Final, Literal, TypedDict
+from typing import Literal, TypedDict
 
+from components.tokens.encoding.chat_form import ChatForm
 from components.tokens.encoding.codec import TextCodec
-
-ROLES: Final = ("system", "user", "assistant")
 
 
 def completion_stop_ids(codec: TextCodec) -> tuple[int, ...]:
@@ -15,7 +14,7 @@ def completion_stop_ids(codec: TextCodec) -> tuple[int, ...]:
 
 def chat_stop_ids(codec: TextCodec) -> tuple[int, ...]:
     """What ends an answer. Raises ValueError for a tokenizer without chat."""
-    return (_id(codec, "end"), codec.special.end_of_text)
+    return (_chat(codec).end, codec.special.end_of_text)
 
 
 class Message(TypedDict):
@@ -49,21 +48,18 @@ def fim_prompt(codec: TextCodec, prefix: str, suffix: str, max_tokens: int | Non
 
 
 def chat_prompt(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
-    """Every turn as <|role|>text<|end|>, then <|assistant|>, whose continuation is the answer.
+    """Every turn in the tokenizer's chat form, ours being <|role|>text<|end|>, and what opens the answer.
 
-    Raises ValueError for a role that is not system, user or assistant.
+    Raises ValueError for a role that is not system, user or assistant, and for a tokenizer without chat.
     """
-    tokens: list[int] = []
-    for message in messages:
-        tokens += chat_turn(codec, message["role"], message["content"])
-    return [*tokens, _id(codec, "assistant")]
+    return _chat(codec).prompt([(each["role"], codec.encode(each["content"])) for each in messages])
 
 
-def chat_turn(codec: TextCodec, role: str, content: str) -> list[int]:
-    """<|role|>text<|end|>. Raises ValueError for a role that is not system, user or assistant."""
-    if role not in ROLES:
-        raise ValueError(f"role is {role!r}; allowed: {', '.join(ROLES)}")
-    return [_id(codec, role), *codec.encode(content), _id(codec, "end")]
+def _chat(codec: TextCodec) -> ChatForm:
+    """The chat form of a tokenizer. Raises ValueError for one without."""
+    if codec.special.chat is None:
+        raise ValueError("the tokenizer has no chat form; the stage vocabulary gives every tokenizer one")
+    return codec.special.chat
 
 
 def _id(codec: TextCodec, field: str) -> int:

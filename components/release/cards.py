@@ -8,6 +8,7 @@ from typing import Any
 
 from components.core.artifact import Manifest
 from components.release.gate import GateDecision
+from components.tokens.foreign.initial import INITIAL, Initial
 
 LICENCES = "documents_by_licence"
 
@@ -27,6 +28,7 @@ def card(
             "Completion of source code of the kinds that it was trained on. What it writes is plausible, not proven:",
             "whoever runs it answers for it.",
             "",
+            *_checkpoint(lineage),
             "## Data",
             "",
             *_licences(lineage),
@@ -54,6 +56,32 @@ def card(
             "",
         ]
     )
+
+
+def _checkpoint(lineage: Sequence[Manifest]) -> list[str]:
+    """What the model was continued from, its licence and its digest; nothing for one that began anew."""
+    record = next((each.statistics[INITIAL] for each in lineage if INITIAL in each.statistics), None)
+    if record is None:
+        return []
+    initial = Initial.model_validate(record)
+    rows: list[Sequence[Any]] = [
+        ("architecture", initial.model_type),
+        ("parameters", initial.total),
+        ("digest", f"`{initial.digest}`"),
+    ]
+    if source := initial.source:
+        package = f"{source.package} {source.version}" if source.package else "none: a file of its own"
+        rows += [
+            ("model", source.name or "not named by the file"),
+            ("licence", source.licence or "stated neither by the file nor by its package"),
+            ("file", source.file),
+            ("sha256 of the file", f"`{source.sha256}`"),
+            ("package", package),
+            ("stored as", source.quantization),
+        ]
+    else:
+        rows.append(("licence", "not known: whoever named the directory answers for it"))
+    return ["## Continued from", "", *_table(("checkpoint", "value"), rows), ""]
 
 
 def _licences(lineage: Sequence[Manifest]) -> list[str]:

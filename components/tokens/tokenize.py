@@ -44,7 +44,7 @@ from components.tokens.shards.writer import VALIDATION_SCHEMA, Output
 FIRST_VERIFIED_SHARE = 0.02
 DOCUMENTS_READ = [*VALIDATION_SCHEMA.names(), "source"]
 
-REQUIRED = ("fim_prefix", "fim_middle", "fim_suffix", "pad", "system", "user", "assistant", "end")
+REQUIRED = ("fim_prefix", "fim_middle", "fim_suffix", "pad")
 
 Item = TypeVar("Item")
 Encoded = tuple[pl.DataFrame, NDArray[np.uint32], NDArray[np.int64]]
@@ -157,13 +157,15 @@ def write_all(
 
 
 def require_special_tokens(codec: TextCodec, tokenizer: Path) -> None:
-    """Raise DataError unless the tokenizer has the special tokens of fill in the middle and chat."""
-    for field in REQUIRED:
-        if getattr(codec.special, field) is None:
-            raise DataError(
-                f"{tokenizer}: found no token {' or '.join(NAMES[field])}; learn the tokenizer with the stage "
-                "vocabulary, or adopt that of a checkpoint by pretrain.init_from, which adds it"
-            )
+    """Raise DataError unless the tokenizer has the special tokens of fill in the middle, and a chat form."""
+    lacking = [f"token {' or '.join(NAMES[each])}" for each in REQUIRED if getattr(codec.special, each) is None]
+    if codec.special.chat is None:
+        lacking.append("chat form")
+    if lacking:
+        raise DataError(
+            f"{tokenizer}: found no {lacking[0]}; learn the tokenizer with the stage vocabulary, or adopt that of a "
+            "checkpoint by pretrain.init_from, which adds it"
+        )
 
 
 def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> Manifest:

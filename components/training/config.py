@@ -117,7 +117,9 @@ class PretrainConfig(StepConfig):
     """How the planned model is trained."""
 
     init_from: str | None = Field(
-        None, description="Hugging Face directory of a decoder to go on from, with its own tokenizer; null: begin anew"
+        None,
+        description="a decoder to go on from, with its own tokenizer: a Hugging Face directory, a GGUF file, or "
+        "package:DISTRIBUTION/FILE.gguf, a file of an installed package; null: begin anew",
     )
     init_rates: RatesConfig = Field(
         default_factory=lambda: CONTINUED_RATES, description="learning rates when going on from init_from"

@@ -57,6 +57,11 @@ def shape_for(config: PlanConfig, size: Size, vocabulary_size: int, initial: Ini
         raise ConfigError(f"plan: {error}; change plan.ladder, plan.fixed.size or plan.head_width") from error
 
 
+def sizes_for(config: PlanConfig, initial: Initial | None) -> tuple[Size, ...]:
+    """What there is to choose from: the ladder, or the checkpoint that is gone on from."""
+    return config.ladder if initial is None else (Size(layers=initial.layers, width=initial.width),)
+
+
 def continued(config: PlanConfig, initial: Initial) -> Shape:
     """The shape of a checkpoint with the rows that its tokenizer needs. Raises ConfigError for a context beyond it."""
     if config.sequence_length > initial.context and initial.positions != "rotary":
@@ -169,7 +174,7 @@ def _outlook(
         machine,
         needs,
         elapsed_seconds=elapsed,
-        sizes=config.ladder if initial is None else (Size(layers=initial.layers, width=initial.width),),
+        sizes=sizes_for(config, initial),
         shape_of=lambda size: shape_for(config, size, vocabulary_size, initial),
         law=known,
         why_no_law=why,

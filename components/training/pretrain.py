@@ -32,6 +32,7 @@ from components.deadline.budget import Budget
 from components.machine import cluster
 from components.tokens.foreign.adoption import digest_of_checkpoint
 from components.tokens.foreign.initial import INITIAL
+from components.tokens.foreign.location import checkpoint_directory
 from components.training.config import Plan, PretrainConfig, objection, read_plan
 from components.training.run.objective_mixture import require_tokens
 from components.training.run.step_reads import check_reading
@@ -128,11 +129,12 @@ def check_initial(config: PretrainConfig, tokenizer: Manifest, plan: Plan) -> Pr
         return config
     if not adopted or plan.initial is None:
         raise DataError(f"pretrain.init_from is {config.init_from}, the tokenizer was not adopted from it; {again}")
-    checkpoint_digest = digest_of_checkpoint(Path(config.init_from))
+    directory = checkpoint_directory(config.init_from)
+    checkpoint_digest = digest_of_checkpoint(directory)
     for what, digest in (("the tokenizer", adopted["digest"]), ("the plan", plan.initial.digest)):
         if digest != checkpoint_digest:
             raise DataError(f"{config.init_from} has digest {checkpoint_digest}, {what} was made for {digest}; {again}")
-    return config.model_copy(update={"init_from": str(Path(config.init_from).resolve())})
+    return config.model_copy(update={"init_from": str(directory.resolve())})
 
 
 def check_objectives(config: PretrainConfig, plan: Plan, tokenizer: Path) -> None:

@@ -24,8 +24,10 @@ from components.deadline import durations
 from components.deadline.config import START
 from components.deadline.division import Needs, elapsed_seconds
 from components.lineage import survey
+from components.tokens.foreign import adoption
+from components.tokens.foreign.initial import INITIAL, Initial
 from components.training.config import Alternative, PlanConfig
-from components.training.plan import shape_for
+from components.training.plan import shape_for, sizes_for
 from components.training.planning import fitted, hardware, ladder, predictions, simulate
 from components.training.planning.fitted import FittedLaw, domain_of
 from components.training.planning.hardware_table import Machine, machine_here, machine_of
@@ -70,13 +72,21 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
     profile = options.profile or _profile_of(options.hardware)
     chosen = _params(profile)
     config = _plan_config(chosen.plan, options, machine)
-    tokens = _tokens()
+    tokens, initial = _tokens(), None
+    if chosen.pretrain.init_from is not None:
+        initial = adoption.foreseen(chosen.pretrain.init_from, chosen.vocabulary.span_tokens)
+        adopted = tokens.statistics.get(INITIAL) if tokens else None
+        tokens = tokens if adopted and adopted["digest"] == initial.digest else None
     law = fitted.read(survey.LAWS) if survey.LAWS.exists() else None
     if options.fit_minutes is not None:
         law = _fit(chosen, config, options.fit_minutes, settings, tell)
     machine = machine or machine_here(hardware.describe(), config.device, config.num_workers)
-    outlook, why = _outlook(config, machine, chosen, tokens, law, settings)
+    outlook, why = _outlook(config, machine, chosen, tokens, initial, law, settings)
     report = _report(outlook, config, machine, profile, tokens, law if why is None else None)
+    if initial is not None:
+        report["notes"].append(f"goes on from {chosen.pretrain.init_from}, a {initial.model_type}")
+    elif tokens is None:
+        report["notes"].append("there are no tokens: the vocabulary is params.yaml's")
     if options.fit_minutes is not None and law is not None:
         _write(REPORTS / "fit.svg", laws_chart.fit_svg(law, outlook.rows[outlook.chosen]))
     if options.simulate is not None:
@@ -159,6 +169,7 @@ def _outlook(
     machine: Machine,
     chosen: Params,
     tokens: Manifest | None,
+    initial: Initial | None,
     law: FittedLaw | None,
     settings: Settings,
 ) -> tuple[Outlook, str | None]:
@@ -174,8 +185,8 @@ def _outlook(
         needs,
         # As `overnight cycle` counts: from the command on.
         elapsed_seconds=needs.of(START).wanted + elapsed_seconds(needs, Settings(), 0.0),
-        sizes=config.ladder,
-        shape_of=lambda size: shape_for(config, size, vocabulary_size),
+        sizes=sizes_for(config, initial),
+        shape_of=lambda size: shape_for(config, size, vocabulary_size, initial),
         law=known,
         why_no_law=why,
         corpus_tokens=tokens.statistics.get("train_tokens") if tokens and machine.measured else None,
@@ -206,7 +217,7 @@ def _report(
             each.model_dump(mode="json") | {"chosen": size == outlook.chosen} for size, each in outlook.rows.items()
         ],
         "reason": outlook.reason,
-        "notes": [*outlook.notes, *([] if tokens else ["there are no tokens: the vocabulary is params.yaml's"])],
+        "notes": list(outlook.notes),
         "law": None if law is None else law.intervals(),
         "compute_optimal": _compute_optimal(outlook.rows[outlook.chosen], law.fitted.law if law else BESIROGLU),
         "predictions": predictions.read(REPORTS),

@@ -1,4 +1,7 @@
-"""The chat form of an instruction, as token ids: <|user|>prompt<|end|><|assistant|>answer<|end|>."""
+"""The chat form of an instruction, as token ids: ours is <|user|>prompt<|end|><|assistant|>answer<|end|>.
+
+A checkpoint that was continued keeps its own (components.tokens.encoding.chat_form).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from components.tokens.encoding.chat_form import ChatForm
 from components.tokens.encoding.special import OURS, SpecialTokens
 
-CHECKED = "the stage tokenize refuses a tokenizer without chat"
+
+def chat_of(special: SpecialTokens) -> ChatForm:
+    """The chat form of a tokenizer that has one."""
+    assert special.chat is not None, "the stage tokenize refuses a tokenizer without chat"
+    return special.chat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,34 +38,33 @@ class Conversation:
 
 def stop_ids(special: SpecialTokens = OURS) -> tuple[int, int]:
     """What ends an answer."""
-    assert special.end is not None, CHECKED
-    return special.end, special.end_of_text
+    return chat_of(special).end, special.end_of_text
 
 
 def prompt_tokens(prompt: Sequence[int], system: Sequence[int] = (), *, special: SpecialTokens = OURS) -> list[int]:
     """Everything before the answer; a system text comes first where there is one."""
-    assert special.system is not None and special.user is not None, CHECKED
-    assert special.assistant is not None and special.end is not None, CHECKED
-    head = [special.system, *system, special.end] if system else []
-    return [*head, special.user, *prompt, special.end, special.assistant]
+    turns = [("system", system), ("user", prompt)] if system else [("user", prompt)]
+    return chat_of(special).prompt(turns)
 
 
 def answer_tokens(answer: Sequence[int], *, special: SpecialTokens = OURS) -> list[int]:
     """The answer and its end: what the model learns to write."""
-    assert special.end is not None, CHECKED
-    return [*answer, special.end]
+    return chat_of(special).answer(answer)
 
 
 def conversation_tokens(
     messages: Sequence[tuple[str, Sequence[int]]], *, special: SpecialTokens = OURS
 ) -> tuple[list[int], list[bool]]:
-    """A whole conversation of (role, content's ids), and which ids the assistant says: its answers and their ends."""
-    assert special.system is not None and special.user is not None, CHECKED
-    assert special.assistant is not None and special.end is not None, CHECKED
-    marks = {"system": special.system, "user": special.user, "assistant": special.assistant}
-    ids: list[int] = []
-    said: list[bool] = []
+    """A whole conversation of (role, ids of the content), ended by an answer; and which ids the assistant says: answers
+    and the tokens that end them."""
+    chat = chat_of(special)
+    has_system = bool(messages) and messages[0][0] == "system"
+    ids = [*chat.begin, *(() if has_system else chat.default_system)]
+    said = [False] * len(ids)
     for role, content in messages:
-        ids += [marks[role], *content, special.end]
-        said += [False, *[role == "assistant"] * (len(content) + 1)]
-    return ids, said
+        turn = chat.turn(role, content)
+        first, last = len(chat.opening[role]), len(turn) - len(chat.closing[role])
+        ids += turn
+        said += [role == "assistant" and first <= place <= last for place in range(len(turn))]
+    behind = len(chat.closing["assistant"]) - 1  # of the last answer: nobody says what follows its end
+    return ids[: len(ids) - behind], said[: len(said) - behind]

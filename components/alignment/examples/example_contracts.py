@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from components.alignment.examples.chat import Conversation
+from components.alignment.examples.chat import Conversation, chat_of
 from components.alignment.examples.instruction import Instruction
 from components.tokens.encoding.special import OURS, SpecialTokens
 
@@ -21,7 +21,7 @@ def instruction_statistics(
 
     The conversations are in the order of `instructions`.
     """
-    roles = {special.system: "system", special.user: "user", special.assistant: "assistant"}
+    chat = chat_of(special)
     return pl.DataFrame(
         [
             {
@@ -32,8 +32,8 @@ def instruction_statistics(
                 "has_answer": bool(each.answer.strip()),
                 "tokens": len(encoded.ids),
                 "answer_tokens": int(encoded.said.sum()),
-                "roles": " ".join(roles[number] for number in encoded.ids.tolist() if number in roles),
-                "ends": int(encoded.ids[-1]) == special.end,
+                "roles": " ".join(chat.roles(encoded.ids.tolist())),
+                "ends": int(encoded.ids[-1]) == chat.end,
                 "answer_in_prompt": bool(each.answer.strip()) and each.answer.strip() in each.prompt,
             }
             for each, encoded in zip(instructions, conversations, strict=True)

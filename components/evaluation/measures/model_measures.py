@@ -170,7 +170,7 @@ def measure(
         report(f"{model}: no infilling, its tokenizer has no tokens for it")
         infilling = {}
     instructions = questions.instructions
-    if instructions and None in (codec.special.user, codec.special.assistant, codec.special.end):
+    if instructions and codec.special.chat is None:
         report(f"{model}: no answers, its tokenizer has no tokens for chat")
         instructions = {}
     document_predictions = predictions(

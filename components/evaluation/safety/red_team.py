@@ -92,7 +92,7 @@ def answers(
 ) -> tuple[list[str], list[bool]]:
     """The greedy answer to each chat, and whether the chat was cut to fit the context."""
     limit = room(engine, max_new_tokens)
-    has_chat = None not in (codec.special.user, codec.special.assistant, codec.special.end)
+    has_chat = codec.special.chat is not None
     prompts = [chat_prompt(codec, each) if has_chat else completion_prompt(codec, _as_text(each)) for each in chats]
     # The first token is a role or <|endoftext|>: without it the rest would be no chat and no document.
     fitted = [each if len(each) <= limit else [each[0], *each[len(each) - limit + 1 :]] for each in prompts]

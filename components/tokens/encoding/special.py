@@ -1,7 +1,7 @@
 """The special tokens: their names, their fixed ids, the forms that are built from them, and those of any tokenizer.
 
 Fill in the middle   <|fim_prefix|>prefix<|fim_suffix|>suffix<|fim_middle|>middle<|endoftext|>
-Chat                 <|system|>text<|end|> (optional) <|user|>text<|end|><|assistant|>text<|end|>
+Chat                 <|system|>text<|end|> (optional) <|user|>text<|end|><|assistant|>text<|end|>, or a checkpoint's own
 A document           text<|endoftext|>
 Denoising            <|mode_r|>a<|span_0|>c<|span_1|> and <|span_0|>b<|span_1|>d<|endoftext|>
 Masked LM            a<|mask|>c
@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from components.core.errors import ArtifactError
 from components.core.text import read_json_object
+from components.tokens.encoding.chat_form import ChatForm
 
 END_OF_TEXT: Final = "<|endoftext|>"
 FIM_PREFIX: Final = "<|fim_prefix|>"
@@ -51,6 +52,8 @@ CHAT_TEMPLATE: Final = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 """The chat form for libraries that render it as text (transformers, TRL)."""
+CHAT_FORM: Final = "chat_form"
+"""The key of tokenizer_config.json that holds a ChatForm which is not ours: an adopted tokenizer's own."""
 
 # What each token is called: by us and Qwen, StarCoder, Code Llama, DeepSeek, T5, BERT. The first that is there counts.
 NAMES: Final = {
@@ -69,6 +72,7 @@ NAMES: Final = {
     "mode_x": (MODE_X,),
 }
 SPAN_NAMES: Final = ("<|span_{}|>", "<extra_id_{}>")
+CONFIG: Final = "tokenizer_config.json"
 # A tokenizer without <|endoftext|> ends a text with what its tokenizer_config.json names, in this order.
 ENDS: Final = ("eos_token", "sep_token")
 
@@ -83,6 +87,7 @@ class SpecialTokens:
     """Ids of the special tokens of one tokenizer, None for those that it lacks.
 
     spans   ids of the tokens that name the spans of a denoised text, first span first; empty when it has none
+    chat    how a chat is written, None for a tokenizer without; `end` is then what ends an answer, whatever its name
     """
 
     end_of_text: int
@@ -99,6 +104,7 @@ class SpecialTokens:
     mode_s: int | None = None
     mode_x: int | None = None
     spans: tuple[int, ...] = ()
+    chat: ChatForm | None = None
 
     @property
     def ids(self) -> list[int]:
@@ -118,8 +124,8 @@ class SpecialTokens:
         }
         ids = {field: next((added[name] for name in names if name in added), None) for field, names in NAMES.items()}
         end_of_text = ids.pop("end_of_text")
+        config = _read_json(directory, CONFIG) if (directory / CONFIG).exists() or end_of_text is None else {}
         if end_of_text is None:
-            config = _read_json(directory, "tokenizer_config.json")
             named = (_content(config.get(key)) for key in ENDS)
             end_of_text = next((added[name] for name in named if name in added), None)
         if end_of_text is None:
@@ -127,7 +133,9 @@ class SpecialTokens:
                 f"{directory}: no token ends a text; needed {END_OF_TEXT}, or an eos_token in tokenizer_config.json "
                 "that is among the added_tokens of tokenizer.json"
             )
-        return cls(end_of_text=end_of_text, spans=_spans(added), **ids)
+        chat = _chat(ids, config.get(CHAT_FORM), directory)
+        ids["end"] = ids["end"] if chat is None else chat.end
+        return cls(end_of_text=end_of_text, spans=_spans(added), chat=chat, **ids)
 
 
 OURS: Final = SpecialTokens(
@@ -140,8 +148,25 @@ OURS: Final = SpecialTokens(
     user=USER_ID,
     assistant=ASSISTANT_ID,
     end=END_ID,
+    chat=ChatForm.of_single_tokens(system=SYSTEM_ID, user=USER_ID, assistant=ASSISTANT_ID, end=END_ID),
 )
 """Those of every vocabulary that we learn, as far as chat and fill in the middle need them."""
+
+
+def _chat(ids: dict[str, int | None], stated: Any, directory: Path) -> ChatForm | None:
+    """The form that the tokenizer's configuration states; else ours, where it has our tokens; else None."""
+    if stated is not None:
+        try:
+            return ChatForm.read(stated)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{directory / CONFIG}: {CHAT_FORM} cannot be read ({type(error).__name__}: {error}); the stage "
+                "vocabulary writes it"
+            ) from error
+    system, user, assistant, end = (ids[each] for each in ("system", "user", "assistant", "end"))
+    if system is None or user is None or assistant is None or end is None:
+        return None
+    return ChatForm.of_single_tokens(system=system, user=user, assistant=assistant, end=end)
 
 
 def _spans(added: dict[str, int]) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ encoders and encoder-decoders, tokenizers without tokenizer.json or that lose te
 """
 
 import json
-from collections.abc import Collection, Iterator
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,35 @@ from tokenizers import AddedToken, Tokenizer
 from components.core.artifact import sha256_of, write_file
 from components.core.config import digest_of
 from components.core.errors import DataError
-from components.core.text import read_json_object
+from components.core.text import read_json_object, read_text
+from components.tokens.encoding.chat_form import ROLES as CHAT_ROLES
+from components.tokens.encoding.chat_form import ChatForm
 from components.tokens.encoding.codec import TOKENIZER
-from components.tokens.encoding.special import CHAT_TEMPLATE, END_OF_TEXT, ENDS, NAMES, SPAN_NAMES, SpecialTokens
-from components.tokens.foreign import pipeline, pipeline_probe
-from components.tokens.foreign.initial import Initial
+from components.tokens.encoding.special import (
+    CHAT_FORM,
+    CHAT_TEMPLATE,
+    END_OF_TEXT,
+    ENDS,
+    NAMES,
+    SPAN_NAMES,
+    SpecialTokens,
+)
+from components.tokens.foreign import chat_template, pipeline, pipeline_probe
+from components.tokens.foreign.config_numbers import check_numbers
+from components.tokens.foreign.initial import SOURCE, Initial, Source
+from components.tokens.foreign.location import checkpoint_directory
 from components.tokens.foreign.weights import CAUSAL, INDEX, Tensor, left_out, tensors, weight_files, why_adapter
 
-CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
+CONFIG, TOKENIZER_CONFIG, TEMPLATE = "config.json", "tokenizer_config.json", "chat_template.jinja"
 DTYPES = ("F32", "BF16", "F16")
 # One setting goes by several names in a configuration.
 CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 FEED_FORWARD = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 INPUT_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 BUFFERS = (".inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
-# What a library builds one by one, so that a number without bound takes all memory: at most one for each tensor, or so.
-BUILT_ONE_BY_ONE = ("layer", "expert", "head_dim")
-LARGEST = 2**31
 # What of tokenizer_config.json says which token is which; the rest is how a run of somebody else's cut and filled up.
+# The special tokens of our chat form, which nothing uses where the checkpoint keeps its own.
+CHAT_FIELDS = (*CHAT_ROLES, "end")
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -49,7 +61,7 @@ def read_initial(directory: Path) -> Initial:
     held = _held(directory)
     _, largest_id = pipeline_probe.check(directory / TOKENIZER)
     rows = _rows(config, held, largest_id + 1, directory)
-    _check_numbers(config, len(held), directory)
+    check_numbers(config, len(held), directory / CONFIG)
     from components.tokens.foreign.skeleton import parameters_of, skeleton  # noqa: PLC0415 - see above
 
     model, tied = skeleton(directory, held)
@@ -71,24 +83,35 @@ def read_initial(directory: Path) -> Initial:
         rows=rows,
         known_tokens=largest_id + 1,
         vocabulary_size=largest_id + 1,
+        source=Source.model_validate(_read_json(path)) if (path := directory / SOURCE).exists() else None,
     )
 
 
-def write_initial_path(directory: str | None, out: Path) -> None:
+def foreseen(init_from: str, span_tokens: int) -> Initial:
+    """What `vocabulary` will say of a checkpoint, with the rows that its new tokens need; writes nothing but the
+    directory of a GGUF file. Raises as `read_initial` and `adopt`."""
+    directory = checkpoint_directory(init_from)
+    initial = read_initial(directory)
+    with tempfile.TemporaryDirectory(prefix="overnight-tokenizer-") as folder:
+        _, size, _ = adopt(directory, Path(folder), span_tokens)
+    return initial.model_copy(update={"vocabulary_size": size})
+
+
+def write_initial_path(init_from: str | None, out: Path) -> None:
     """Say in a file which checkpoint a cycle goes on from, so that DVC runs `vocabulary` anew when it is another one or
     a file of it has changed: by path, size and time, as of the sources; vocabulary then looks at the content.
 
-    Raises DataError for a directory that holds no checkpoint to go on from: refused now, not when documents have been
-    cleaned.
+    Raises DataError for what is no checkpoint to go on from: refused now, not when documents have been cleaned.
     """
     content: dict[str, Any] = {}
-    if directory is not None:
-        config = _read_config(Path(directory))
-        _check_numbers(config, len(_held(Path(directory))), Path(directory))
-        pipeline_probe.check(Path(directory) / TOKENIZER)
-        files = sorted(path for path in Path(directory).glob("*") if path.is_file())
+    if init_from is not None:
+        directory = checkpoint_directory(init_from)
+        config = _read_config(directory)
+        check_numbers(config, len(_held(directory)), directory / CONFIG)
+        pipeline_probe.check(directory / TOKENIZER)
+        files = sorted(path for path in directory.glob("*") if path.is_file())
         states = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-        content = {"path": str(Path(directory).resolve()), "fingerprint": digest_of(states)}
+        content = {"path": str(directory.resolve()), "fingerprint": digest_of(states)}
     text = (json.dumps(content, indent=1) + "\n").encode()
     if not out.exists() or out.read_bytes() != text:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -103,35 +126,47 @@ def read_initial_path(path: Path) -> Path | None:
 
 def digest_of_checkpoint(directory: Path) -> str:
     """Of the content of every file that is read: configuration, tokenizer, weights. Raises DataError without them."""
-    files = [directory / name for name in (CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX)]
+    files = [directory / name for name in (CONFIG, TOKENIZER, TOKENIZER_CONFIG, TEMPLATE, INDEX)]
     return digest_of([[each.name, sha256_of(each)] for each in [*files, *weight_files(directory)] if each.exists()])
 
 
 def adopt(directory: Path, out: Path, span_tokens: int) -> tuple[SpecialTokens, int, list[str]]:
     """Write a checkpoint's tokenizer, without what `pipeline` switches off, with the special tokens that it lacks
-    behind its own ids, and our chat form.
+    behind its own ids, and its own chat form where it has one that can be taken apart, else ours.
 
     Returns the special tokens, the number of ids, and what a person should know, a note each. Raises DataError for a
     tokenizer that is refused, and when no token of it ends a text.
     """
-    content, switched_off = pipeline.cleaned(pipeline.read(directory / TOKENIZER), directory / TOKENIZER)
+    original = pipeline.read(directory / TOKENIZER)
+    content, switched_off = pipeline.cleaned(original, directory / TOKENIZER)
     path = directory / TOKENIZER_CONFIG
     theirs = _read_json(path) if path.exists() else {}
     known = {str(each["content"]) for each in content["added_tokens"]}
     end = _name_of_end(known, theirs, directory)
+    template = _template(directory, theirs)
+    roles = {role: text for role in ROLES if (text := _text_of(theirs.get(role))) in known}
+    form = chat_template.take_apart(directory / TOKENIZER, template, roles) if template else None
     # A text may say what a special token says: such a token is one only by its id, never by its text.
     ours = {end, *(name for names in NAMES.values() for name in names), *_span_names(known)}
     content["added_tokens"] = [
         each | {"special": each["special"] or each["content"] in ours} for each in content["added_tokens"]
     ]
     tokenizer = Tokenizer.from_str(json.dumps(content))
-    size = _add_special_tokens(tokenizer, known, span_tokens, directory)
+    lacked = [names for field, names in NAMES.items() if not (isinstance(form, ChatForm) and field in CHAT_FIELDS)]
+    size = _add_special_tokens(tokenizer, known, lacked, span_tokens, directory)
     write_file(out / TOKENIZER, tokenizer.to_str(pretty=True).encode())
-    config: dict[str, Any] = {role: text for role in ROLES if (text := _text_of(theirs.get(role))) in known}
-    config |= {"eos_token": end, "chat_template": CHAT_TEMPLATE, "tokenizer_class": "PreTrainedTokenizerFast"}
-    config |= {"clean_up_tokenization_spaces": False}
+    config: dict[str, Any] = {**roles, "eos_token": end, "tokenizer_class": "PreTrainedTokenizerFast"}
+    config |= {"clean_up_tokenization_spaces": False, "chat_template": CHAT_TEMPLATE}
+    if isinstance(form, ChatForm):
+        config |= {"chat_template": template, CHAT_FORM: form.record()}
     write_file(out / TOKENIZER_CONFIG, (json.dumps(config, indent=1, ensure_ascii=False) + "\n").encode())
     notes = [f"switched off in its tokenizer: {', '.join(switched_off)}"] if switched_off else []
+    if lacking := pipeline.lacking_bytes(original["model"]):
+        notes.append(f"its tokenizer drops {len(lacking)} of the 256 bytes, as {lacking[0]!r}: tokens of them are new")
+    if isinstance(form, ChatForm):
+        notes.append(f"its own chat template is kept: answers end with {tokenizer.id_to_token(form.end)}")
+    elif form is not None:
+        notes.append(f"its chat template cannot be taken apart ({form}): chats are written in our form")
     if others := left_out(directory):
         notes.append(
             f"left, as neither an index nor the name model.safetensors says that they belong: {', '.join(others)}"
@@ -139,10 +174,32 @@ def adopt(directory: Path, out: Path, span_tokens: int) -> tuple[SpecialTokens, 
     return SpecialTokens.read(out), size, notes
 
 
-def _add_special_tokens(tokenizer: Tokenizer, known: set[str], span_tokens: int, directory: Path) -> int:
-    """Add the special tokens that are not known behind all ids; returns the number of ids."""
+def _template(directory: Path, config: dict[str, Any]) -> str | None:
+    """The chat template of a tokenizer, as libraries have written it over the years; None where it is ours or absent.
+
+    Raises DataError for a file that is not text.
+    """
+    template: Any = config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        named = [each for each in template if isinstance(each, dict)]
+        template = next((each.get("template") for each in named if each.get("name") == "default"), None)
+    if (path := directory / TEMPLATE).exists():
+        try:
+            template = read_text(path)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error}; copy the checkpoint again") from error
+    return template if isinstance(template, str) and template not in ("", CHAT_TEMPLATE) else None
+
+
+def _add_special_tokens(
+    tokenizer: Tokenizer, known: set[str], lacked: Sequence[tuple[str, ...]], span_tokens: int, directory: Path
+) -> int:
+    """Add the special tokens that are not known behind all ids; returns the number of ids.
+
+    lacked  names of each token that is wanted, ours first
+    """
     first = _largest_id(tokenizer) + 1
-    wanted = [names[0] for names in NAMES.values() if not known & set(names)]
+    wanted = [names[0] for names in lacked if not known & set(names)]
     wanted = [each for each in wanted if each != END_OF_TEXT]
     if not any(all(form.format(number) in known for number in range(span_tokens)) for form in SPAN_NAMES):
         wanted += [SPAN_NAMES[0].format(number) for number in range(span_tokens)]
@@ -261,29 +318,6 @@ def _rows(config: dict[str, Any], held: dict[str, Tensor], known: int, directory
             f"{known - 1}; needed as many rows as vocab_size, and one for each id: these are not one checkpoint's files"
         )
     return rows
-
-
-def _check_numbers(config: dict[str, Any], num_tensors: int, directory: Path) -> None:
-    """Raise DataError for numbers that no model of these weights has, before a library builds one of that size."""
-    for name, value in _numbers(config):
-        bound = max(4096, num_tensors) if any(each in name for each in BUILT_ONE_BY_ONE) else LARGEST
-        if not -bound <= value <= bound:
-            raise DataError(
-                f"{directory / CONFIG}: {name} is {value}, needed at most {bound}; needed the config.json of these "
-                f"{num_tensors} tensors"
-            )
-
-
-def _numbers(content: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """Every whole number of a configuration beside the key that it stands under."""
-    if isinstance(content, dict):
-        for key, each in content.items():
-            yield from _numbers(each, str(key))
-    elif isinstance(content, list):
-        for each in content:
-            yield from _numbers(each, name)
-    elif isinstance(content, int) and not isinstance(content, bool):
-        yield name, content
 
 
 def _size(config: Any, names: Collection[str], directory: Path, default: int | None = None) -> int:

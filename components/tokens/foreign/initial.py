@@ -6,6 +6,29 @@ from pydantic import BaseModel, ConfigDict, Field
 
 INITIAL: Final = "initial"
 """The statistic of a tokenizer, and of token files, that holds an Initial; absent where a model begins anew."""
+SOURCE: Final = "source.json"
+"""Beside the files of a checkpoint that was made from another file: its Source."""
+
+
+class Source(BaseModel):
+    """The file that a checkpoint was made from.
+
+    licence         as an SPDX id where it is known, else as it is stated; None where neither the file nor its package
+                    states one
+    package         the distribution that the file came in, with its version; None for a file of no package
+    quantization    how most of its weights were stored, as llama.cpp names it
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    sha256: str
+    bytes: int = Field(ge=0)
+    name: str | None
+    licence: str | None
+    package: str | None
+    version: str | None
+    quantization: str
 
 
 class Initial(BaseModel):
@@ -16,6 +39,7 @@ class Initial(BaseModel):
     known_tokens    ids that its own tokenizer uses: [0, known_tokens)
     vocabulary_size rows of the input embedding that the adopted tokenizer needs
     positions       what a longer context means for it: rotary positions can be scaled, learned ones cannot
+    source          the file that it was made from; None where it is the directory that a person named
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,3 +60,4 @@ class Initial(BaseModel):
     rows: int
     known_tokens: int
     vocabulary_size: int
+    source: Source | None = None

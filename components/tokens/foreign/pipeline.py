@@ -3,6 +3,8 @@
 A tokenizer.json is a program: it can drop, change and multiply text, and carries the state of whoever ran it last. Ours
 is to stand for every byte of a document, so parts that keep all of a text are allowed by name and others refused.
 Switched off, with a note: truncation, padding, what a post-processor adds, dropout, white space that added tokens take.
+Added: the tokens of single bytes that a byte-level vocabulary lacks, behind its ids (SmolLM's lacks 21, of control
+characters and of what UTF-8 hardly or never has, and would drop them).
 Refused: normalizers, pre-tokenizers and decoders that lose or multiply text, models that know no bytes, patterns that
 may take exponential time, JSON beyond the bounds.
 Not covered: whether the parts together keep a text, which components.tokens.foreign.pipeline_probe tries.
@@ -22,6 +24,7 @@ MAX_TOKENS = 1_000_000
 MAX_TOKEN_CHARACTERS = 2048
 MAX_PARTS = 32
 MAX_PATTERN_CHARACTERS = 2000
+MAX_LACKING_BYTES = 64  # beyond it a vocabulary writes bytes in another way
 
 Json = dict[str, Any]
 
@@ -60,6 +63,7 @@ def cleaned(content: Json, where: Path) -> tuple[Json, list[str]]:
                 judge(part)
         kept["model"] = _model(content["model"], notes)
         kept["added_tokens"] = _added_tokens(content.get("added_tokens") or [], notes)
+        kept["model"] = _with_all_bytes(kept)
     except ValueError as error:
         raise refuse(str(error)) from error
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -204,10 +208,32 @@ def _model(model: Json, notes: list[str]) -> Json:
     vocabulary = model["vocab"]
     tokens = list(vocabulary) if kind == "BPE" else [each[0] for each in vocabulary]
     _check_sizes(tokens)
-    _check_bytes(set(tokens), bool(model.get("byte_fallback")))
+    lacking_bytes(model)
     if model.get("dropout"):
         notes.append(f"dropout of {model['dropout']} of its merges")
     return {**model, "dropout": None} if kind == "BPE" else model
+
+
+def lacking_bytes(model: Json) -> list[str]:
+    """The bytes that a model was never given a token of, as its vocabulary would write them. Raises ValueError for so
+    many, or for a model of such a kind, that they cannot be added."""
+    kind, byte_fallback = model.get("type"), bool(model.get("byte_fallback"))
+    tokens = set(model["vocab"]) if isinstance(model["vocab"], dict) else {each[0] for each in model["vocab"]}
+    lacking = sorted(set(byte_names() if byte_fallback else byte_characters()) - tokens)
+    if lacking and (kind == "Unigram" or byte_fallback or len(lacking) > MAX_LACKING_BYTES):
+        raise ValueError(f"it lacks tokens of {len(lacking)} of the 256 bytes, as {lacking[0]!r}, and drops them")
+    return lacking
+
+
+def _with_all_bytes(content: Json) -> Json:
+    """The model with the tokens of single bytes that it lacks, behind all ids."""
+    model: Json = content["model"]
+    if not (lacking := lacking_bytes(model)):
+        return model
+    # The library numbers an added token by itself unless the vocabulary has it, too.
+    known = model["vocab"] | {each["content"]: each["id"] for each in content["added_tokens"]}
+    first = 1 + max(known.values())
+    return {**model, "vocab": known | {token: first + place for place, token in enumerate(lacking)}}
 
 
 def _check_sizes(tokens: Collection[str]) -> None:
@@ -215,12 +241,6 @@ def _check_sizes(tokens: Collection[str]) -> None:
         raise ValueError(f"it has {len(tokens)} tokens, at most {MAX_TOKENS} are read")
     if longest := max((token for token in tokens if len(token) > MAX_TOKEN_CHARACTERS), key=len, default=None):
         raise ValueError(f"a token has {len(longest)} characters, at most {MAX_TOKEN_CHARACTERS} are read")
-
-
-def _check_bytes(tokens: set[str], byte_fallback: bool) -> None:
-    wanted = set(byte_names() if byte_fallback else byte_characters())
-    if lacking := sorted(wanted - tokens):
-        raise ValueError(f"it lacks tokens of {len(lacking)} of the 256 bytes, as {lacking[0]!r}, and drops them")
 
 
 def _added_tokens(tokens: list[Json], notes: list[str]) -> list[Json]:

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from components.core.errors import DataError
 from components.tokens.encoding.alphabet import REPLACEMENT
-from components.tokens.foreign.pipeline import cleaned, literals, patterns_of, read
+from components.tokens.foreign.pipeline import cleaned, lacking_bytes, literals, patterns_of, read
 
 # Gemma's tokenizer takes 3 s and 1 GB. Seconds are of the processor's, so another one's load changes nothing.
 CPU_SECONDS = 60
@@ -67,7 +67,8 @@ def check(path: Path, cpu_seconds: int = CPU_SECONDS) -> tuple[list[str], int]:
 
 def try_out(path: Path) -> tuple[list[str], int]:
     """What `check` says, in this process."""
-    content, notes = cleaned(read(path), path)
+    theirs = read(path)
+    content, notes = cleaned(theirs, path)
     try:
         tokenizer = Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the library raises bare Exception for every cause
@@ -78,7 +79,8 @@ def try_out(path: Path) -> tuple[list[str], int]:
     tokenizer.encode_special_tokens = True
     for text in texts(patterns_of(content)):
         _require_kept(tokenizer, text, path)
-    return notes, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    added = len(lacking_bytes(theirs["model"]))  # the largest ids, which their model has no rows of
+    return notes, max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0) - added
 
 
 def texts(patterns: Sequence[str] = ()) -> list[str]:
@@ -115,7 +117,7 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace(REPLACEMENT, " "))
 
 
-def _bounded(cpu_seconds: int) -> None:
+def bounded(cpu_seconds: int) -> None:
     """Bound this process: its processor time and its memory."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
@@ -123,7 +125,7 @@ def _bounded(cpu_seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    _bounded(int(sys.argv[2]))
+    bounded(int(sys.argv[2]))
     try:
         notes, largest_id = try_out(Path(sys.argv[1]))
         said = {"notes": notes, "largest_id": largest_id}

@@ -103,6 +103,12 @@ def choose(
     fitting = {size: each for size, each in rows.items() if each.micro_batch_samples is not None}
     if not fitting:
         least = min(each.memory_bytes for each in rows.values())
+        if len(rows) == 1:
+            raise ConfigError(
+                f"plan: the model needs {least / 1e9:.1f} GB at one window, to be trained whole, and {machine.name} "
+                f"has {machine.memory_bytes / 1e9:.1f} GB for a worker; take a smaller one, shorten "
+                "plan.sequence_length, or share it among more workers by plan.parallel=sharded"
+            )
         raise ConfigError(
             f"plan.ladder: the smallest size needs {least / 1e9:.1f} GB at one window and {machine.name} has "
             f"{machine.memory_bytes / 1e9:.1f} GB for a worker; add a smaller size or shorten plan.sequence_length"
@@ -149,6 +155,8 @@ def _by_loss(
 
 
 def _by_tokens(rows: Mapping[Size, Alternative], config: PlanConfig) -> tuple[Size, str]:
+    if len(rows) == 1:  # a checkpoint's, or a ladder of one
+        return next(iter(rows)), "the only size"
     least = config.minimum_tokens_per_parameter
     enough = [size for size, each in rows.items() if each.tokens_per_parameter >= least]
     by_parameters = sorted(enough or rows, key=lambda size: rows[size].parameters)

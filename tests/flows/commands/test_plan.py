@@ -1,6 +1,7 @@
 """`overnight plan`: machines of the table, figures for scripts, lines for people, errors with exit code 2."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,22 +11,28 @@ from xml.etree import ElementTree
 import pytest
 
 from components.core import artifact
-from components.core.config import read_settings
+from components.core.config import read_settings, read_yaml
 from components.core.errors import ConfigError, DataError
+from components.core.graph.closure import ROOT
 from components.core.graph.stages import read_stages
 from components.lineage import survey
+from components.tokens.foreign import adoption
 from components.training.config import PretrainConfig
+from components.training.engine.model.shape import Counts, Shape
 from components.training.plan import shape_for
 from components.training.planning import fitted, ladder
 from components.training.planning.fitted import Domain, FittedLaw, Point, domain_of
+from components.training.planning.hardware_table import machine_of
 from components.training.planning.law_fit import fit
 from components.training.planning.laws import Law
+from components.training.planning.memory_estimate import largest_micro_batch
 from dashboards.report import laws_chart
 from flows.commands import plan as plan_command
 from flows.commands.plan import Options
 from flows.running import graph
 from flows.running.deadline import require_possible
-from flows.running.params import read_params
+from flows.running.params import checked, read_params
+from tests.training.foreign import write_checkpoint
 from tests.training.planning.test_ladder import PLAN, SIZES
 from tests.training.test_pretrain import VOCABULARY_SIZE, make_inputs
 
@@ -180,3 +187,63 @@ def test_a_fit_goes_on_from_its_runs_and_leaves_the_law_where_the_plan_reads_it(
     assert fitted.read(survey.LAWS) == law
     kept = json.loads((plan_command.REPORTS / "fit.json").read_text())
     assert kept["intervals"] == law.intervals() and len(kept["points"]) == 9 and "draws" not in kept
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "llama", steps=1)
+
+
+def profile_from(checkpoint: Path, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A profile of ours whose checkpoint is another one."""
+    text = (ROOT / "profiles" / f"{name}.yaml").read_text()
+    changed = re.sub(r'init_from: ("[^"]+"|[^,}]+)', f'init_from: "{checkpoint}"', text)
+    assert changed != text
+    (folder / f"{name}.yaml").write_text(changed)
+    monkeypatch.setattr(plan_command.params, "PROFILES", folder)
+    monkeypatch.setattr(plan_command.params.compose, "__defaults__", (folder,))
+    return name
+
+
+def test_the_profiles_that_adapt_plan_the_checkpoint_and_not_the_ladder(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = profile_from(checkpoint, tmp_path, "adapt-gpu", monkeypatch)
+    found = quiet(Options(profile=name, hardware="h200"))
+    (row,) = found["alternatives"]  # type: ignore[misc]
+    held = adoption.foreseen(str(checkpoint), 0)
+    assert (row["layers"], row["width"], found["reason"]) == (held.layers, held.width, "the only size")
+    assert row["parameters"] == held.total + 2 * held.width * (held.vocabulary_size - held.rows)
+    assert found["notes"][-1] == f"goes on from {checkpoint}, a llama"  # type: ignore[index]
+    assert not any("vocabulary is params.yaml's" in each for each in found["notes"])  # type: ignore[attr-defined]
+
+
+CODE_MODELS = {  # as Qwen2.5-Coder's: layers, width, feed-forward, heads, key-value heads, tied
+    1.5: (28, 1536, 8960, 12, 2, True),
+    3.1: (36, 2048, 11008, 16, 2, True),
+}
+
+
+@pytest.mark.parametrize("billions", CODE_MODELS)
+def test_code_models_of_the_sizes_that_it_is_for_fit_one_h200(billions: float) -> None:
+    plan = checked(read_yaml(ROOT / "profiles" / "adapt-gpu.yaml"), "adapt-gpu").plan
+    layers, width, feed_forward, heads, key_value_heads, tied = CODE_MODELS[billions]
+    counted = Counts(total=int(billions * 1e9), active=int(billions * 1e9))
+    shape = Shape(
+        architecture="qwen2",
+        vocabulary_size=152_064,
+        context=32_768,
+        layers=layers,
+        width=width,
+        heads=heads,
+        key_value_heads=key_value_heads,
+        feed_forward=feed_forward,
+        rope_theta=1e6,
+        tied=tied,
+        counted=counted,
+    )
+    machine = machine_of("h200")
+    samples = largest_micro_batch(shape, plan, "bfloat16", machine.memory_bytes)
+    assert samples is not None and plan.batch_samples % samples == 0
+    tokens = machine.achieved_flops / shape.training_flops_per_token(plan.sequence_length) * 20 * 3600
+    assert tokens > 2e8, "twenty hours give it more tokens than most repositories have"

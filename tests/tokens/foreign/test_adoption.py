@@ -183,6 +183,26 @@ def test_a_text_that_says_the_end_is_not_one(tmp_path: Path) -> None:
     assert codec.decode(codec.encode("a </s> b")) == "a </s> b"
 
 
+def test_the_bytes_that_a_vocabulary_lacks_get_tokens_behind_its_ids(tmp_path: Path) -> None:
+    """As SmolLM's lacks 21: a text with them would lose them."""
+    content = byte_level()
+    model, lacked = content["model"], ("Ą", "ñ", "À")  # 0x04, 0xF1, and 0xC0, which no UTF-8 has
+    model["vocab"] = {token: number for number, token in enumerate(t for t in model["vocab"] if t not in lacked)}
+    model["merges"] = [each for each in model["merges"] if "".join(each) in model["vocab"]]
+    content["added_tokens"][0]["id"] = len(model["vocab"])
+    known = len(model["vocab"]) + 1
+    assert probe.try_out(write(content, tmp_path / "probed") / "tokenizer.json") == ([], known - 1)
+    out, notes = adopted(content, tmp_path)
+    assert notes == ["its tokenizer drops 3 of the 256 bytes, as 'À': tokens of them are new"]
+    codec, text = TextCodec(out), "a\x04b \U00050000"
+    ids = codec.encode(text)
+    assert codec.decode(ids) == text and int(codec.bytes_of_tokens()[ids].sum()) == len(text.encode())
+    assert codec.special.end_of_text == known - 1
+    assert {each for each in ids if each >= known} == {known + 1, known + 2}
+    assert codec.special.fim_prefix is not None and codec.special.fim_prefix >= known + 3
+    assert Encoder(out).encode([text])[0].tolist() == ids
+
+
 def test_a_model_that_has_the_end_of_a_text_as_a_word_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a text that says </s> becomes that special token; needed a tokenizer that"):
         adopted(sentence_piece("unigram"), tmp_path)
@@ -232,7 +252,8 @@ def of_words(content: Json) -> None:
 
 
 def without_bytes(content: Json) -> None:
-    del content["model"]["vocab"]["ł"]
+    for token in [each for each in content["model"]["vocab"] if len(each) == 1][:65]:
+        del content["model"]["vocab"][token]
     content["model"]["merges"] = []
 
 
@@ -268,7 +289,7 @@ REFUSED: list[tuple[str, Callable[[Json], Any], str]] = [
     ("strips", part("decoder", type="Strip", content="a", start=10, stop=10), r"its decoder Strip"),
     ("replaces", part("decoder", type="Replace", pattern={"String": "e"}, content=""), r"its decoder Replace"),
     ("words", of_words, r"its model WordLevel has no token for unknown words' bytes"),
-    ("bytes", without_bytes, r"lacks tokens of 1 of the 256 bytes"),
+    ("bytes", without_bytes, r"lacks tokens of 65 of the 256 bytes"),
     ("long", long_tokens, r"a token has 5000 characters, at most 2048"),
     ("list", lambda content: content.update(model=[]), r"its parts have another form"),
 ]

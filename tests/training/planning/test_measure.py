@@ -1,12 +1,13 @@
 """The timed steps run as the worker's will."""
 
+import itertools
 import os
 import subprocess
 import sys
 
 import pytest
 
-from components.training.engine.devices import cores
+from components.training.engine.devices import cores, timed_steps
 
 PROBE = """
 import os, sys
@@ -49,3 +50,27 @@ def test_the_probe_waits_and_is_placed_as_the_worker() -> None:
     here = sorted(cores.ALL_CORES)
     assert places == str([here[:1], here[1:2]])
     assert after == str(here), "the cores come back"
+
+
+class Steps:
+    """What the probe times, counted."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def accumulate(self, step: int, batch: object) -> None:
+        assert step == self.taken
+        self.taken += 1
+
+    def update(self, step: int, multiplier: float) -> None: ...
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(0.5, 1), (1.5, timed_steps.MINIMUM_STEPS), (20.0, 7)])
+def test_a_step_that_takes_all_the_time_there_is_is_the_only_one(
+    limit: float, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at the clock finds it a second later: a step takes one, and the limit is looked at after another."""
+    monkeypatch.setattr(timed_steps.time, "monotonic", itertools.count(0.0, 1.0).__next__)
+    trainer = Steps()
+    seconds = list(timed_steps._timed_steps(trainer, None, limit))  # type: ignore[arg-type]
+    assert (len(seconds), trainer.taken, set(seconds)) == (steps, steps, {1.0})
