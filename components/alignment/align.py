@@ -17,6 +17,7 @@ from typing import Any
 import polars as pl
 
 from components.alignment.config import AlignConfig
+from components.alignment.damage import Guard
 from components.alignment.objectives import tuning
 from components.alignment.objectives.dpo import (
     COLUMNS,
@@ -51,11 +52,11 @@ def pass_on(sft: Path, out: Path) -> None:
     (out / "history.csv").write_text(",".join(["step", *COLUMNS]) + "\n")
 
 
-def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: Path) -> Manifest:
+def run(config: AlignConfig, *, sft: Path, preferences: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
     """Align the fine-tuned model with the pairs; see the module."""
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE)
-    inputs = [artifact.read(path) for path in (sft, preferences, plan)]
+    inputs = [artifact.read(path) for path in (sft, preferences, tokens, plan)]
     codec = TextCodec(sft)
     table, too_long = read_pairs(preferences / "preferences.parquet", config, codec.special, codec.vocabulary_size)
     learn, held = split(table, config.heldout_fraction)
@@ -68,8 +69,11 @@ def run(config: AlignConfig, *, sft: Path, preferences: Path, plan: Path, out: P
             pass_on(sft, draft.path)
             draft.statistics.update(aligned=False, reason=reason, steps=0)
         else:
+            guard = Guard(config.guard, tokens, sft, length=config.max_tokens, seed=config.seed)
             with tuning.own_cores():
-                draft.statistics.update(_align(config, sft, inputs[0].digest, learn, held, budget, events, draft))
+                draft.statistics.update(
+                    _align(config, sft, inputs[0].digest, learn, held, guard, budget, events, draft)
+                )
     assert draft.manifest is not None
     return draft.manifest
 
@@ -80,6 +84,7 @@ def _align(
     checkpoint: str,
     learn: pl.DataFrame,
     held: pl.DataFrame,
+    guard: Guard,
     budget: Budget,
     events: Events,
     draft: artifact.Draft,
@@ -89,6 +94,7 @@ def _align(
     measuring = time.monotonic()
     heldout = encoded(held)
     before = measure(model, heldout, config.batch_size) if heldout else None
+    abilities = guard.measure(model)
     measuring = time.monotonic() - measuring
     if before is not None and (gap := sampling_gap(before, held, checkpoint)) is not None:
         events.metric("sampling_gap_nats_per_token", gap, 0)
@@ -107,9 +113,15 @@ def _align(
         compared = compare(before, measure(model, heldout, config.batch_size), config.beta)
         events.metrics(compared, last)
         figures.update(compared)
-    tuning.save_model(model, sft, draft.path)
+    after = guard.measure(model)
+    if objection := guard.objection(abilities, after):
+        figures |= {"aligned": False, "reason": objection}
+        events.note(f"the model is passed on, the aligned one is not kept: {objection}")
+        tuning.pass_on(sft, draft.path)
+    else:
+        tuning.save_model(model, sft, draft.path)
     draft.rows["history.csv"] = reporter.write_history(draft.path / "history.csv")
-    return figures
+    return figures | guard.record(abilities, after)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from components.alignment.curriculum.levels import LEVELS, Level
+from components.alignment.curriculum.levels import Level
 from components.core.config import StepConfig
 from components.data.config import DecontaminateConfig
 from components.inference.bounds import (
@@ -27,7 +27,7 @@ DECISIONS = (
     "(step, last step) of each decision that a clock took, for fixed mode; `overnight cycle --replay` fills it in"
 )
 TUNING_RATES = RatesConfig(
-    matrix=0.005, embedding=1e-3, output=1e-3, norm=1e-3, momentum_warmup_steps=0, betas=(0.9, 0.95), epsilon=1e-8
+    matrix=0.005, embedding=0.01, output=1e-3, norm=3e-3, momentum_warmup_steps=0, betas=(0.9, 0.95), epsilon=1e-8
 )
 Decisions = tuple[tuple[int, int], ...]
 
@@ -46,7 +46,11 @@ class InstructionsContract(StepConfig):
 class CurriculumConfig(StepConfig):
     """Small functions with hidden tests, made by levels."""
 
-    levels: tuple[Level, ...] = Field(LEVELS, min_length=1, description="what is asked, from easy to hard")
+    levels: tuple[Level, ...] = Field(
+        ("operator", "builtin", "composition"),
+        min_length=1,
+        description="what is asked, from easy to hard: return, operator, builtin, composition, branch, loop",
+    )
     tuning: int = Field(4000, ge=0, description="tasks to learn from at most")
     heldout: int = Field(400, ge=0, description="tasks of wordings, and of compositions, that are never learned")
     pairs: int = Field(320, ge=0, description="tasks whose answers are sampled for preferences")
@@ -83,7 +87,7 @@ class InstructionsConfig(StepConfig):
     corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="from the corpus's functions")
     files: tuple[InstructionFile, ...] = Field((), description="of the user's own")
     weights: dict[str, float] = Field(
-        default_factory=lambda: {"curriculum": 3.0, "corpus": 1.0},
+        default_factory=lambda: {"curriculum": 9.0, "corpus": 1.0},
         description="how often each source is drawn in fine-tuning; 1 where it is not named",
     )
     decontaminate: DecontaminateConfig = Field(
@@ -118,7 +122,7 @@ class PreferencesContract(StepConfig):
 class ReplayConfig(StepConfig):
     """Pretraining windows beside the instructions, so that the base's abilities stay."""
 
-    share: float = Field(0.25, ge=0, lt=1, description="of the rows of a batch; 0: none")
+    share: float = Field(0.6, ge=0, lt=1, description="of the rows of a batch; 0: none")
     infill_rate: float = Field(0.5, ge=0, le=1, description="chance that a piece of a window is infilled")
 
 
@@ -144,14 +148,14 @@ class SftConfig(StepConfig):
     row_tokens: int = Field(
         256, ge=16, description="positions of a row; conversations that are longer are left out, not cut"
     )
-    batch_rows: int = Field(8, ge=1, description="rows in one step: packed conversations, and replay")
-    micro_batch_rows: int = Field(8, ge=1, description="rows of one forward and backward pass")
+    batch_rows: int = Field(5, ge=1, description="rows in one step: packed conversations, and replay")
+    micro_batch_rows: int = Field(5, ge=1, description="rows of one forward and backward pass")
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="what else is read")
     max_steps: int = Field(120, ge=1, description=MAX_STEPS)
     decisions: Decisions = Field((), description=DECISIONS)
     max_epochs: float = Field(4.0, gt=0, description="passes over the instructions at most, in both modes")
     optimizer: Literal["muon", "adamw"] = Field("adamw", description="of hidden matrices")
-    adamw_matrix: float = Field(1e-3, gt=0, description="peak rate of hidden matrices under adamw")
+    adamw_matrix: float = Field(5e-3, gt=0, description="peak rate of hidden matrices under adamw")
     rates: RatesConfig = Field(default_factory=lambda: TUNING_RATES, description="peak rates of the rest")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps, or of the time, that warms up")
     precision: Precision = Field("float32", description=PRECISION)
@@ -256,4 +260,7 @@ class AlignConfig(StepConfig):
     learning_rate: float = Field(5e-5, gt=0, description="peak; falls linearly to zero after the warmup")
     warmup_fraction: float = Field(0.1, ge=0, lt=1, description="share of the steps, or of the time, that warms up")
     precision: Precision = Field("float32", description=PRECISION)
+    guard: GuardConfig = Field(
+        default_factory=GuardConfig, description="what may be lost; beyond it nothing is aligned"
+    )
     seed: int = Field(0, ge=0, description="order of the pairs")

@@ -21,7 +21,7 @@ from components.release.release import Evidence
 from tests.serving.random_model import RandomConfig, write_random_model
 
 CONFIG = EvaluateConfig(
-    completion=CompletionConfig(functions=5, next_lines=2, infilled_lines=2, infilled_spans=2, blocks=2),
+    completion=CompletionConfig(functions=5, next_lines=2, infilled_lines=8, infilled_spans=2, blocks=2),
     latency=LatencyConfig(rounds=3, new_tokens=3),
     safety=SafetyConfig(max_prompts=6, max_look_alikes=8, attacks=("plain",), max_new_tokens=8, canaries=0),
     resamples=100,

@@ -91,6 +91,7 @@ class Criteria(StepConfig):
     guards: tuple[Guard, ...] = Field(
         (
             Guard(metric="completion/parse_share", better="higher", margin=0.15),
+            Guard(metric="infilling/parse_share", better="higher", margin=0.2),
             Guard(metric="safety/harmful_compliance", better="lower", margin=0.1),
             Guard(metric="safety/over_refusal", better="lower", margin=0.14),
             Guard(metric="canaries/extracted", better="lower", margin=0.2),
