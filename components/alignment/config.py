@@ -51,8 +51,8 @@ class CurriculumConfig(StepConfig):
         min_length=1,
         description="what is asked, from easy to hard: return, operator, builtin, composition, branch, loop",
     )
-    tuning: int = Field(4000, ge=0, description="tasks to learn from at most")
-    heldout: int = Field(400, ge=0, description="tasks of wordings, and of compositions, that are never learned")
+    tuning: int = Field(3000, ge=0, description="tasks to learn from at most")
+    heldout: int = Field(200, ge=0, description="tasks of wordings, and of compositions, that are never learned")
     pairs: int = Field(320, ge=0, description="tasks whose answers are sampled for preferences")
 
 
@@ -130,7 +130,7 @@ class GuardConfig(StepConfig):
     """What a stage may cost the model that it begins with, on held-out windows."""
 
     windows: int = Field(64, ge=1, description="held-out windows that both models are measured on at most")
-    max_text_loss: float = Field(0.02, ge=0, description="growth of bits per byte, as a share")
+    max_text_loss: float = Field(0.03, ge=0, description="growth of bits per byte, as a share")
     max_infilling_loss: float = Field(0.04, ge=0, description="growth of nats a token of infilled middles, as a share")
 
 
@@ -155,7 +155,7 @@ class SftConfig(StepConfig):
     decisions: Decisions = Field((), description=DECISIONS)
     max_epochs: float = Field(4.0, gt=0, description="passes over the instructions at most, in both modes")
     optimizer: Literal["muon", "adamw"] = Field("adamw", description="of hidden matrices")
-    adamw_matrix: float = Field(5e-3, gt=0, description="peak rate of hidden matrices under adamw")
+    adamw_matrix: float = Field(4e-3, gt=0, description="peak rate of hidden matrices under adamw")
     rates: RatesConfig = Field(default_factory=lambda: TUNING_RATES, description="peak rates of the rest")
     warmup_fraction: float = Field(0.05, ge=0, lt=1, description="share of the steps, or of the time, that warms up")
     precision: Precision = Field("float32", description=PRECISION)

@@ -29,7 +29,7 @@ from components.alignment.examples.packing import PackedRows, order_of
 from components.alignment.objectives import tuning
 from components.alignment.objectives.engine_tuning import Batches, Tuned, tune
 from components.alignment.objectives.replay import Windows
-from components.alignment.objectives.tuned_weights import ADAPTERS, open_model, with_adapters
+from components.alignment.objectives.tuned_weights import ADAPTERS, open_model, save_adapters, with_adapters
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import digest_of, read_settings
@@ -216,7 +216,7 @@ def _tune(
     compiled = left is not None and left >= config.compile_from_seconds
     tuned = tune(model, batches, config, steps, checkpoints, events, compiled=compiled)
     if wrapped is not None:
-        wrapped.save_pretrained(draft.path / ADAPTER)
+        save_adapters(wrapped, draft.path / ADAPTER)
         model = wrapped.merge_and_unload()
     after = guard.measure(model)
     figures: dict[str, Any] = {
@@ -228,7 +228,8 @@ def _tune(
     if loss_before is not None:
         figures["heldout_loss_before"] = loss_before
         figures["heldout_loss_after"] = tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows)
-        events.metrics({name: figures[name] for name in ("heldout_loss_before", "heldout_loss_after")}, tuned.steps)
+        events.metric("heldout_loss", loss_before, 0)
+        events.metric("heldout_loss", figures["heldout_loss_after"], tuned.steps)
     return Result(model=model, tuned=tuned, before=before, after=after, seconds=tuned.seconds, figures=figures)
 
 

@@ -56,7 +56,7 @@ class StageReserves(StepConfig):
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: ProbeReserve = Field(default=ProbeReserve(work=25))
     instructions: StageReserve = Field(default=StageReserve(startup=4, work=14))
-    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=24, share=0.11, maximum=120))
+    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=40, share=0.22, maximum=200))
     preferences: TimedReserve = Field(default=TimedReserve(startup=3, work=22, share=0.07, maximum=75))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(

@@ -50,8 +50,8 @@ def test_a_model_is_its_own_equal_and_a_spoiled_one_is_not(world: Path, guard: G
 
 def test_each_limit_counts_and_what_is_no_number_is_refused(guard: Guard) -> None:
     before = Abilities(text=2.0, infilling=2.0)
-    assert guard.objection(before, Abilities(text=2.03, infilling=2.07)) is None
-    assert "text" in str(guard.objection(before, Abilities(text=2.05, infilling=2.0)))
+    assert guard.objection(before, Abilities(text=2.05, infilling=2.07)) is None
+    assert "text" in str(guard.objection(before, Abilities(text=2.07, infilling=2.0)))
     assert "infilling is worse by 5.0%, at most 4.0%" in str(
         guard.objection(before, Abilities(text=1.9, infilling=2.1))
     )

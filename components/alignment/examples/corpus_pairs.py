@@ -48,7 +48,7 @@ def docstring_of(instruction: Instruction) -> Instruction | None:
     return replace(instruction, prompt=ASK_DOCSTRING + ast.unparse(bare), answer=text, kind="docstring", examples=())
 
 
-def tests_of(instruction: Instruction) -> Instruction | None:
+def assertions_of(instruction: Instruction) -> Instruction | None:
     """The function as the prompt, its examples as assertions; None without examples that are plain values."""
     examples = [each for each in instruction.examples if _alone(each.source, instruction.name) and _plain(each.want)]
     lines = [f"assert {each.source.strip()} == {each.want.strip()}" for each in examples]
@@ -79,7 +79,7 @@ def fix_of(instruction: Instruction, generator: random.Random) -> Instruction | 
 def derived(instructions: Sequence[Instruction], *, most: int, seed: int) -> Iterator[Instruction]:
     """At most so many of each kind, from the first functions that have some."""
     generator = random.Random(seed)
-    makers = (docstring_of, tests_of, lambda each: fix_of(each, generator))
+    makers = (docstring_of, assertions_of, lambda each: fix_of(each, generator))
     for maker in makers:
         made = 0
         for each in instructions:

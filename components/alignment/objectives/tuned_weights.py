@@ -47,11 +47,19 @@ def with_adapters(model: PreTrainedModel, config: SftConfig) -> PeftModel:
     settings = LoraConfig(
         r=config.rank,
         lora_alpha=config.adapter_alpha,
-        target_modules="all-linear",
+        target_modules=[name for name, each in _blocks(model).named_modules() if isinstance(each, nn.Linear)],
         use_dora=config.tune == "dora",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, settings)
+
+
+def save_adapters(wrapped: PeftModel, out: Path) -> None:
+    """The adapters alone, as PEFT reads them. Where the base lay, and PEFT's empty card, are no part of an artifact."""
+    for each in wrapped.peft_config.values():
+        each.base_model_name_or_path = None
+    wrapped.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)
 
 
 def _some(model: PreTrainedModel, config: SftConfig) -> set[str]:

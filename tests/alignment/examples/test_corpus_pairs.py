@@ -3,7 +3,7 @@
 import ast
 import random
 
-from components.alignment.examples.corpus_pairs import derived, docstring_of, fix_of, tests_of
+from components.alignment.examples.corpus_pairs import derived, docstring_of, fix_of, assertions_of
 from components.alignment.examples.functions import extract
 from components.alignment.examples.instruction import Instruction
 
@@ -54,11 +54,11 @@ def test_a_docstring_is_asked_for_without_being_shown() -> None:
     assert docstring_of(functions()["double"]) is None, "its examples are tests"
 
 
-def test_tests_are_the_examples_that_stand_alone() -> None:
-    made = tests_of(functions()["double"])
+def test_assertions_are_the_examples_that_stand_alone() -> None:
+    made = assertions_of(functions()["double"])
     assert made is not None and made.answer == "assert double(2) == 4"
     assert ">>>" not in made.prompt and "4" not in made.prompt
-    assert tests_of(functions()["clamp"]) is None
+    assert assertions_of(functions()["clamp"]) is None
 
 
 def test_at_most_so_many_of_each_kind_are_made() -> None:

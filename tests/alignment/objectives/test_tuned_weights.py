@@ -127,6 +127,9 @@ def test_the_stage_keeps_the_adapter_beside_the_merged_model(world: Path, tmp_pa
     manifest = sft.run(config, **paths, out=tmp_path / "out")
     assert manifest.statistics["tune"] == "lora" and manifest.statistics["kept"] == "tuned"
     assert json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())["r"] == 4
+    files = [each for each in (tmp_path / "out").rglob("*") if each.is_file()]
+    assert {each.suffix for each in files} <= {".json", ".safetensors", ".csv", ".parquet", ".jinja"}
+    assert [each.name for each in files if str(world).encode() in each.read_bytes()] == [], "no path of this machine"
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32) is not None
 
 
