@@ -57,7 +57,7 @@ def with_adapters(model: PreTrainedModel, config: SftConfig) -> PeftModel:
 def save_adapters(wrapped: PeftModel, out: Path) -> None:
     """The adapters alone, as PEFT reads them. Where the base lay, and PEFT's empty card, are no part of an artifact."""
     for each in wrapped.peft_config.values():
-        each.base_model_name_or_path = None
+        each.base_model_name_or_path = ""
     wrapped.save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)
 
