@@ -3,7 +3,7 @@
 import ast
 import random
 
-from components.alignment.examples.corpus_pairs import derived, docstring_of, fix_of, assertions_of
+from components.alignment.examples.corpus_pairs import assertions_of, derived, docstring_of, fix_of
 from components.alignment.examples.functions import extract
 from components.alignment.examples.instruction import Instruction
 
