@@ -18,6 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from components.alignment.config import CurriculumConfig
+from components.alignment.examples.instruction import TABLE, to_table
+from components.alignment.instructions import curriculum
 from components.core import artifact
 from components.core.config import StepConfig, read_settings
 from components.core.errors import ArtifactError, DataError
@@ -33,6 +36,7 @@ from components.evaluation.config import (
     LikelihoodConfig,
     SafetyConfig,
 )
+from components.evaluation.measures.answers import SUITES as ANSWERS
 from components.evaluation.measures.completion import body_of, edit_similarity, line_end_ids
 from components.evaluation.measures.likelihood import (
     bits_per_byte,
@@ -93,7 +97,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """clean and tokens artifacts of six modules of the standard library."""
+    """clean and tokens artifacts of six modules of the standard library, and instructions that were never learned."""
     root = tmp_path_factory.mktemp("data")
     rows = pl.DataFrame({"id": IDS, "text": SOURCES, "cluster": IDS}).with_columns(
         *(pl.lit("x").alias(name) for name in ("path", "package", "licence", "source")),
@@ -103,9 +107,17 @@ def data(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = Path(__file__)
     with artifact.create(root / "clean", stage="clean", config=NoConfig(), inputs=[], code=code) as draft:
         rows.write_parquet(draft.path / "part-00000.parquet")
+    with artifact.create(root / "instructions", stage="asks", config=NoConfig(), inputs=[], code=code) as draft:
+        asked = curriculum(CurriculumConfig(tuning=0, heldout=3, pairs=0), 0)
+        to_table(asked).write_parquet(draft.path / TABLE)
     config = TokenizeConfig(validation_fraction=0.5)
     tokenize.run(config, source=root / "clean", tokenizer=models / "base", out=root / "tokens")
     return root
+
+
+def read_by(data: Path) -> dict[str, Path]:
+    """What the stage reads beside the models."""
+    return {"tokens": data / "tokens", "source": data / "clean", "instructions": data / "instructions"}
 
 
 @torch.inference_mode()
@@ -219,10 +231,7 @@ def test_line_ends_are_all_tokens_that_hold_one(models: Path) -> None:
 def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     """Two runs have one digest; figures follow from items; every model is asked the same."""
     paths = {name: models / name for name in ("base", "sft", "aligned")}
-    manifests = [
-        evaluate.run(CONFIG, tokens=data / "tokens", source=data / "clean", out=tmp_path / name, **paths)
-        for name in ("one", "two")
-    ]
+    manifests = [evaluate.run(CONFIG, **read_by(data), out=tmp_path / name, **paths) for name in ("one", "two")]
     assert manifests[0].digest == manifests[1].digest
     metrics = json.loads((tmp_path / "one" / "figures.json").read_text())
     items = pl.read_parquet(tmp_path / "one" / "items.parquet")
@@ -254,7 +263,9 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     asked = [items.filter(model=name).select("suite", "metric", "item", "weight") for name in paths]
     assert asked[0].equals(asked[1])
     assert asked[0].equals(asked[2])
-    assert set(asked[0]["suite"]) == {"likelihood", "completion", *INFILLING, "short_tasks", *SAFETY_SUITES}
+    assert set(asked[0]["suite"]) == {"likelihood", "completion", *INFILLING, "short_tasks", *ANSWERS, *SAFETY_SUITES}
+    for suite in ANSWERS:
+        assert {name: each["n"] for name, each in metrics["sft"][suite].items()} == {"passes": 3, "ends": 3}
     for suite in INFILLING:
         assert set(metrics["base"][suite]) >= {"exact_match", "edit_similarity"}
     assert set(metrics["sft"]["short_tasks"]) == {f"pass_at_{k}_t{t}" for k in (1, 2) for t in (0.2, 0.8)}
@@ -297,7 +308,7 @@ def test_a_model_that_was_passed_on_is_measured_once(
                 shutil.copyfile(path, draft.path / path.name)
         (draft.path / "history.csv").write_text("step\n")
     paths = {"base": models / "base", "sft": models / "sft", "aligned": passed_on}
-    made = evaluate.run(CONFIG, tokens=data / "tokens", source=data / "clean", out=tmp_path / "out", **paths)
+    made = evaluate.run(CONFIG, **read_by(data), out=tmp_path / "out", **paths)
     assert made.statistics["same_as"] == {"aligned": "sft"}
     assert made.run["isolation"] == {"backend": sandbox.isolation(), "control_group": False}
     told, _ = read_events(Events.path_of("evaluate", read_settings()))
@@ -347,7 +358,7 @@ def test_the_gate_asks_for_no_more_than_its_metrics(data: Path) -> None:
     assert default.safety == replace(asked.safety, windows=None) != asked.safety
     assert narrowed(asked, ["safety/over_refusal"]).safety == replace(asked.safety, windows=None, canaries=())
     assert default.functions == asked.functions != ()
-    assert (default.next_lines, default.blocks, dict(default.infilling)) == ((), (), {})
+    assert (default.next_lines, default.blocks, set(default.infilling)) == ((), (), {"infilling"})
     some = narrowed(asked, ["completion/block_exact_match", "infilling_random_span/parse_share"])
     assert (some.blocks, some.next_lines, some.functions) == (asked.blocks, (), ())
     assert list(some.infilling) == ["infilling_random_span"]

@@ -31,8 +31,9 @@ def test_there_are_at_most_fifteen() -> None:
         "completion": {"parse_share": {"value": 0.5}, "exact_match": {"value": 0.5}},
         "infilling": {"exact_match": {"value": 0.1}},
         "short_tasks": {"pass_at_1": {"value": 0.0}},
+        "held_out_wordings": {"passes": {"value": 0.2}, "ends": {"value": 0.9}},
         "safety": {"harmful_compliance": {"value": 0.0}, "over_refusal": {"value": 0.0}, "refusal": {"value": 1.0}},
         "canaries": {"extracted": {"value": 0.0}},
         "latency": {"streams_1_seconds": {"value": 0.1}, "streams_16_seconds": {"value": 0.2}},
     }
-    assert len(headline(everything, {"training_seconds": 1.0, "tokens_per_second": 1.0})) == 13
+    assert len(headline(everything, {"training_seconds": 1.0, "tokens_per_second": 1.0})) == 15
