@@ -94,14 +94,10 @@ def test_only_what_a_plan_says_of_time_is_read_and_errors_name_it(plan: Path) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["preferences", "align"])
-def test_a_stage_that_reads_its_budget_depends_on_no_parameters_of_training(name: str) -> None:
-    code = {path.relative_to("components").as_posix() for path in closure(ROOT / "components/alignment" / f"{name}.py")}
-    training = {path for path in code if path.startswith("training/")}
-    steps = {f"training/engine/{each}.py" for each in ("devices/cores", "pace", "schedule")}
+def test_a_stage_that_reads_its_budget_depends_on_no_parameters_of_training() -> None:
+    """preferences, which trains nothing and does not wait for torch."""
+    code = {path.relative_to("components").as_posix() for path in closure(ROOT / "components/alignment/preferences.py")}
     rates = {"training/parameters/__init__.py", "training/parameters/rates.py"}  # of fine-tuning, in one config
-    assert training == (rates if name == "preferences" else rates | steps)
+    assert {path for path in code if path.startswith("training/")} == rates
     assert {path for path in code if path.startswith("deadline/")} == {"deadline/budget.py", "deadline/config.py"}
-    assert ("alignment/objectives/tuning.py" in code) == (name != "preferences"), (
-        "which imports torch: 8 s of its start-up"
-    )
+    assert "alignment/objectives/tuning.py" not in code, "which imports torch: 8 s of its start-up"

@@ -147,4 +147,4 @@ def test_the_latest_runs_are_kept_and_a_foreign_file_is_named(tmp_path: Path) ->
 def test_pretraining_takes_all_that_is_left() -> None:
     assert math.isinf(Needs(DeadlineConfig()).of("pretrain").maximum)
     day = stage_seconds(Needs(DeadlineConfig(hours=24)), 100)
-    assert day["sft"] == 120 and day["pretrain"] > 0.99 * 24 * 3600 - 700
+    assert day["sft"] == 300 and day["pretrain"] > 0.99 * 24 * 3600 - 900
