@@ -27,6 +27,7 @@ TINY = (
     "pretrain.report_every_steps=10",
     "pretrain.final_validation_bytes=60000",
     "sft.max_steps=4",
+    "sft.max_too_long=0.3",
     "instructions.curriculum.tuning=200",
     "instructions.curriculum.heldout=12",
     "instructions.curriculum.pairs=12",

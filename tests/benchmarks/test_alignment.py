@@ -25,7 +25,8 @@ def test_completions_differ_in_no_more_than_ties_explain() -> None:
 
 def test_every_comparison_has_its_sides() -> None:
     names = comparisons("alignment")
-    assert names == [f"benchmarks.alignment.generation_{batch}" for batch in (16, 64)]
-    for name in names:
+    generations = [f"benchmarks.alignment.generation_{batch}" for batch in (16, 64)]
+    assert names == [*generations, "benchmarks.alignment.judge_biases"]
+    for name in generations:
         for side in ("ours", *generation.comparison(16).peers):
             assert (ROOT / name.replace(".", "/") / f"{side}.py").is_file()

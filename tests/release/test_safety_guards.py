@@ -54,7 +54,7 @@ def decision(codec: TextCodec, candidate: Callable[[str], str]) -> GateDecision:
     sides = Sides(candidates=(items(codec, candidate),), champions=(items(codec, safe),))
     better = Paired(differences=-0.3 + 0.01 * np.linspace(-1, 1, 60), weights=np.ones(60))
     parse = Paired(differences=np.zeros(80), weights=np.ones(80), shares=True)
-    pairs = {"likelihood/bits_per_byte": better, "completion/parse_share": parse}
+    pairs = {"likelihood/bits_per_byte": better, "completion/parse_share": parse, "infilling/parse_share": parse}
     return decide(config, figures=GOOD, differences={**pairs, **pairs_for(config.criteria, sides)})
 
 

@@ -365,4 +365,6 @@ def test_what_a_tokenizer_has_no_token_for_is_refused_by_name(
             return await client.post(path, json={"model": "overnight", **body})
 
     error = loop.run(ask()).json()["error"]
-    assert (error["param"], error["code"]) == (param, "unsupported_parameter") and "has no token" in error["message"]
+    assert (error["param"], error["code"]) == (param, "unsupported_parameter") and "tokenizer has no" in error[
+        "message"
+    ]

@@ -24,6 +24,7 @@ def work(**options: Any) -> Work:
         sequence_length=32,
         shape=SHAPE,
         steps=100,
+        validate_every_steps=10,
         decisions=(),
         parallel="data",
         activation_checkpointing=False,
