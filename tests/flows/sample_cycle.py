@@ -97,7 +97,7 @@ class Workspace:
             {"history.csv": history(), "validation.csv": validation()},
             {"validation_bits_per_byte": 1.535, "xz_bits_per_byte": 1.871, "xz_bits_per_byte_in_training": 2.104},
         )
-        for stage in ("sft", "preferences", "align", "evaluate"):
+        for stage in ("instructions", "sft", "preferences", "align", "evaluate"):
             self._write(stage, {})
 
     def _write(self, stage: str, tables: dict[str, pl.DataFrame], statistics: dict[str, Any] | None = None) -> None:
