@@ -179,6 +179,8 @@ def test_a_file_of_an_installed_package_is_found_by_its_name_or_path(
 def test_a_package_that_lacks_it_is_named_in_one_line(
     named: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "y.gguf").touch()
     install(tmp_path, ["a/y.gguf"])
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ConfigError, match=message) as caught:
