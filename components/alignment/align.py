@@ -1,10 +1,10 @@
 """Teach the fine-tuned model to prefer: direct preference optimization on the pairs (Rafailov 2023, arXiv:2305.18290).
 
-Reads   models/sft, data/preferences, plan.json
+Reads   models/sft, data/preferences, data/tokens (for the guard), plan.json
 Writes  models/aligned: a Hugging Face directory and history.csv
 Covers: the sampled ids of the pairs as they are, longer ones left out and counted; held-out pairs measured before and
 after; fixed steps or the plan's seconds, start-up included; with too few pairs the model is passed on unchanged, and
-the statistics say `aligned: false` and why.
+the statistics say `aligned: false` and why; so they do where the aligned model has lost more than align.guard allows.
 Not covered: other objectives (KTO and the like), rewards from programs during training.
 """
 

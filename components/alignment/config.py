@@ -37,7 +37,7 @@ JudgeName = Literal["verifier", "likelihood", "generation", "endpoint"]
 MOSTLY = "share of pairs that must pass a rule, by rule; all where it is not named"
 
 
-class InstructionsContract(StepConfig):
+class ConversationsContract(StepConfig):
     """The bounds of the suite conversations.json."""
 
     mostly: dict[str, Share] = Field(default_factory=lambda: {"answer_in_prompt": 0.99}, description=MOSTLY)
@@ -166,8 +166,8 @@ class SftConfig(StepConfig):
     )
     compile_from_seconds: float = Field(180.0, ge=0, description="compile when at least this much is left for training")
     guard: GuardConfig = Field(default_factory=GuardConfig, description="what may be lost; beyond it the base is kept")
-    contract: InstructionsContract = Field(
-        default_factory=InstructionsContract, description="what the pairs must satisfy before they are learned"
+    contract: ConversationsContract = Field(
+        default_factory=ConversationsContract, description="what the pairs must satisfy before they are learned"
     )
 
 
@@ -182,6 +182,9 @@ class PreferencesConfig(StepConfig):
     )
     top_p: TopP = Field(0.95, description="nucleus that is sampled from")
     max_prompt_tokens: int = Field(96, ge=8, description="prompts that are longer are left out")
+    max_too_long: Share = Field(
+        0.05, description="share of the prompts that may be left out for their length; more stops the stage"
+    )
     max_new_tokens: NewTokens = Field(80, description="tokens of a candidate at most")
     chunk_prompts: int = Field(
         32, ge=1, description="prompts sampled, verified and judged before the clock is read again"

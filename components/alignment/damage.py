@@ -4,11 +4,12 @@ text        mean nats of the next token of held-out documents; its growth is tha
 infilling   mean nats of the tokens of held-out middles, between the code before and behind them
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from components.alignment.config import GuardConfig
@@ -16,7 +17,7 @@ from components.alignment.objectives.replay import Windows
 from components.core.errors import DataError
 from components.tokens.encoding.special import SpecialTokens
 from components.training.engine.batches.batch import IGNORED, Batch
-from components.training.engine.model.loss import Loss
+from components.training.engine.model.loss import mean_nats
 
 ROWS = 8
 
@@ -47,9 +48,11 @@ class Guard:
 
     def measure(self, model: PreTrainedModel) -> Abilities:
         """Both figures of a model."""
-        text = self._nats(model, self._windows[0], middles=False)
-        infilling = self._nats(model, self._windows[1], middles=True) if len(self._windows) > 1 else None
-        return Abilities(text=text, infilling=infilling)
+        text = mean_nats(model, self._batches(self._windows[0]))
+        if len(self._windows) == 1:
+            return Abilities(text=text, infilling=None)
+        infilled = (replace(each, labels=self._middles(each)) for each in self._batches(self._windows[1]))
+        return Abilities(text=text, infilling=mean_nats(model, infilled))
 
     def objection(self, before: Abilities, after: Abilities) -> str | None:
         """Why the change may not stand, in a few words; None when it may."""
@@ -70,24 +73,11 @@ class Guard:
                 record |= {f"{name}_nats_before": first, f"{name}_nats_after": last, f"{name}_loss": cost}
         return record
 
-    @torch.no_grad()
-    def _nats(self, model: PreTrainedModel, windows: Windows, *, middles: bool) -> float | None:
-        """Mean nats of a label; None without any."""
-        training, loss = model.training, Loss(model.eval(), scored_only=True)
-        total, labels = 0.0, 0
+    def _batches(self, windows: Windows) -> Iterator[Batch]:
         for first in range(0, self.number, ROWS):
-            batch = windows.batch(range(first, min(first + ROWS, self.number)))
-            wanted = self._middles(batch) if middles else batch.labels
-            if count := int((wanted != IGNORED).sum()):
-                tensors = (
-                    torch.from_numpy(np.ascontiguousarray(each)) for each in (batch.inputs, wanted, batch.positions)
-                )
-                total += float(loss(*(each.to(model.device) for each in tensors))[0])
-                labels += count
-        model.train(training)
-        return total / labels if labels else None
+            yield windows.batch(range(first, min(first + ROWS, self.number)))
 
-    def _middles(self, batch: Batch) -> "np.ndarray[tuple[int, ...], np.dtype[np.int64]]":
+    def _middles(self, batch: Batch) -> NDArray[np.int64]:
         """The labels behind a piece's token that begins its middle, up to its end; shape (B, T)."""
         piece = np.cumsum(batch.positions == 0, axis=1)
         begun = np.cumsum(batch.inputs == self.special.fim_middle, axis=1)

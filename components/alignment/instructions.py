@@ -28,6 +28,7 @@ from components.data.cleaning.decontaminate import contaminated, read_items
 
 STAGE = "instructions"
 CURRICULUM = "curriculum"
+PATIENCE = 500  # tasks in a row that are not wanted: of the uses that are, there are no further ones
 
 
 def curriculum(config: CurriculumConfig, seed: int) -> Iterator[Instruction]:
@@ -38,11 +39,14 @@ def curriculum(config: CurriculumConfig, seed: int) -> Iterator[Instruction]:
         "composition": config.heldout,
         "pairs": config.pairs,
     }
+    idle = 0
     for task in tasks(config.levels, seed):
         if not limits[task.use]:
-            if not any(limits.values()):
+            idle += 1
+            if idle == PATIENCE or not any(limits.values()):  # some levels have none of a use
                 return
             continue
+        idle = 0
         limits[task.use] -= 1
         yield Instruction(
             name=task.name,

@@ -26,6 +26,7 @@ from components.alignment.config import PreferencesConfig
 from components.alignment.examples.chat import stop_ids
 from components.alignment.examples.example_contracts import preference_statistics
 from components.alignment.examples.instruction import Instruction, read_instructions
+from components.alignment.objectives.trained_ids import fitting
 from components.alignment.pairs.candidates import CUT, EMPTY, LOOP, Candidate, Checkpoint, Sample, distinct, sample
 from components.alignment.pairs.judging import compared, decide
 from components.alignment.pairs.pairing import Pair, Unpaired, pair_up, unpaired
@@ -54,9 +55,12 @@ FINISH_SECONDS = 2.0
 
 def choose_prompts(config: PreferencesConfig, instructions: Path, codec: TextCodec) -> tuple[list[Instruction], int]:
     """At most `max_prompts` functions to write, those with examples to run first; and how many were left out because
-    they are longer than `max_prompt_tokens`."""
+    they are longer than `max_prompt_tokens`. Raises DataError when those are too many."""
     offered = read_instructions(instructions, ["pairs"], kind="function")
-    short = [each for each in offered if len(codec.encode(each.prompt)) <= config.max_prompt_tokens]
+    lengths = [len(codec.encode(each.prompt)) for each in offered]
+    bounds = (config.max_prompt_tokens, config.max_too_long)
+    kept = fitting(lengths, *bounds, where=f"{instructions}: prompts", bound="preferences.max_prompt_tokens")
+    short = [offered[each] for each in kept]
     return sorted(short, key=lambda each: not each.examples)[: config.max_prompts], len(offered) - len(short)
 
 

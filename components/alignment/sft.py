@@ -29,6 +29,7 @@ from components.alignment.examples.packing import PackedRows, order_of
 from components.alignment.objectives import tuning
 from components.alignment.objectives.engine_tuning import Batches, Tuned, tune
 from components.alignment.objectives.replay import Windows
+from components.alignment.objectives.trained_ids import fitting
 from components.alignment.objectives.tuned_weights import ADAPTERS, open_model, save_adapters, with_adapters
 from components.core import artifact
 from components.core.artifact import Manifest
@@ -41,30 +42,38 @@ from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import SpecialTokens
+from components.training.engine.batches.batch import IGNORED
 
 STAGE = "sft"
 SAVE_SECONDS = 3.0
 ADAPTER = "adapter"
 
 
+Lesson = tuple[Instruction, Conversation]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lessons:
     """Instructions with their conversations, to learn from and held out, and how many were too long for a row."""
 
-    instructions: list[Instruction]
-    conversations: list[Conversation]
-    heldout: list[tuple[Instruction, Conversation]]
+    learned: list[Lesson]
+    heldout: list[Lesson]
     too_long: int
 
-    def statistics(self, special: SpecialTokens) -> pl.DataFrame:
-        """What the contract judges: a row for each, learned or held out."""
-        held, encoded = [each for each, _ in self.heldout], [each for _, each in self.heldout]
-        return instruction_statistics([*self.instructions, *held], [*self.conversations, *encoded], special)
+    @property
+    def conversations(self) -> list[Conversation]:
+        """Those that are learned."""
+        return [encoded for _, encoded in self.learned]
 
     @property
     def heldout_rows(self) -> list[tuning.Row]:
         """Those that are held out, to be measured."""
         return [row_of(encoded) for _, encoded in self.heldout]
+
+    def statistics(self, special: SpecialTokens) -> pl.DataFrame:
+        """What the contract judges: a row for each, learned or held out."""
+        instructions, conversations = zip(*self.learned, *self.heldout, strict=True)
+        return instruction_statistics(instructions, conversations, special)
 
 
 def encode(instruction: Instruction, codec: TextCodec) -> Conversation:
@@ -75,33 +84,24 @@ def encode(instruction: Instruction, codec: TextCodec) -> Conversation:
 
 
 def row_of(conversation: Conversation) -> tuning.Row:
-    """input_ids and labels, each of shape (n + 1,); -100 where the assistant says nothing."""
+    """input_ids and labels, each of shape (n + 1,); IGNORED where the assistant says nothing."""
     pairs = zip(conversation.ids.tolist(), conversation.said.tolist(), strict=True)
-    return {"input_ids": conversation.ids.tolist(), "labels": [each if said else -100 for each, said in pairs]}
+    return {"input_ids": conversation.ids.tolist(), "labels": [each if said else IGNORED for each, said in pairs]}
 
 
 def read_lessons(config: SftConfig, directory: Path, codec: TextCodec) -> Lessons:
     """What fits into a row. Raises DataError when there is nothing to learn, or when too many do not fit."""
     every = [(each, encode(each, codec)) for each in read_instructions(directory, ["tuning", "heldout"])]
-    fitting = [(each, encoded) for each, encoded in every if encoded.positions <= config.row_tokens]
-    learned = [(each, encoded) for each, encoded in fitting if each.use == "tuning"]
-    too_long = len(every) - len(fitting)
+    lengths = [encoded.positions for _, encoded in every]
+    kept = fitting(lengths, config.row_tokens, config.max_too_long, where=str(directory), bound="sft.row_tokens")
+    learned = [every[each] for each in kept if every[each][0].use == "tuning"]
     if not learned:
         raise DataError(
             f"{directory}: found no instruction to learn from within {config.row_tokens} tokens, needed one at least; "
             "raise sft.row_tokens or ask for more in instructions"
         )
-    if too_long > config.max_too_long * len(every):
-        raise DataError(
-            f"{directory}: {too_long} of {len(every)} instructions are longer than {config.row_tokens} tokens, at most "
-            f"{config.max_too_long:.0%} may be left out; raise sft.row_tokens or lower the lengths in instructions"
-        )
-    return Lessons(
-        instructions=[each for each, _ in learned],
-        conversations=[encoded for _, encoded in learned],
-        heldout=[(each, encoded) for each, encoded in fitting if each.use == "heldout"],
-        too_long=too_long,
-    )
+    heldout = [every[each] for each in kept if every[each][0].use == "heldout"]
+    return Lessons(learned=learned, heldout=heldout, too_long=len(every) - len(kept))
 
 
 def batches_of(
@@ -124,7 +124,7 @@ def batches_of(
         else None
     )
     return Batches(
-        conversations=PackedRows(conversations, order, config.row_tokens, tuning.pad_of(codec.special)),
+        conversations=PackedRows(conversations, order, config.row_tokens, codec.special.filler),
         windows=windows,
         batch_rows=config.batch_rows,
         replayed=replayed,
@@ -139,7 +139,6 @@ class Result:
     tuned: Tuned
     before: Abilities
     after: Abilities
-    seconds: float
     figures: dict[str, Any]
 
 
@@ -152,7 +151,7 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
     contract = Contract("conversations", config.contract, events, {"max_tokens": config.row_tokens + 1})
     lessons = read_lessons(config, instructions, codec)
     verdict = contract.require(lessons.statistics(codec.special), where=instructions)
-    events.note(f"{len(lessons.conversations)} instructions to learn from, {len(lessons.heldout)} held out")
+    events.note(f"{len(lessons.learned)} instructions to learn from, {len(lessons.heldout)} held out")
     weights = {name: float(each) for name, each in inputs[1].statistics["weights"].items()}
     batches = batches_of(config, lessons.conversations, weights, tokens, codec)
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
@@ -169,14 +168,13 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
         else:
             tuning.save_model(result.model, base, draft.path)
         draft.rows["history.csv"] = result.tuned.write_history(draft.path / "history.csv")
-        to_table(lessons.instructions).drop("answer", "examples", "history", "preamble").write_parquet(
-            draft.path / TABLE, compression="zstd"
-        )
-        draft.rows[TABLE] = len(lessons.instructions)
+        learned = to_table(each for each, _ in lessons.learned)
+        learned.drop("answer", "examples", "history", "preamble").write_parquet(draft.path / TABLE, compression="zstd")
+        draft.rows[TABLE] = learned.height
         contract.write_report(verdict, draft.path)
         draft.statistics = {
             "tune": config.tune,
-            "learned": len(lessons.instructions),
+            "learned": learned.height,
             "too_long": lessons.too_long,
             "replayed_share": batches.replayed / batches.batch_rows,
             **result.figures,
@@ -184,7 +182,7 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
             "kept": "base" if objection else "tuned",
             **({"objection": objection} if objection else {}),
         }
-        draft.run = {**budget.record(), "training_seconds": result.seconds}
+        draft.run = {**budget.record(), "training_seconds": result.tuned.seconds}
     shutil.rmtree(checkpoints)
     assert draft.manifest is not None
     return draft.manifest
@@ -230,7 +228,7 @@ def _tune(
         figures["heldout_loss_after"] = tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows)
         events.metric("heldout_loss", loss_before, 0)
         events.metric("heldout_loss", figures["heldout_loss_after"], tuned.steps)
-    return Result(model=model, tuned=tuned, before=before, after=after, seconds=tuned.seconds, figures=figures)
+    return Result(model=model, tuned=tuned, before=before, after=after, figures=figures)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-JUDGES = "judges.json"
+from components.alignment.rewards.ensemble import JUDGES
+
 COLUMNS = {
     "kappa": "kappa with the verifier",
     "consistency": "survive the swap",

@@ -136,7 +136,7 @@ def test_several_checkpoints_answer_and_a_missing_one_is_named(
         (pl.col("chosen_ids").alias("rejected_ids"), "row 0 has the same answer twice"),
         (pl.lit([], pl.List(pl.Int32)).alias("rejected_ids"), "rejected_ids: row 0 has no token to learn from"),
         (pl.lit([512], pl.List(pl.Int32)).alias("chosen_ids"), "chosen_ids: row 0 has token 512"),
-        (pl.lit([9] * 300, pl.List(pl.Int32)).alias("prompt_ids"), "are longer than max_tokens 256"),
+        (pl.lit([9] * 300, pl.List(pl.Int32)).alias("prompt_ids"), "are longer than align.max_tokens of 256"),
     ],
 )
 def test_pairs_that_cannot_be_learned_from_are_refused(
@@ -161,6 +161,15 @@ def test_dpo_starts_at_log_two_and_moves_the_preferred_way(
     margins.error("begins at log two", abs(history["loss"][0] - math.log(2)), most=2e-3)
     assert history["loss"][-1] < history["loss"][0]
     assert figures["heldout_pairs"] > 0 and figures["heldout_reward_margin_after"] > 0
+
+
+def test_too_many_prompts_that_are_too_long_stop_the_stage(
+    world: Path, stages: dict[str, Manifest], tmp_path: Path
+) -> None:
+    config = PREFERENCES.model_copy(update={"max_prompt_tokens": 12})
+    with pytest.raises(DataError, match=r"prompts: \d+ of \d+ are longer than preferences\.max_prompt_tokens of 12"):
+        run_preferences(world, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_few_pairs_pass_the_model_on_and_say_so(

@@ -270,6 +270,29 @@ BUILTINS: tuple[Operation, ...] = (
 )
 OPERATIONS = (*OPERATORS, *BUILTINS)
 
+# What a loop makes of each element, and which elements it takes.
+MAPPED = _operations(
+    "integer",
+    "integer",
+    {
+        "square": ("_ ** 2", ("squares", "squared values")),
+        "double": ("_ * 2", ("doubles", "values times two")),
+        "absolute": ("abs(_)", ("absolute values", "magnitudes")),
+        "plain": ("_", ("values", "numbers")),
+    },
+)
+FILTERS = _operations(
+    "integer",
+    "truth",
+    {
+        "even": ("_ % 2 == 0", ("even elements", "elements that two divides")),
+        "odd": ("_ % 2 == 1", ("odd elements", "elements that are odd")),
+        "positive": ("_ > 0", ("positive elements", "elements above zero")),
+        "large": ("_ > K", ("elements greater than {k}", "elements above {k}")),
+        "every": ("True", ("elements", "members")),
+    },
+)
+
 NAMES: dict[Kind, tuple[str, ...]] = {
     "integer": ("x", "n", "value", "number", "amount", "size", "index", "score"),
     "text": ("text", "word", "line", "name", "s", "title", "label", "content"),

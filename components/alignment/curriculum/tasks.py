@@ -22,7 +22,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.alignment.curriculum.levels import Level
-from components.alignment.curriculum.operations import BUILTINS, NAMES, OPERATIONS, OPERATORS, VALUES, Kind, Operation
+from components.alignment.curriculum.operations import (
+    BUILTINS,
+    FILTERS,
+    MAPPED,
+    NAMES,
+    OPERATIONS,
+    OPERATORS,
+    VALUES,
+    Kind,
+    Operation,
+)
 from components.alignment.examples.examples import Example
 
 Use = Literal["tuning", "paraphrase", "composition", "pairs"]
@@ -48,11 +58,11 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Phrase:
-    """An expression of a name, what it is called, and which wordings that took."""
+    """An expression of a name, what it is called, and which wording that took."""
 
     expression: str
     words: str
-    wordings: tuple[int, ...]
+    wording: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +157,7 @@ def _apply(operation: Operation, expression: str, words: str, generator: random.
     return _Phrase(
         expression=ast.unparse(tree.body),
         words=operation.wordings[wording].format(x=words, k=number),
-        wordings=(wording,),
+        wording=wording,
     )
 
 
@@ -176,21 +186,18 @@ def _chain(operations: Sequence[Operation], generator: random.Random) -> _Draft:
     """Operations one after the other, the first one of the argument."""
     takes = operations[0].takes
     argument = generator.choice(NAMES[takes])
-    phrase = _Phrase(expression=argument, words=argument, wordings=())
+    expression, words, wordings = argument, argument, list[int]()
     for operation in operations:
-        following = _apply(operation, phrase.expression, phrase.words, generator)
-        phrase = _Phrase(
-            expression=following.expression,
-            words=following.words,
-            wordings=(*phrase.wordings, *following.wordings),
-        )
+        phrase = _apply(operation, expression, words, generator)
+        expression, words = phrase.expression, phrase.words
+        wordings.append(phrase.wording)
     return _Draft(
         takes=takes,
         argument=argument,
         composition=tuple(each.name for each in operations),
-        wordings=phrase.wordings,
-        words=phrase.words,
-        body=f"return {phrase.expression}",
+        wordings=tuple(wordings),
+        words=words,
+        body=f"return {expression}",
     )
 
 
@@ -215,59 +222,10 @@ def _branch(generator: random.Random) -> _Draft:
         takes="integer",
         argument=argument,
         composition=(condition.name, then.name, otherwise.name),
-        wordings=(*tested.wordings, *first.wordings, *second.wordings, wording),
+        wordings=(tested.wording, first.wording, second.wording, wording),
         words=words.format(a=first.words, b=second.words, c=what),
         body=f"if {tested.expression}:\n    return {first.expression}\nreturn {second.expression}",
     )
-
-
-MAPPED = [
-    Operation(
-        name="square", takes="integer", gives="integer", expression="_ ** 2", wordings=("squares", "squared values")
-    ),
-    Operation(
-        name="double", takes="integer", gives="integer", expression="_ * 2", wordings=("doubles", "values times two")
-    ),
-    Operation(
-        name="absolute",
-        takes="integer",
-        gives="integer",
-        expression="abs(_)",
-        wordings=("absolute values", "magnitudes"),
-    ),
-    Operation(name="plain", takes="integer", gives="integer", expression="_", wordings=("values", "numbers")),
-]
-FILTERS = [
-    Operation(
-        name="even",
-        takes="integer",
-        gives="truth",
-        expression="_ % 2 == 0",
-        wordings=("even elements", "elements that two divides"),
-    ),
-    Operation(
-        name="odd",
-        takes="integer",
-        gives="truth",
-        expression="_ % 2 == 1",
-        wordings=("odd elements", "elements that are odd"),
-    ),
-    Operation(
-        name="positive",
-        takes="integer",
-        gives="truth",
-        expression="_ > 0",
-        wordings=("positive elements", "elements above zero"),
-    ),
-    Operation(
-        name="large",
-        takes="integer",
-        gives="truth",
-        expression="_ > K",
-        wordings=("elements greater than {k}", "elements above {k}"),
-    ),
-    Operation(name="every", takes="integer", gives="truth", expression="True", wordings=("elements", "members")),
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,7 +269,7 @@ def _loop(generator: random.Random) -> _Draft:
         takes="numbers",
         argument=argument,
         composition=(gathering.name, mapped.name, kept.name),
-        wordings=(wording, *value.wordings, *chosen.wordings),
+        wordings=(wording, value.wording, chosen.wording),
         words=gathering.wordings[wording].format(what=what),
         body=f"{start}\nfor each in {argument}:\n{body}\nreturn {start.split(' = ')[0]}",
     )

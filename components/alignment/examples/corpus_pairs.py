@@ -44,8 +44,7 @@ def docstring_of(instruction: Instruction) -> Instruction | None:
     text = function and ast.get_docstring(function)
     if function is None or not text or ">>>" in text:
         return None
-    bare = ast.fix_missing_locations(ast.Module(body=[_without_docstring(function)], type_ignores=[]))
-    return replace(instruction, prompt=ASK_DOCSTRING + ast.unparse(bare), answer=text, kind="docstring", examples=())
+    return replace(instruction, prompt=ASK_DOCSTRING + _bare(function), answer=text, kind="docstring", examples=())
 
 
 def assertions_of(instruction: Instruction) -> Instruction | None:
@@ -58,8 +57,7 @@ def assertions_of(instruction: Instruction) -> Instruction | None:
     function = _function(instruction)
     if function is None:
         return None
-    bare = ast.fix_missing_locations(ast.Module(body=[_without_docstring(function)], type_ignores=[]))
-    asked = ast.unparse(bare) if ">>>" in source else source  # the answer must not stand in the prompt
+    asked = _bare(function) if ">>>" in source else source  # the answer must not stand in the prompt
     return replace(instruction, prompt=ASK_TESTS + asked, answer="\n".join(lines), kind="tests", examples=())
 
 
@@ -98,9 +96,10 @@ def _function(instruction: Instruction) -> ast.FunctionDef | ast.AsyncFunctionDe
     return body[0] if len(body) == 1 and isinstance(body[0], ast.FunctionDef | ast.AsyncFunctionDef) else None
 
 
-def _without_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.FunctionDef | ast.AsyncFunctionDef:
+def _bare(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """The source of a function without its docstring."""
     kept = {name: value for name, value in ast.iter_fields(function) if name != "body"}
-    return type(function)(**kept, body=function.body[1:])
+    return ast.unparse(ast.fix_missing_locations(type(function)(**kept, body=function.body[1:])))
 
 
 def _alone(source: str, name: str) -> bool:

@@ -18,9 +18,18 @@ from components.alignment.config import AlignConfig
 from components.alignment.examples.chat import stop_ids
 from components.alignment.objectives import tuning
 from components.alignment.objectives.trained_ids import check_labels, fitting
+from components.alignment.objectives.trl_trainer import (
+    Reporter,
+    arguments,
+    load_tokenizer,
+    optimizer_and_rate,
+    scratch_directory,
+    train,
+)
 from components.core.errors import DataError
 from components.core.events import Events
 from components.tokens.encoding.special import SpecialTokens
+from components.training.engine.batches.batch import IGNORED
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
@@ -44,7 +53,7 @@ class EncodedPair:
 
     def row(self, answer: list[int]) -> tuning.Row:
         """One answer after the prompt, with labels on the answer."""
-        return {"input_ids": self.prompt + answer, "labels": [-100] * len(self.prompt) + answer}
+        return {"input_ids": self.prompt + answer, "labels": [IGNORED] * len(self.prompt) + answer}
 
 
 def read_pairs(
@@ -60,7 +69,7 @@ def read_pairs(
     for side in ("chosen_ids", "rejected_ids"):
         check_labels(
             pairs[side],
-            pad=tuning.pad_of(special),
+            pad=special.filler,
             stops=stop_ids(special),
             vocabulary_size=vocabulary_size,
             where=f"{path}: {side}",
@@ -73,7 +82,9 @@ def read_pairs(
     lengths = pairs.select(
         pl.col("prompt_ids").list.len() + pl.max_horizontal(pl.col("chosen_ids", "rejected_ids").list.len())
     )
-    kept = fitting(lengths.to_series().to_list(), config.max_tokens, config.max_too_long, where=str(path))
+    kept = fitting(
+        lengths.to_series().to_list(), config.max_tokens, config.max_too_long, where=str(path), bound="align.max_tokens"
+    )
     return pairs[kept], pairs.height - len(kept)
 
 
@@ -106,9 +117,9 @@ def optimize(
     sft: Path,
     steps: tuning.Steps,
     events: Events,
-) -> tuning.Reporter:
+) -> Reporter:
     """Train the model in place against itself as it was; the figures by step."""
-    reporter = tuning.Reporter(events, steps, COLUMNS)
+    reporter = Reporter(events, steps, COLUMNS)
     reference = measure(model, pairs, config.batch_size)
     columns = {
         "prompt_ids": [each.prompt for each in pairs],
@@ -117,21 +128,21 @@ def optimize(
         "ref_chosen_logps": reference.chosen,
         "ref_rejected_logps": reference.rejected,
     }
-    with tuning.scratch_directory() as directory:
+    with scratch_directory() as directory:
         trainer = _EncodedTrainer(
             model=model,
             args=TrlConfig(
-                **tuning.trl_arguments(config, steps, directory),
+                **arguments(config, steps, directory),
                 beta=config.beta,
                 max_length=None,  # none is longer than max_tokens; trl would cut
                 precompute_ref_log_probs=True,  # they are columns of the dataset
             ),
             train_dataset=Dataset.from_dict(columns),
-            processing_class=tuning.load_tokenizer(sft),
+            processing_class=load_tokenizer(sft),
             callbacks=[reporter],
-            optimizers=tuning.optimizer_and_rate(model, config.learning_rate, steps),
+            optimizers=optimizer_and_rate(model, config.learning_rate, steps),
         )
-        tuning.train(trainer, steps)
+        train(trainer, steps)
     return reporter
 
 

@@ -8,18 +8,20 @@ never learn to stop), ids of another tokenizer, too many rows left out.
 from collections.abc import Iterable, Sequence
 
 from components.core.errors import DataError
+from components.training.engine.batches.batch import IGNORED
 
-IGNORED = -100
 
+def fitting(lengths: Sequence[int], max_tokens: int, max_too_long: float, *, where: str, bound: str) -> list[int]:
+    """Indices of the rows of at most `max_tokens`, which the parameter `bound` says.
 
-def fitting(lengths: Sequence[int], max_tokens: int, max_too_long: float, *, where: str) -> list[int]:
-    """Indices of the rows of at most `max_tokens`. Raises DataError when more than `max_too_long` are longer."""
+    Raises DataError when more than `max_too_long` of them are longer.
+    """
     kept = [index for index, length in enumerate(lengths) if length <= max_tokens]
     dropped = len(lengths) - len(kept)
     if dropped > max_too_long * len(lengths):
         raise DataError(
-            f"{where}: {dropped} of {len(lengths)} are longer than max_tokens {max_tokens} (the longest has "
-            f"{max(lengths)}), max_too_long allows {max_too_long:.0%}; raise max_tokens"
+            f"{where}: {dropped} of {len(lengths)} are longer than {bound} of {max_tokens} (the longest has "
+            f"{max(lengths)}), max_too_long allows {max_too_long:.0%}; raise {bound}"
         )
     return kept
 
@@ -27,7 +29,7 @@ def fitting(lengths: Sequence[int], max_tokens: int, max_too_long: float, *, whe
 def check_labels(
     labels: Iterable[Sequence[int]], *, pad: int, stops: Sequence[int], vocabulary_size: int, where: str
 ) -> None:
-    """Raise DataError for a row whose labels, shape (T,) and -100 where nothing is learned, cannot be trained on."""
+    """Raise DataError for a row whose labels, shape (T,) and IGNORED where nothing is learned, cannot be trained on."""
     for number, row in enumerate(labels):
         learned = [label for label in row if label != IGNORED]
         if not learned:

@@ -1,13 +1,7 @@
-"""What sft and align share: loading, the step limit or the clock, the learning rate, reporting, saving.
+"""What sft and align share: loading, the step limit or the clock, likelihoods of answers, saving."""
 
-Covers: TRL's trainers on one device in float32 weights, optionally with bfloat16 arithmetic.
-Not covered: adapters, several devices, resuming (these stages are short and start again).
-"""
-
-import csv
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,26 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from components.alignment.config import AlignConfig, SftConfig
 from components.alignment.examples.chat import stop_ids
 from components.core import artifact
-from components.core.events import Events
 from components.deadline.budget import Budget
 from components.inference.ctranslate2_model import read_model_config
 from components.tokens.encoding.special import SpecialTokens
@@ -43,7 +23,6 @@ from components.training.engine.devices.cores import has_machine, pinned
 from components.training.engine.pace import Pace
 from components.training.engine.schedule import Schedule
 
-REPORT_EVERY_STEPS = 5
 WEIGHTS = "model.safetensors"
 Row = dict[str, list[int]]
 
@@ -56,19 +35,6 @@ def load_model(directory: Path, **options: Any) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     read_model_config(directory)  # says in one line that an encoder answers nothing
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, **options)
-
-
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
-    """Its tokenizer, which ends answers with <|end|> and pads with a token that no text has."""
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    special = SpecialTokens.read(directory)
-    tokenizer.eos_token, tokenizer.pad_token = tokenizer.convert_ids_to_tokens([special.end, pad_of(special)])
-    return tokenizer
-
-
-def pad_of(special: SpecialTokens) -> int:
-    """What fills up the shorter sequences of a batch."""
-    return special.end_of_text if special.pad is None else special.pad
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,50 +76,6 @@ class Steps:
         return {"max_steps": self.num_steps, "decisions": decisions}
 
 
-class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no stubs
-    """Sends the trainer's figures to the events, keeps them for history.csv, and stops when time is up."""
-
-    def __init__(self, events: Events, steps: Steps, columns: dict[str, str]) -> None:
-        self.events = events
-        self.steps = steps
-        self.columns = columns
-        self.rows: list[dict[str, float]] = []
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.steps.decide(state.global_step)
-        if state.global_step >= self.steps.last:
-            control.should_training_stop = True
-            control.should_log = True
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        row = {name: float(logs[key]) for name, key in self.columns.items() if key in (logs or {})} if logs else {}
-        if "loss" not in row:
-            return
-        self.rows.append({"step": state.global_step, **row})
-        self.events.metrics({name: value for name, value in row.items() if math.isfinite(value)}, state.global_step)
-        self.events.progress(state.global_step, self.steps.last, "steps")
-
-    @property
-    def last_step(self) -> int:
-        """The step of the last row; 0 without any."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
-
-    def write_history(self, path: Path) -> int:
-        """Write the rows as CSV; returns their number."""
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *self.columns], restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        return len(self.rows)
-
-
 def plan_steps(config: SftConfig | AlignConfig, steps_of_epoch: float, budget: Budget) -> Steps:
     """Steps by `max_steps` in fixed mode and by the clock in deadline mode; by `max_epochs` in both."""
     by_epochs = max(1, math.ceil(config.max_epochs * steps_of_epoch))
@@ -171,52 +93,6 @@ def own_cores() -> Iterator[None]:
     """Within, this process trains alone on its machine: each compute thread on a core of its own, but for GPUs."""
     with pinned(torch.get_num_threads() if has_machine(1, "cuda" if torch.cuda.is_available() else "cpu") else 1):
         yield
-
-
-@contextmanager
-def scratch_directory() -> Iterator[str]:
-    """Where a trainer may write what nobody keeps."""
-    with tempfile.TemporaryDirectory(prefix="overnight-") as directory:
-        yield directory
-
-
-def trl_arguments(config: AlignConfig, steps: Steps, directory: str) -> dict[str, Any]:
-    """Arguments of a trainer: no files, no network, no reports but ours."""
-    return {
-        "output_dir": directory,
-        "max_steps": steps.num_steps,
-        "per_device_train_batch_size": config.batch_size,
-        "per_device_eval_batch_size": 2 * config.batch_size,
-        "learning_rate": config.learning_rate,
-        "max_grad_norm": 1.0,
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": config.precision == "bfloat16",
-        "activation_checkpointing": False,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "logging_steps": REPORT_EVERY_STEPS,
-        "logging_first_step": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-
-
-def optimizer_and_rate(
-    model: PreTrainedModel, learning_rate: float, steps: Steps
-) -> tuple[torch.optim.Optimizer, LambdaLR]:
-    """AdamW without decay (the weights start where they should stay near) and the schedule's learning rate."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    return optimizer, LambdaLR(optimizer, steps.schedule.share)
-
-
-def train(trainer: Trainer, steps: Steps) -> None:
-    """Train to the last step; not at all when no time is left."""
-    trainer.remove_callback(PrinterCallback)
-    if steps.begin():
-        trainer.train()
 
 
 def log_likelihoods(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> list[float]:
@@ -256,9 +132,9 @@ def mean_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int) -> f
 def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
     """A Hugging Face directory: weights, config, generation config that stops at <|end|>, the source's tokenizer."""
     special = SpecialTokens.read(source)
-    model.config.pad_token_id = pad_of(special)
+    model.config.pad_token_id = special.filler
     model.generation_config = GenerationConfig(
-        bos_token_id=special.end_of_text, eos_token_id=list(stop_ids(special)), pad_token_id=pad_of(special)
+        bos_token_id=special.end_of_text, eos_token_id=list(stop_ids(special)), pad_token_id=special.filler
     )
     model.save_pretrained(out)
     (out / WEIGHTS).chmod(0o644)  # safetensors makes it private, unlike every other file of an artifact

@@ -49,8 +49,8 @@ class LikelihoodJudge:
         for prompt, text in new:
             target = answer_tokens(self._codec.encode(text), special=self._codec.special)
             encoded = self._codec.encode(prompt)
-            alone = prompt_tokens(encoded, special=self._codec.special)
-            room = self._context_tokens - len(target) - len(alone) - 2
+            least = prompt_tokens(encoded, system[:1], special=self._codec.special)
+            room = 1 + self._context_tokens - len(target) - len(least)
             head = prompt_tokens(encoded, system[: max(0, room)], special=self._codec.special)
             if len(head) + len(target) <= self._context_tokens:
                 sequences[prompt, text] = [*head, *target], len(target)

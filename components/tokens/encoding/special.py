@@ -112,6 +112,12 @@ class SpecialTokens:
         single = [getattr(self, field) for field in NAMES]
         return [token for token in (*single, *self.spans) if token is not None]
 
+    @property
+    def filler(self) -> int:
+        """What fills up the shorter sequences of a batch: the padding token, else one that ends nothing if there is."""
+        ends = {self.end_of_text, self.end}
+        return next((each for each in (self.pad, *self.ids) if each is not None and each not in ends), self.end_of_text)
+
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Those of a tokenizer's or model's directory (tokenizer.json, tokenizer_config.json).

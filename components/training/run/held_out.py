@@ -6,15 +6,17 @@ encoder, encoder-decoder    mean nats of what pretrain.objectives asks, on held-
                             no decoder's bits per byte - most of the text is given, and only the rest is scored
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import polars as pl
-import torch
 from transformers.modeling_utils import PreTrainedModel
 
 from components.tokens.encoding.special import SpecialTokens
 from components.tokens.shards.split import sample_of
 from components.tokens.shards.token_store import TokenStore
-from components.training.engine.model.loss import Loss
+from components.training.engine.batches.batch import Batch
+from components.training.engine.model.loss import mean_nats
 from components.training.engine.validation import bits_per_byte, nats
 from components.training.run.objective_mixture import mixture_of
 from components.training.run.worker_input import Work
@@ -41,8 +43,7 @@ class Validation:
         return bits_per_byte(total, self.num_bytes)
 
 
-@torch.no_grad()
-def nats_per_label(model: PreTrainedModel, work: Work, device: str) -> float | None:
+def nats_per_label(model: PreTrainedModel, work: Work) -> float | None:
     """Mean nats of what the objectives ask of held-out windows; None when the held-out tokens fill no window."""
     plan, config = work.plan, work.config
     store = TokenStore(work.tokens, "validation")
@@ -52,23 +53,11 @@ def nats_per_label(model: PreTrainedModel, work: Work, device: str) -> float | N
     if not numbers:
         return None
     mixture = mixture_of(config.objectives, plan.shape.kind, work.tokenizer, config.seed)
-    loss, total, labels = Loss(model), 0.0, 0
-    for first in range(0, len(numbers), plan.micro_batch_samples):
-        part = numbers[first : first + plan.micro_batch_samples]
-        windows = np.stack([store.read(each * length, (each + 1) * length + 1) for each in part]).astype(np.int64)
-        batch = mixture.batch(windows, [0] * len(part), part, np.zeros(len(part), dtype=np.int64))
-        named = {
-            "inputs": batch.inputs,
-            "labels": batch.labels,
-            "positions": batch.positions,
-            "encoder_inputs": batch.encoder_inputs,
-            "encoder_positions": batch.encoder_positions,
-        }
-        tensors = {
-            name: torch.from_numpy(np.ascontiguousarray(each)).to(device)
-            for name, each in named.items()
-            if each is not None
-        }
-        total += float(loss(**tensors)[0].sum())
-        labels += batch.num_labels
-    return total / labels
+
+    def batches() -> Iterator[Batch]:
+        for first in range(0, len(numbers), plan.micro_batch_samples):
+            part = numbers[first : first + plan.micro_batch_samples]
+            windows = np.stack([store.read(each * length, (each + 1) * length + 1) for each in part]).astype(np.int64)
+            yield mixture.batch(windows, [0] * len(part), part, np.zeros(len(part), dtype=np.int64))
+
+    return mean_nats(model, batches())

@@ -49,7 +49,7 @@ def mixture_of(config: ObjectivesConfig, kind: Kind, tokenizer: Path, seed: int)
     return Mixture(
         seed=seed,
         end=special.end_of_text,
-        pad=special.end_of_text if special.pad is None else special.pad,
+        pad=special.filler,
         infill=_infill(config, special, encoder, tokenizer) if config.infill.rate > 0 else None,
         denoisers=_denoisers(config, special),
         masking=_masking(config, special, encoder.codec.vocabulary_size) if kind == "encoder" else None,

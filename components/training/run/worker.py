@@ -326,7 +326,7 @@ def _finish(work: Work, trainer: Trainer, outcome: Outcome, schedule: Schedule) 
     if work.plan.shape.kind == "decoder":
         measured: dict[str, float | None] = {"validation_bits_per_byte": validation(model)}
     else:
-        measured = {"validation_nats_per_label": nats_per_label(model, work, trainer.world.device)}
+        measured = {"validation_nats_per_label": nats_per_label(model, work)}
     seconds = time.monotonic() - started
     if work.plan.shape.kind != "encoder":
         _prepare_for_generation(model, SpecialTokens.read(work.tokenizer))
@@ -365,8 +365,7 @@ def _trained(work: Work, steps: int, device: str) -> PreTrainedModel:
 def _prepare_for_generation(model: PreTrainedModel, special: SpecialTokens) -> None:
     """Say in its configuration how the model of a decoder is asked for text."""
     model.config.use_cache = True
-    pad = special.end_of_text if special.pad is None else special.pad
-    model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=pad)
+    model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=special.filler)
 
 
 def _write_tables(directory: Path, outcome: Outcome) -> dict[str, int]:

@@ -1,10 +1,14 @@
 """The curriculum: tasks that are held out, and references that pass their own tests."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
 import pytest
 
+from components.alignment import instructions
+from components.alignment.config import CurriculumConfig
 from components.alignment.curriculum.levels import LEVELS
 from components.alignment.curriculum.operations import OPERATIONS, VALUES
 from components.alignment.curriculum.references import check_references
@@ -60,3 +64,19 @@ def test_operations_fit_together() -> None:
     assert all(first.gives == second.takes for first, second in PAIRS)
     assert all(len(set(each.wordings)) == len(each.wordings) >= 3 for each in OPERATIONS)
     assert {each.takes for each in OPERATIONS} <= VALUES.keys()
+
+
+def test_what_the_levels_cannot_give_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One level has tasks by the ten thousand and no compositions."""
+    made = 0
+
+    def counted(*arguments: object) -> Iterator[Task]:
+        nonlocal made
+        for made, task in enumerate(tasks(*arguments), start=1):  # type: ignore[arg-type]  # noqa: B007
+            yield task
+
+    monkeypatch.setattr(instructions, "tasks", counted)
+    config = CurriculumConfig(levels=("operator",), tuning=20, heldout=5, pairs=5)
+    uses = Counter(each.use for each in instructions.curriculum(config, 0))
+    assert uses == {"tuning": 20, "paraphrase": 5, "pairs": 5}
+    assert made < 1000

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from components.alignment.config import InstructionsContract, PreferencesContract
+from components.alignment.config import ConversationsContract, PreferencesContract
 from components.alignment.examples.chat import Conversation, answer_tokens, prompt_tokens
 from components.alignment.examples.example_contracts import instruction_statistics, preference_statistics
 from components.alignment.examples.instruction import Instruction
@@ -66,7 +66,7 @@ def test_every_fault_of_a_pair_is_found() -> None:
     statistics = instruction_statistics(
         [replace(each, name=name) for name, (each, _) in pairs.items()], [row for _, row in pairs.values()]
     )
-    strict = InstructionsContract(mostly={})
+    strict = ConversationsContract(mostly={})
     assert judged("conversations", strict, statistics, max_tokens=32) == {
         "prompt_empty": ["blank"],
         "answer_empty": ["silent"],
@@ -77,7 +77,7 @@ def test_every_fault_of_a_pair_is_found() -> None:
         "end_missing": ["endless"],
         "answer_in_prompt": ["leak"],
     }
-    lenient = InstructionsContract(mostly={"answer_in_prompt": 0.8})
+    lenient = ConversationsContract(mostly={"answer_in_prompt": 0.8})
     verdict = Contract("conversations", lenient, Events("sft"), {"max_tokens": 32}).judge(statistics)
     assert "answer_in_prompt" not in verdict.failed and verdict.by_rule()["answer_in_prompt"] == 1
 

@@ -8,10 +8,12 @@ from components.core.errors import DataError
 
 def test_what_fits_is_kept_and_too_many_that_do_not_stop_the_stage() -> None:
     lengths = [10] * 38 + [300, 256]
-    assert fitting(lengths, 256, 0.05, where="pairs") == [*range(38), 39]
-    assert fitting([], 256, 0.05, where="pairs") == []
-    with pytest.raises(DataError, match=r"pairs: 2 of 40 are longer than max_tokens 255 \(the longest has 300\), .*"):
-        fitting(lengths, 255, 0.04, where="pairs")
+    assert fitting(lengths, 256, 0.05, where="pairs", bound="align.max_tokens") == [*range(38), 39]
+    assert fitting([], 256, 0.05, where="pairs", bound="align.max_tokens") == []
+    with pytest.raises(
+        DataError, match=r"pairs: 2 of 40 are longer than align.max_tokens of 255 \(the longest has 300\), .*"
+    ):
+        fitting(lengths, 255, 0.04, where="pairs", bound="align.max_tokens")
 
 
 @pytest.mark.parametrize(

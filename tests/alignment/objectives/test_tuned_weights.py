@@ -177,7 +177,7 @@ def test_a_stage_that_loses_too_much_passes_its_base_on(world: Path, tmp_path: P
 
 def test_too_many_instructions_that_are_too_long_stop_the_stage(world: Path) -> None:
     config = SFT.model_copy(update={"row_tokens": 40})
-    with pytest.raises(sft.DataError, match=r"instructions are longer than 40 tokens, at most 5% may be left out"):
+    with pytest.raises(sft.DataError, match=r"are longer than sft\.row_tokens of 40 .* max_too_long allows 5%"):
         sft.read_lessons(config, world / "instructions", TextCodec(world / "base"))
 
 

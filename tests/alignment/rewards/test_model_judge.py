@@ -2,18 +2,21 @@
 
 import math
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from components.alignment.examples.chat import answer_tokens, prompt_tokens
+from components.alignment.examples.chat import answer_tokens, chat_of, prompt_tokens
 from components.alignment.rewards.constitution import Constitution, Principle
 from components.alignment.rewards.judge import AnswerPair
 from components.alignment.rewards.model_judge import LikelihoodJudge, LocalChat
 from components.inference.endpoint import Failure
 from components.inference.open import open_engine
+from components.tokens.encoding.chat_form import ROLES
 from components.tokens.encoding.codec import TextCodec
 from tests.evaluation.chat_engine import ChatEngine
 
@@ -48,6 +51,21 @@ def test_the_model_scores_by_the_mean_probability_of_the_answer_under_the_consti
             logs = model(ids).logits[0, :-1].log_softmax(-1).gather(1, ids[0, 1:, None])[-len(target) :]
         assert score == pytest.approx(math.exp(float(logs.mean())), rel=1e-3)
     assert broken is not None and -2 < broken < -1, "a broken principle costs its weight"
+
+
+def test_a_constitution_is_cut_to_the_room_that_the_chat_form_leaves(
+    world: Path, codec: TextCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A form that puts more around a turn than one token leaves less of it; nothing is longer than the context."""
+    turn = tuple(range(20, 25))
+    form = replace(chat_of(codec.special), opening=dict.fromkeys(ROLES, turn), closing=dict.fromkeys(ROLES, (8, *turn)))
+    monkeypatch.setattr(codec, "special", replace(codec.special, chat=form))
+    with closing(open_engine(world / "base", "ctranslate2")) as engine:
+        scored: list[int] = []
+        monkeypatch.setattr(engine, "score", lambda rows: [scored.append(len(each)) or np.zeros(9) for each in rows])
+        judge = LikelihoodJudge(engine, codec, SHORT, context_tokens=48, min_gap=0.05)
+        assert judge.scores([("def f():", text) for text in TEXTS]) != [None, None]
+    assert scored and max(scored) <= 48
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from components.tokens.encoding.special import (
     FIM_PAD_ID,
     FIM_PREFIX_ID,
     FIM_SUFFIX_ID,
+    OURS,
     SYSTEM_ID,
     USER_ID,
     SpecialTokens,
@@ -85,3 +86,17 @@ def test_a_vocabulary_too_small_for_its_special_tokens_is_refused() -> None:
     values = {"vocabulary_size": 300, "span_tokens": 100}
     with pytest.raises(ConfigError, match=r"vocabulary_size is 300; needed at least 372 .*100 of them span_tokens"):
         validate(values, VocabularyConfig, "params.yaml", "vocabulary")
+
+
+@pytest.mark.parametrize(
+    ("special", "filler"),
+    [
+        (OURS, OURS.pad),
+        (SpecialTokens(end_of_text=0, end=8), 0),
+        (SpecialTokens(end_of_text=0, end=8, fim_prefix=3), 3),
+        (SpecialTokens(end_of_text=0, end=8, pad=8, fim_prefix=3), 3),
+    ],
+)
+def test_what_fills_up_a_batch_ends_nothing_where_another_token_can(special: SpecialTokens, filler: int) -> None:
+    """Else what masks padding by its id would hide where answers end."""
+    assert special.filler == filler

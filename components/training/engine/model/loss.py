@@ -1,4 +1,5 @@
-"""From features to losses per token, without ever holding the logits of a whole batch. Only torch and transformers.
+"""From features to losses per token, without ever holding the logits of a whole batch. Only torch,
+transformers and numpy.
 
 The gradient of a sum of cross-entropies is known as soon as the logits are: `FusedLoss` takes both from a few rows of
 logits at a time, as Liger (arXiv:2410.10989) and cut cross-entropy (Wijmans et al. 2024, arXiv:2411.09009) do, in plain
@@ -6,15 +7,17 @@ torch, so that the compiler fuses it on any device. torch.nn.functional.linear_c
 gives no loss per token.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
-from components.training.engine.batches.batch import IGNORED
+from components.training.engine.batches.batch import IGNORED, Batch
 from components.training.engine.model.forward import Tensors, features, output_weight
 
 # Logits held at once, in the compute precision. On a CPU about its last cache: at 2,048 x 4,096 one chunk took 5 % less
@@ -138,3 +141,18 @@ class Loss(nn.Module):
             nats = torch.zeros(labels.numel(), device=nats.device).index_put((scored,), nats)
         auxiliary = total.new_zeros(()) if output.auxiliary is None else output.auxiliary
         return total, auxiliary, nats.view(labels.shape).sum(dim=1)
+
+
+@torch.no_grad()
+def mean_nats(model: PreTrainedModel, batches: Iterable[Batch]) -> float | None:
+    """Mean nats of the labels of some batches, with the weights as they are; None without a label."""
+    training, loss = model.training, Loss(model.eval(), scored_only=True)
+    total, labels = 0.0, 0
+    for batch in batches:
+        if batch.num_labels:
+            named = {name: getattr(batch, name) for name in Tensors.__dataclass_fields__}
+            arrays = {name: np.ascontiguousarray(each) for name, each in named.items() if each is not None}
+            total += float(loss(**{name: torch.from_numpy(each).to(model.device) for name, each in arrays.items()})[0])
+            labels += batch.num_labels
+    model.train(training)
+    return total / labels if labels else None
