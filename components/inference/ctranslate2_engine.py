@@ -5,8 +5,9 @@ workers of one thread (2,850 on one worker of two threads, 3,500 one prompt at a
 so is MKL in the place of oneDNN (5,000 against 5,700 per CPU second in batches of 64).
 """
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from components.core.errors import ConfigError
 from components.inference.bounds import NUM_SEEDS
-from components.inference.ctranslate2_model import converted, read_model_config
+from components.inference.ctranslate2_model import converted, read_model_config, write_model
 from components.inference.engine import (
     Completion,
     Prediction,
@@ -65,7 +66,10 @@ class CTranslate2Engine:
         config = read_model_config(model_dir)
         self.context_tokens = int(config["max_position_embeddings"])
         self.vocabulary_size = int(config["vocab_size"])
+        self._model_dir, self._config = model_dir, config
         self._path = converted(model_dir, cache)
+        self.version = ""
+        self._files: dict[str, bytes] | None = None  # in the place of the path's: weights that were loaded later
         self._compute_type = compute_type
         self._device = device
         self._num_threads = num_threads or len(os.sched_getaffinity(0))
@@ -136,6 +140,16 @@ class CTranslate2Engine:
             predictions.append(Prediction(log_probs=own, top_log_probs=row[:ends].max(-1)))
         return predictions
 
+    def load(self, weights: Mapping[str, NDArray[np.float32]], version: str) -> None:
+        """See Engine.load. Converted and handed over in memory: 1.7M parameters take 15 ms."""
+        target = io.BytesIO()
+        write_model(target, self._config, dict(weights), self._model_dir)
+        beside = {name: (self._path / name).read_bytes() for name in ("config.json", "vocabulary.json")}
+        self._files = {"model.bin": target.getvalue(), **beside}
+        self._generator.unload_model()
+        self._generator = self._load(self._workers)
+        self.version = version
+
     def close(self) -> None:
         """See Engine.close."""
         self._generator.unload_model()
@@ -149,6 +163,7 @@ class CTranslate2Engine:
                 compute_type=self._compute_type,
                 inter_threads=workers,
                 intra_threads=max(1, self._num_threads // self._workers),
+                files=self._files,
             )
         except ValueError as error:
             raise ConfigError(f"ctranslate2: {error}; this machine has {_offers()}") from error

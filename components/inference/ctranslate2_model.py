@@ -89,7 +89,18 @@ def model_digest(model_dir: Path) -> str:
 def convert(model_dir: Path, out: Path) -> None:
     """Write model.bin, config.json and vocabulary.json of a Hugging Face directory into an existing directory."""
     config = read_model_config(model_dir)
-    weights = read_weights(model_dir)
+    with (out / "model.bin").open("wb") as target:
+        write_model(target, config, read_weights(model_dir), model_dir)
+    names = {"bos_token": NO_TOKEN, "eos_token": NO_TOKEN, "unk_token": NO_TOKEN}
+    settings = {**names, "layer_norm_epsilon": config["rms_norm_eps"], "multi_query_attention": True}
+    (out / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
+    (out / "vocabulary.json").write_text(json.dumps([str(index) for index in range(config["vocab_size"])]))
+
+
+def write_model(
+    target: IO[bytes], config: dict[str, Any], weights: dict[str, NDArray[np.float32]], model_dir: Path
+) -> None:
+    """model.bin of weights under transformers' names. Raises ArtifactError where they are not those of the config."""
     try:
         variables = dict(_variables(config, weights, model_dir))
     except KeyError as error:
@@ -98,12 +109,7 @@ def convert(model_dir: Path, out: Path) -> None:
             "whole"
         ) from error
     aliases = {"decoder/projection/weight": "decoder/embeddings/weight"} if is_tied(config, weights) else {}
-    with (out / "model.bin").open("wb") as target:
-        _write_model(target, variables, aliases)
-    names = {"bos_token": NO_TOKEN, "eos_token": NO_TOKEN, "unk_token": NO_TOKEN}
-    settings = {**names, "layer_norm_epsilon": config["rms_norm_eps"], "multi_query_attention": True}
-    (out / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
-    (out / "vocabulary.json").write_text(json.dumps([str(index) for index in range(config["vocab_size"])]))
+    _write_variables(target, variables, aliases)
 
 
 def read_model_config(model_dir: Path) -> dict[str, Any]:
@@ -260,7 +266,7 @@ def _renamed(model_type: str) -> dict[str, str]:
     return names
 
 
-def _write_model(target: IO[bytes], variables: dict[str, Variable], aliases: dict[str, str]) -> None:
+def _write_variables(target: IO[bytes], variables: dict[str, Variable], aliases: dict[str, str]) -> None:
     """ctranslate2's binary format (specs/model_spec.py, ModelSpec._serialize)."""
 
     def write_text(text: str) -> None:

@@ -4,7 +4,7 @@ Engines live beside this file (ctranslate2, transformers) and are opened by `com
 Prompts are token ids, so that no engine has a tokenizer, a template or a special token of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -100,10 +100,12 @@ class Engine(Protocol):
     """A loaded model. T tokens of one sequence.
 
     `context_tokens` is the longest sequence that the model was trained on, prompt and new tokens together; engines run
-    beyond it without complaint and without sense, so callers cut their prompts.
+    beyond it without complaint and without sense, so callers cut their prompts. `version` is that of the weights that
+    were loaded last; empty for those of the directory.
     """
 
     name: str
+    version: str
     context_tokens: int
     vocabulary_size: int
 
@@ -127,6 +129,14 @@ class Engine(Protocol):
         """As `score`, with the probability of the most probable token beside it.
 
         Raises ValueError for an empty sequence and for ids outside the vocabulary.
+        """
+        ...
+
+    def load(self, weights: Mapping[str, NDArray[np.float32]], version: str) -> None:
+        """Take other weights of the same model, under transformers' names, in place of those that it has, and their
+        name as its `version`.
+
+        Raises ArtifactError for weights of another model; the engine then has those that it had.
         """
         ...
 

@@ -1,6 +1,6 @@
 """The reference engine: transformers on torch, any architecture that it loads, CPU or GPU. Its import takes 12 s."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,7 @@ class TransformersEngine:
         except RuntimeError as error:
             raise ConfigError(f"device is {device}, which torch cannot use here: {error}") from error
         self._device = device
+        self.version = ""
         self.context_tokens = int(model.config.max_position_embeddings)
         self.vocabulary_size = int(model.config.vocab_size)
 
@@ -129,6 +130,19 @@ class TransformersEngine:
                 end = len(sequences[index]) - 1
                 results[index] = Prediction(log_probs=log_probs[row, :end], top_log_probs=top_log_probs[row, :end])
         return [results[index] for index in range(len(sequences))]
+
+    def load(self, weights: Mapping[str, NDArray[np.float32]], version: str) -> None:
+        """See Engine.load."""
+        own = dict(self._model.named_parameters(remove_duplicate=False))  # tied ones under all their names
+        covered = {own[name].data_ptr() for name in weights if name in own}
+        strange = [name for name, each in weights.items() if name not in own or own[name].shape != each.shape]
+        strange += [name for name, each in own.items() if each.data_ptr() not in covered]
+        if strange:
+            raise ArtifactError(f"{strange[0]} is another in these weights than in the model; needed weights of it")
+        with torch.no_grad():
+            for name, each in weights.items():
+                own[name].copy_(torch.from_numpy(np.ascontiguousarray(each)))
+        self.version = version
 
     def close(self) -> None:
         """See Engine.close."""

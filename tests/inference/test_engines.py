@@ -245,6 +245,35 @@ def test_impossible_tokens_are_refused(opened: tuple[Engine, Path], bad: list[in
             call()
 
 
+def test_other_weights_are_taken_in_place(opened: tuple[Engine, Path], tmp_path: Path, margins: Margins) -> None:
+    """Everything said afterwards, samples with a seed included, is what an engine that opens them says."""
+    engine, directory = opened
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "other")
+    before = engine.score(PROMPTS)
+    weights = {name: each.detach().numpy() for name, each in model.named_parameters()}
+    with pytest.raises(ArtifactError, match=r"needed|layers"):
+        engine.load({name: each for name, each in weights.items() if "layers.2" not in name}, "short")
+    with pytest.raises(ArtifactError, match="needed"):
+        engine.load({**weights, "model.embed_tokens.weight": weights["model.embed_tokens.weight"][:8]}, "narrow")
+    for one, other in zip(before, engine.score(PROMPTS), strict=True):
+        assert np.array_equal(one, other), "a refusal must leave the weights"
+    assert engine.version == ""
+    engine.load(weights, "one")
+    assert engine.version == "one"
+    fresh = open_engine(tmp_path / "other", engine.name, num_threads=1, cache=tmp_path / "cache")
+    for old, one, other in zip(before, engine.score(PROMPTS), fresh.score(PROMPTS), strict=True):
+        margins.error("log-probabilities", float(np.abs(one - other).max(initial=0.0)), most=1e-4)
+        assert len(one) < 2 or np.abs(one - old).max() > 1e-2
+    sampling = Sampling(max_new_tokens=8, temperature=1.0, num_samples=2, seed=3)
+    assert engine.generate(PROMPTS, sampling, stop_ids=[]) == fresh.generate(PROMPTS, sampling, stop_ids=[])
+    fresh.close()
+
+
 def test_nothing_to_do(opened: tuple[Engine, Path]) -> None:
     engine, _ = opened
     assert engine.generate([], GREEDY, stop_ids=[]) == engine.score([]) == engine.predict([]) == []

@@ -3,8 +3,8 @@
 A checkpoint that was continued keeps its own (components.tokens.encoding.chat_form).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ def chat_of(special: SpecialTokens) -> ChatForm:
 class Conversation:
     """Token ids, shape (n + 1,), and which of them are said by the assistant, likewise: those are learned.
 
-    source   what it is mixed by
+    source    what it is mixed by
+    columns   of each id, shape (n + 1,): what a loss of its own reads beside them
     """
 
     ids: NDArray[np.int32]
     said: NDArray[np.bool_]
     source: str = ""
+    columns: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def positions(self) -> int:

@@ -34,10 +34,10 @@ def order_of(sources: Sequence[str], weights: dict[str, float], seed: int) -> It
 
 
 class PackedRows:
-    """Rows of conversations: row r is the same whenever it is asked for."""
+    """Rows of conversations: row r is the same whenever it is asked for. Where the order ends, empty rows follow."""
 
     def __init__(self, conversations: Sequence[Conversation], order: Iterator[int], length: int, pad: int) -> None:
-        """`length` positions of a row; no conversation may have more."""
+        """`length` positions of a row; no conversation may have more, and all have the same columns."""
         assert all(each.positions <= length for each in conversations), "longer ones are left out before"
         self.conversations = conversations
         self.length = length
@@ -57,6 +57,7 @@ class PackedRows:
         shape = (len(rows), self.length)
         inputs, labels = np.full(shape, self.pad, np.int64), np.full(shape, IGNORED, np.int64)
         positions = np.zeros(shape, np.int64)
+        columns = {name: np.zeros(shape, np.float32) for name in self.conversations[0].columns}
         for number, row in enumerate(rows):
             start = 0
             for each in map(self.conversations.__getitem__, self.members(row)):
@@ -64,8 +65,18 @@ class PackedRows:
                 inputs[number, place] = each.ids[:-1]
                 labels[number, place] = np.where(each.said[1:], each.ids[1:], IGNORED)
                 positions[number, place] = np.arange(each.positions)
+                for name, column in columns.items():
+                    column[number, place] = each.columns[name][1:]
             positions[number, start:] = np.arange(self.length - start)
-        return Batch(inputs=inputs, labels=labels, positions=positions, sources=np.zeros(len(rows), np.int64))
+        sources = np.zeros(len(rows), np.int64)
+        return Batch(inputs=inputs, labels=labels, positions=positions, sources=sources, columns=columns)
+
+    def whole(self) -> Batch:
+        """Every row of an order that ends, shape (rows, length)."""
+        rows = 0
+        while self.members(rows):
+            rows += 1
+        return self.batch(range(rows))
 
     def padding_share(self, rows: int) -> float:
         """Of the positions of the first rows, those that nothing fills."""
@@ -76,8 +87,7 @@ class PackedRows:
         row: list[int] = []
         room = self.length
         while True:
-            while len(self._pool) < POOL:
-                number = next(self._order)
+            while len(self._pool) < POOL and (number := next(self._order, None)) is not None:
                 entry = (self.conversations[number].positions, number)
                 self._pool.insert(bisect_right(self._pool, entry), entry)
             place = bisect_right(self._pool, (room, len(self.conversations)))

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedModel
 
 from components.alignment.config import SftConfig
@@ -54,8 +56,11 @@ class Batches:
 
 def joined(parts: Sequence[Batch]) -> Batch:
     """Batches of one length below each other."""
-    names = ("inputs", "labels", "positions", "sources")
-    return Batch(**{name: np.concatenate([getattr(each, name) for each in parts]) for name in names})
+
+    def below(name: str) -> NDArray[np.int64]:
+        return np.concatenate([getattr(each, name) for each in parts])
+
+    return Batch(inputs=below("inputs"), labels=below("labels"), positions=below("positions"), sources=below("sources"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +114,22 @@ def tune(
 
     Raises NonFiniteLossError and OutOfMemoryError.
     """
-    world = World(device="cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(model, recipe_of(config, compiled=compiled), world, events.note)
+    trainer = trainer_of(model, recipe_of(config, compiled=compiled), events.note)
+    return train_on(trainer, batches, steps, run, events)
+
+
+def trainer_of(
+    model: PreTrainedModel,
+    recipe: Recipe,
+    note: Callable[[str], None],
+    loss: Callable[[PreTrainedModel], nn.Module] | None = None,
+) -> Trainer:
+    """The engine on this machine's device, alone; `loss` as Trainer has it."""
+    return Trainer(model, recipe, World(device="cuda" if torch.cuda.is_available() else "cpu"), note, loss)
+
+
+def train_on(trainer: Trainer, batches: Callable[[int], Batch], steps: Steps, run: Path, events: Events) -> Tuned:
+    """Train until the steps or their clock end; the model then has the trained weights, in float32."""
 
     def report(row: Report) -> None:
         events.metrics({name: getattr(row, name) for name in COLUMNS}, row.step)
@@ -124,5 +143,5 @@ def tune(
         trainer, batches=batches, schedule=steps.schedule, pace=steps.pace, run=run, report=report, validate=None
     )
     weights = checkpoint.Checkpoint(run / checkpoint.name_of(outcome.steps)).weights(checkpoint.WEIGHT)
-    model.float().load_state_dict(weights, strict=False)  # the masters, whatever it was computed in
+    trainer.model.float().load_state_dict(weights, strict=False)  # the masters, whatever it was computed in
     return Tuned(steps=outcome.steps, tokens=outcome.tokens, seconds=outcome.seconds, history=outcome.history)

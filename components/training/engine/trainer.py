@@ -9,13 +9,13 @@ import gc
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
@@ -80,7 +80,15 @@ class Gradients:
 class Trainer:
     """A model with its optimizer, ready to take steps."""
 
-    def __init__(self, model: PreTrainedModel, recipe: Recipe, world: World, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        recipe: Recipe,
+        world: World,
+        note: Callable[[str], None],
+        loss: Callable[[PreTrainedModel], nn.Module] | None = None,
+    ) -> None:
+        """`loss`: a module that takes a batch's arrays and columns by name and gives what Loss does; None: Loss."""
         self.recipe = recipe
         self.world = world
         self.note = note
@@ -102,7 +110,7 @@ class Trainer:
             workers=world.size,
         )
         self.replayed = "graphs" in recipe.accelerators
-        self.eager = Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
+        self.eager: nn.Module = loss(model) if loss else Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
         if self.sharded:
             shard(self.eager, world, DTYPES[recipe.precision])
         self.optimizer = Optimizer(model, recipe.rates, world, recipe.parallel, DTYPES[recipe.precision])
@@ -213,7 +221,7 @@ class Trainer:
     @torch.no_grad()
     def token_nats(self, batch: Batch) -> NDArray[np.float32]:
         """-ln p of each label of this worker's samples with the weights as they are, shape (B, T). All take part."""
-        rows, nats = self.micro_batch_samples, []
+        rows, nats, batch = self.micro_batch_samples, [], replace(batch, columns={})
         with whole(self.eager):
             for start in range(0, len(batch), rows):
                 part = Tensors(**self._tensors(batch.rows(start, start + rows)))
@@ -267,6 +275,7 @@ class Trainer:
             "positions": batch.positions if self.recipe.isolate_documents else None,
             "encoder_inputs": batch.encoder_inputs,
             "encoder_positions": batch.encoder_positions,
+            **batch.columns,
         }
         present = {name: each for name, each in arrays.items() if each is not None}
         tensors = {name: torch.from_numpy(np.array(each)) for name, each in present.items()}

@@ -1,7 +1,8 @@
 """What one step reads, as arrays. Only numpy."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ class Batch:
     sources             (B,)    number of the source that a sample was drawn from
     encoder_inputs      (B, S)  tokens that the encoder reads; None without one
     encoder_positions   (B, S)  as positions
+    columns             first axis B: what a loss of its own reads beside these, by the name of its argument
     """
 
     inputs: NDArray[np.int64]
@@ -27,6 +29,7 @@ class Batch:
     sources: NDArray[np.int64]
     encoder_inputs: NDArray[np.int64] | None = None
     encoder_positions: NDArray[np.int64] | None = None
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Samples."""
@@ -52,6 +55,7 @@ class Batch:
             sources=self.sources[start:stop],
             encoder_inputs=self.encoder_inputs[start:stop] if encoder else None,  # type: ignore[index]
             encoder_positions=self.encoder_positions[start:stop] if encoder else None,  # type: ignore[index]
+            columns={name: each[start:stop] for name, each in self.columns.items()},
         )
 
 
