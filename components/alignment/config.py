@@ -246,9 +246,51 @@ class PreferencesConfig(StepConfig):
         return checkpoints
 
 
-class AlignConfig(StepConfig):
-    """How the model learns from pairs (direct preference optimization)."""
+class PolicyConfig(StepConfig):
+    """How the model learns from rewards for its own answers."""
 
+    advantage: Literal["gae", "group", "leave_one_out", "reinforce"] = Field(
+        "group",
+        description="what an answer is compared with: a critic (PPO), its group, whitened (GRPO), the others of its "
+        "group (RLOO), the batch (REINFORCE)",
+    )
+    prompts: int = Field(12, ge=1, description="prompts of one rollout")
+    group: int = Field(8, ge=2, description="answers to each")
+    updates: int = Field(1, ge=1, description="steps on one rollout")
+    temperature: float = Field(1.0, gt=0, description="of sampling; 1 samples from the policy itself")
+    max_prompt_tokens: int = Field(96, ge=8, description="prompts that are longer are left out")
+    max_new_tokens: NewTokens = Field(64, description="tokens of an answer at most; one that is cut earns nothing")
+    row_tokens: int = Field(256, ge=16, description="positions of a row of packed answers")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="how far the ratio of probabilities may fall in a step")
+    clip_high: float = Field(0.28, gt=0, description="how far it may rise (DAPO, arXiv:2503.14476)")
+    kl: float = Field(0.0, ge=0, description="pull towards the fine-tuned model, in nats a token")
+    discount: float = Field(1.0, gt=0, le=1, description="of a reward by token; gae")
+    decay: float = Field(0.95, ge=0, le=1, description="gae's lambda")
+    adamw_matrix: float = Field(5e-4, gt=0, description="peak rate of hidden matrices")
+    rates: RatesConfig = Field(
+        default_factory=lambda: TUNING_RATES.model_copy(update={"embedding": 5e-4, "output": 5e-4, "norm": 5e-4}),
+        description="peak rates of the rest",
+    )
+    max_gap: float = Field(
+        0.01, gt=0, description="nats by which engine and trainer may differ in a token before the run ends"
+    )
+    max_deviations: float = Field(
+        6.0,
+        gt=0,
+        description="standard deviations by which sampled tokens may be more or less probable than drawn ones",
+    )
+    max_dead: int = Field(8, ge=0, description="rollouts in a row without two answers that earn different rewards")
+    timeout_seconds: float = Field(2.0, gt=0, description="limit of one answer's run")
+    memory_bytes: int = Field(268_435_456, ge=33_554_432, description="address space of one answer's run")
+
+
+class AlignConfig(StepConfig):
+    """How the model learns what is better: from pairs (dpo) or from rewards for its own answers (policy)."""
+
+    method: Literal["dpo", "policy"] = Field(
+        "dpo", description="pairs of data/preferences, or answers that hidden tests reward as they are sampled"
+    )
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="of method policy")
     beta: float = Field(0.1, gt=0, description="strength of the pull back to the model before alignment")
     min_pairs: int = Field(16, ge=2, description="with fewer pairs to train on the model is passed on as it is")
     heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the pairs that only measure")

@@ -140,6 +140,7 @@ def stages(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, M
                 ALIGN,
                 sft=world / "sft",
                 preferences=world / "preferences",
+                instructions=world / "instructions",
                 tokens=world / "tokens",
                 plan=world / "plan",
                 out=world / "aligned",

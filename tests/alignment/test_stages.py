@@ -183,7 +183,13 @@ def test_too_few_pairs_pass_the_model_on_and_say_so(
     few.write_parquet(tmp_path / "few.parquet")
     made = artifact_writer(tmp_path, "few", {"preferences.parquet": (tmp_path / "few.parquet").read_bytes()})
     manifest = align.run(
-        ALIGN, sft=world / "sft", preferences=made, tokens=world / "tokens", plan=world / "plan", out=tmp_path / "out"
+        ALIGN,
+        sft=world / "sft",
+        preferences=made,
+        instructions=world / "instructions",
+        tokens=world / "tokens",
+        plan=world / "plan",
+        out=tmp_path / "out",
     )
     assert manifest.statistics["aligned"] is False
     assert "min_pairs needs 4" in manifest.statistics["reason"]
@@ -212,7 +218,7 @@ def test_threads_that_train_have_cores_of_their_own(
         if stage == "sft":
             run_sft(world, tmp_path / "out")
         else:
-            paths = {name: world / name for name in ("sft", "preferences", "tokens", "plan")}
+            paths = {name: world / name for name in ("sft", "preferences", "instructions", "tokens", "plan")}
             align.run(ALIGN, **paths, out=tmp_path / "out")
     finally:
         torch.set_num_threads(before)

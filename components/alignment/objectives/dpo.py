@@ -3,6 +3,9 @@
 Not covered: answers without a counterpart (KTO), rewards from programs during training.
 """
 
+import hashlib
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from trl import DPOTrainer
 from components.alignment.config import AlignConfig
 from components.alignment.examples.chat import stop_ids
 from components.alignment.objectives import tuning
+from components.alignment.objectives.objective import Learned, Setting
 from components.alignment.objectives.trained_ids import check_labels, fitting
 from components.alignment.objectives.trl_trainer import (
     Reporter,
@@ -28,6 +32,7 @@ from components.alignment.objectives.trl_trainer import (
 )
 from components.core.errors import DataError
 from components.core.events import Events
+from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import SpecialTokens
 from components.training.engine.batches.batch import IGNORED
 
@@ -54,6 +59,60 @@ class EncodedPair:
     def row(self, answer: list[int]) -> tuning.Row:
         """One answer after the prompt, with labels on the answer."""
         return {"input_ids": self.prompt + answer, "labels": [IGNORED] * len(self.prompt) + answer}
+
+
+def split(pairs: pl.DataFrame, heldout_fraction: float) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Pairs to learn from, and pairs held out, by a hash of the prompt."""
+    points = [int.from_bytes(hashlib.sha256(each.encode()).digest()[8:16]) / 2**64 for each in pairs["prompt"]]
+    held = pl.Series(points, dtype=pl.Float64) < heldout_fraction
+    return pairs.filter(~held), pairs.filter(held)
+
+
+class PairsObjective:
+    """Pairs of answers, of which some are held out."""
+
+    columns: Sequence[str] = tuple(COLUMNS)
+
+    def __init__(self, config: AlignConfig, preferences: Path, codec: TextCodec) -> None:
+        """Raises DataError for pairs that cannot be learned from; see read_pairs."""
+        self.config = config
+        path = preferences / "preferences.parquet"
+        table, too_long = read_pairs(path, config, codec.special, codec.vocabulary_size)
+        self.pairs, self.held = split(table, config.heldout_fraction)
+        self.statistics: dict[str, Any] = {
+            "pairs": self.pairs.height,
+            "heldout_pairs": self.held.height,
+            "dropped": {"too_long": too_long},
+        }
+
+    @property
+    def reason(self) -> str | None:
+        """See Objective.reason."""
+        if self.pairs.height >= self.config.min_pairs:
+            return None
+        return f"found {self.pairs.height} pairs to learn from, align.min_pairs needs {self.config.min_pairs}"
+
+    def learn(self, model: PreTrainedModel, setting: Setting) -> Learned:
+        """See Objective.learn."""
+        config, heldout = self.config, encoded(self.held)
+        measuring = time.monotonic()
+        before = measure(model, heldout, config.batch_size) if heldout else None
+        measuring = time.monotonic() - measuring
+        run: dict[str, Any] = {}
+        if before is not None and (gap := sampling_gap(before, self.held, setting.digest)) is not None:
+            setting.events.metric("sampling_gap_nats_per_token", gap, 0)
+            run["sampling_gap_nats_per_token"] = gap
+        budget = setting.budget.keep(setting.budget.reserve_seconds + 1.2 * measuring)
+        steps = tuning.plan_steps(config, math.ceil(self.pairs.height / config.batch_size), budget)
+        training = time.monotonic()
+        reporter = optimize(model, encoded(self.pairs), config, setting.sft, steps, setting.events)
+        training = time.monotonic() - training
+        figures: dict[str, Any] = {"decided": steps.decided()}
+        if before is not None:
+            compared = compare(before, measure(model, heldout, config.batch_size), config.beta)
+            setting.events.metrics(compared, reporter.last_step)
+            figures |= compared
+        return Learned(steps=reporter.last_step, seconds=training, history=reporter.rows, figures=figures, run=run)
 
 
 def read_pairs(

@@ -3,7 +3,6 @@
 Covers: one device, float32 weights, optionally with bfloat16 arithmetic.  Not covered: adapters, resuming.
 """
 
-import csv
 import math
 import tempfile
 from collections.abc import Iterator
@@ -75,14 +74,6 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers has no st
     def last_step(self) -> int:
         """The step of the last row; 0 without any."""
         return int(self.rows[-1]["step"]) if self.rows else 0
-
-    def write_history(self, path: Path) -> int:
-        """Write the rows as CSV; returns their number."""
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["step", *self.columns], restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        return len(self.rows)
 
 
 @contextmanager

@@ -61,13 +61,13 @@ def examine(instruction: Instruction, answer: str) -> Examination:
 
 
 def verify(
-    pairs: Sequence[tuple[Instruction, str]], *, timeout_seconds: float, memory_bytes: int
+    pairs: Sequence[tuple[Instruction, str]], *, timeout_seconds: float, memory_bytes: int, explain: bool = True
 ) -> tuple[list[Examination], list[Outcome]]:
     """Verdicts in the order of (instruction, answer) pairs, and the outcomes of the programs that were run.
 
     Examples are run whenever the answer compiles: a name that we do not know may still exist when it runs. Where they
     do not hold they run once more without being compared: that a program comes to its end is all that we believe of it,
-    and no word of what it raised.
+    and no word of what it raised. Not where `explain` is false: none is RUNS then.
     """
     verdicts = [examine(instruction, answer) for instruction, answer in pairs]
     runnable = [
@@ -80,7 +80,7 @@ def verify(
     failed = [
         number
         for number, outcome in zip(runnable, outcomes, strict=True)
-        if outcome.cause in ("raised", "exited") and verdicts[number].reason != IDLE
+        if explain and outcome.cause in ("raised", "exited") and verdicts[number].reason != IDLE
     ]
     again = [_program(*pairs[number], compared=False) for number in failed]
     ends = run_programs(again, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes)
