@@ -3,10 +3,11 @@
 Reads   models/base, data/instructions, data/tokens (for replay and the guard), plan.json
 Writes  models/sft: a Hugging Face directory, history.csv, instructions.parquet (what it learned from), contract.json
         (how they fare by the suite `conversations`), and adapter/ where adapters were tuned
-Covers: loss on the assistant's turns and their ends alone; full tuning, some layers, or adapters (sft.tune); loss on
-held-out functions before and after; fixed steps or the plan's seconds, start-up included; going on after a kill; a
-model that has lost more than sft.guard allows is not kept: the base is passed on, and the statistics say why.
-Not covered: several workers, encoders.
+Covers: loss on the assistant's turns and their ends alone; decoders, and encoder-decoders, whose encoder reads what is
+before an answer; full tuning, some layers, or adapters (sft.tune); loss on held-out functions before and after; fixed
+steps or the plan's seconds, start-up included; going on after a kill; a model that has lost more than sft.guard allows
+is not kept: the base is passed on, and the statistics say why.
+Not covered: several workers; encoders, which answer nothing.
 """
 
 import shutil
@@ -24,8 +25,9 @@ from components.alignment.config import SftConfig
 from components.alignment.damage import Abilities, Guard
 from components.alignment.examples.chat import Conversation, conversation_tokens
 from components.alignment.examples.example_contracts import instruction_statistics
+from components.alignment.examples.exchanges import PackedExchanges, answer_positions, exchanges_of, two_sided
 from components.alignment.examples.instruction import TABLE, Instruction, read_instructions, to_table
-from components.alignment.examples.packing import PackedRows, order_of
+from components.alignment.examples.packing import PackedRows, Rows, order_of
 from components.alignment.objectives import tuning
 from components.alignment.objectives.engine_tuning import Batches, Tuned, tune
 from components.alignment.objectives.replay import Windows
@@ -43,6 +45,9 @@ from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import SpecialTokens
 from components.training.engine.batches.batch import IGNORED
+from components.training.engine.model.loss import mean_nats
+from components.training.engine.model.shape import RECURRENT, kind_of
+from components.training.parameters.objectives import ObjectivesConfig
 
 STAGE = "sft"
 SAVE_SECONDS = 3.0
@@ -104,31 +109,71 @@ def read_lessons(config: SftConfig, directory: Path, codec: TextCodec) -> Lesson
     return Lessons(learned=learned, heldout=heldout, too_long=len(every) - len(kept))
 
 
+def rows_of(
+    config: SftConfig,
+    conversations: Sequence[Conversation],
+    weights: dict[str, float],
+    codec: TextCodec,
+    architecture: str = "llama",
+) -> Rows:
+    """Packed conversations. Where a state runs from token to token each has a row of its own."""
+    length, pad = config.row_tokens, codec.special.filler
+    if kind_of(architecture) == "decoder":
+        order = order_of([each.source for each in conversations], weights, config.seed)
+        return PackedRows(conversations, order, length, pad, alone=architecture in RECURRENT)
+    exchanges = [each for conversation in conversations for each in exchanges_of(conversation)]
+    order = order_of([each.source for each in exchanges], weights, config.seed)
+    return PackedExchanges(exchanges, order, length, answer_positions(exchanges, length), pad)
+
+
 def batches_of(
-    config: SftConfig, conversations: Sequence[Conversation], weights: dict[str, float], tokens: Path, codec: TextCodec
+    config: SftConfig,
+    conversations: Sequence[Conversation],
+    weights: dict[str, float],
+    tokens: Path,
+    codec: TextCodec,
+    architecture: str = "llama",
+    denoising: ObjectivesConfig | None = None,
 ) -> Batches:
     """What every step reads: packed conversations, and pretraining windows for replay."""
-    order = order_of([each.source for each in conversations], weights, config.seed)
     replayed = min(config.batch_rows - 1, round(config.replay.share * config.batch_rows))
-    base = codec.directory
     windows = (
         Windows(
             tokens,
-            base,
+            codec.directory,
             split="train",
             length=config.row_tokens,
             infill_rate=config.replay.infill_rate if codec.special.fim_middle is not None else 0.0,
             seed=config.seed,
+            denoising=denoising,
         )
         if replayed
         else None
     )
     return Batches(
-        conversations=PackedRows(conversations, order, config.row_tokens, codec.special.filler),
+        conversations=rows_of(config, conversations, weights, codec, architecture),
         windows=windows,
         batch_rows=config.batch_rows,
         replayed=replayed,
     )
+
+
+def denoising_of(base: Path, manifest: Manifest) -> ObjectivesConfig | None:
+    """What pretraining asked of an encoder-decoder; None of a decoder."""
+    if kind_of(tuning.architecture_of(base)) == "decoder":
+        return None
+    return ObjectivesConfig.model_validate(manifest.config["objectives"])
+
+
+def heldout_loss(model: PreTrainedModel, lessons: Lessons, config: SftConfig, pad: int) -> float | None:
+    """Mean nats a token of the held-out answers; None without any."""
+    if not lessons.heldout:
+        return None
+    if not model.config.is_encoder_decoder:
+        return tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows)
+    exchanges = [each for _, conversation in lessons.heldout for each in exchanges_of(conversation)]
+    room = (config.row_tokens, answer_positions(exchanges, config.row_tokens))
+    return mean_nats(model, (two_sided([[each]], *room, pad) for each in exchanges))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,17 +192,18 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE)
     inputs = [artifact.read(path) for path in (base, instructions, tokens, plan)]
+    architecture, denoising = tuning.require_answers(base), denoising_of(base, inputs[0])
     codec = TextCodec(base)
     contract = Contract("conversations", config.contract, events, {"max_tokens": config.row_tokens + 1})
     lessons = read_lessons(config, instructions, codec)
     verdict = contract.require(lessons.statistics(codec.special), where=instructions)
     events.note(f"{len(lessons.learned)} instructions to learn from, {len(lessons.heldout)} held out")
     weights = {name: float(each) for name, each in inputs[1].statistics["weights"].items()}
-    batches = batches_of(config, lessons.conversations, weights, tokens, codec)
+    batches = batches_of(config, lessons.conversations, weights, tokens, codec, architecture, denoising)
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
     checkpoints = (read_settings().state / "checkpoints" / key).resolve()
     checkpoints.mkdir(parents=True, exist_ok=True)
-    guard = Guard(config.guard, tokens, base, length=config.row_tokens, seed=config.seed)
+    guard = Guard(config.guard, tokens, base, length=config.row_tokens, seed=config.seed, denoising=denoising)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         with tuning.own_cores():
             result = _tune(config, base, lessons, batches, guard, budget, checkpoints, events, draft)
@@ -203,11 +249,10 @@ def _tune(
     model = open_model(config, base)
     measuring = time.monotonic()
     before = guard.measure(model)
-    loss_before = tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows) if lessons.heldout else None
+    loss_before = heldout_loss(model, lessons, config, batches.conversations.pad)
     measuring = time.monotonic() - measuring
     wrapped = with_adapters(model, config) if config.tune in ADAPTERS else None
-    rows = sum(each.positions for each in lessons.conversations) / config.row_tokens
-    each_epoch = rows / (batches.batch_rows - batches.replayed)
+    each_epoch = batches.conversations.rows_of_epoch() / (batches.batch_rows - batches.replayed)
     kept_back = budget.keep(1.3 * measuring + SAVE_SECONDS)
     steps = tuning.plan_steps(config, each_epoch, kept_back)
     left = kept_back.seconds_left
@@ -225,7 +270,7 @@ def _tune(
     }
     if loss_before is not None:
         figures["heldout_loss_before"] = loss_before
-        figures["heldout_loss_after"] = tuning.mean_loss(model, lessons.heldout_rows, config.batch_rows)
+        figures["heldout_loss_after"] = heldout_loss(model, lessons, config, batches.conversations.pad)
         events.metric("heldout_loss", loss_before, 0)
         events.metric("heldout_loss", figures["heldout_loss_after"], tuned.steps)
     return Result(model=model, tuned=tuned, before=before, after=after, figures=figures)

@@ -1,4 +1,4 @@
-"""Fine-tune a decoder with our own training engine: rows of conversations beside pretraining windows.
+"""Fine-tune with our own training engine: rows of conversations beside pretraining windows.
 
 Covers: all weights or some of them; the steps of fixed mode or the clock; checkpoints, and going on after a kill.
 Not covered: several workers.
@@ -6,24 +6,24 @@ Not covered: several workers.
 
 import csv
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from components.alignment.config import SftConfig
-from components.alignment.examples.packing import PackedRows
+from components.alignment.examples.packing import Rows
 from components.alignment.objectives.replay import Windows
 from components.alignment.objectives.tuning import Steps
 from components.core.events import Events
 from components.training.engine import checkpoint
-from components.training.engine.batches.batch import Batch
+from components.training.engine.batches.batch import Batch, joined
 from components.training.engine.figures import Report
 from components.training.engine.loop import train
+from components.training.engine.model.shape import RECURRENT
 from components.training.engine.optimizer import Rates
 from components.training.engine.trainer import Recipe, Trainer, World
 
@@ -38,24 +38,18 @@ class Batches:
     replayed   rows of each batch that are pretraining windows
     """
 
-    conversations: PackedRows
+    conversations: Rows
     windows: Windows | None
     batch_rows: int
     replayed: int
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step, shape (batch_rows, length): conversations first."""
+        """The batch of a step, `batch_rows` of them: conversations first."""
         rows = self.batch_rows - self.replayed
         parts = [self.conversations.batch(range(step * rows, (step + 1) * rows))]
         if self.windows is not None and self.replayed:
             parts.append(self.windows.batch(range(step * self.replayed, (step + 1) * self.replayed)))
-        return joined(parts)
-
-
-def joined(parts: Sequence[Batch]) -> Batch:
-    """Batches of one length below each other."""
-    names = ("inputs", "labels", "positions", "sources")
-    return Batch(**{name: np.concatenate([getattr(each, name) for each in parts]) for name in names})
+        return joined(parts, self.conversations.pad)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +70,9 @@ class Tuned:
         return len(self.history)
 
 
-def recipe_of(config: SftConfig, *, compiled: bool) -> Recipe:
-    """The engine's recipe of fine-tuning."""
+def recipe_of(config: SftConfig, *, compiled: bool, recurrent: bool = False) -> Recipe:
+    """The engine's recipe of fine-tuning. What a state passes through anyway (`recurrent`) is not kept apart: windows
+    are read as in pretraining, conversations lie in rows of their own."""
     rates = config.rates
     return Recipe(
         precision=config.precision,
@@ -92,6 +87,7 @@ def recipe_of(config: SftConfig, *, compiled: bool) -> Recipe:
         report_every_steps=config.report_every_steps,
         validate_every_steps=1 << 40,
         checkpoint_seconds=KEPT_SECONDS,
+        isolate_documents=not recurrent,
     )
 
 
@@ -110,7 +106,8 @@ def tune(
     Raises NonFiniteLossError and OutOfMemoryError.
     """
     world = World(device="cuda" if torch.cuda.is_available() else "cpu")
-    trainer = Trainer(model, recipe_of(config, compiled=compiled), world, events.note)
+    recurrent = model.config.model_type in RECURRENT
+    trainer = Trainer(model, recipe_of(config, compiled=compiled, recurrent=recurrent), world, events.note)
 
     def report(row: Report) -> None:
         events.metrics({name: getattr(row, name) for name in COLUMNS}, row.step)
