@@ -134,6 +134,19 @@ class GuardConfig(StepConfig):
     max_infilling_loss: float = Field(0.04, ge=0, description="growth of nats a token of infilled middles, as a share")
 
 
+class ClassifyConfig(StepConfig):
+    """An encoder learns to label texts."""
+
+    files: tuple[str, ...] = Field(
+        min_length=1, description="JSON lines of text, answer (may be absent) and label, from the repository's root"
+    )
+    heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the texts that only measure")
+    suites: tuple[str, ...] = Field(
+        tuple(f"components/evaluation/safety/suites/{name}.jsonl" for name in ("red_team", "look_alikes", "labelled")),
+        description="what these ask or label is left out",
+    )
+
+
 Tune = Literal["full", "last_layers", "head", "head_reset", "lora", "dora", "qlora"]
 
 
@@ -145,6 +158,9 @@ class SftConfig(StepConfig):
     rank: int = Field(16, ge=1, description="of adapters")
     adapter_alpha: float = Field(32.0, gt=0, description="of adapters: what they add counts alpha / rank")
 
+    classify: ClassifyConfig | None = Field(
+        None, description="of an encoder: what it learns to tell apart, in the place of instructions"
+    )
     row_tokens: int = Field(
         256, ge=16, description="positions of a row; conversations that are longer are left out, not cut"
     )
@@ -169,6 +185,11 @@ class SftConfig(StepConfig):
     contract: ConversationsContract = Field(
         default_factory=ConversationsContract, description="what the pairs must satisfy before they are learned"
     )
+
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """See StepConfig."""
+        return (*self.classify.files, *self.classify.suites) if self.classify else ()
 
 
 class PreferencesConfig(StepConfig):

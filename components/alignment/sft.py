@@ -6,8 +6,9 @@ Writes  models/sft: a Hugging Face directory, history.csv, instructions.parquet 
 Covers: loss on the assistant's turns and their ends alone; decoders, and encoder-decoders, whose encoder reads what is
 before an answer; full tuning, some layers, or adapters (sft.tune); loss on held-out functions before and after; fixed
 steps or the plan's seconds, start-up included; going on after a kill; a model that has lost more than sft.guard allows
-is not kept: the base is passed on, and the statistics say why.
-Not covered: several workers; encoders, which answer nothing.
+is not kept: the base is passed on, and the statistics say why. An encoder becomes a classifier of texts instead, where
+sft.classify says of which, and models/sft is its directory.
+Not covered: several workers.
 """
 
 import shutil
@@ -21,7 +22,8 @@ import numpy as np
 import polars as pl
 from transformers import PreTrainedModel
 
-from components.alignment.config import SftConfig
+from components.alignment.classification.classifier import save_classifier, task_of, train_classifier
+from components.alignment.config import ClassifyConfig, SftConfig
 from components.alignment.damage import Abilities, Guard
 from components.alignment.examples.chat import Conversation, conversation_tokens
 from components.alignment.examples.example_contracts import instruction_statistics
@@ -187,8 +189,40 @@ class Result:
     figures: dict[str, Any]
 
 
+def checkpoints_of(config: SftConfig, inputs: Sequence[Manifest]) -> Path:
+    """Where a run keeps its checkpoints until its artifact is complete: below a key of config, code and inputs."""
+    key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
+    checkpoints = (read_settings().state / "checkpoints" / key).resolve()
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    return checkpoints
+
+
+def classify(config: SftConfig, labels: ClassifyConfig, base: Path, plan: Path, out: Path) -> Manifest:
+    """Make the base, an encoder, a classifier. It learns no instruction: TABLE has no row."""
+    events, budget = Events(STAGE), Budget.read(plan, STAGE)
+    inputs = [artifact.read(path) for path in (base, plan)]
+    tuning.require_encoder(base)
+    task = task_of(config, labels, TextCodec(base))
+    events.note(f"{len(task.learned.rows)} texts to learn from, {len(task.heldout.rows)} held out")
+    checkpoints = checkpoints_of(config, inputs)
+    with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
+        with tuning.own_cores():
+            model, tuned, figures = train_classifier(config, base, task, budget, checkpoints, events)
+        save_classifier(model, base, draft.path)
+        draft.rows["history.csv"] = tuned.write_history(draft.path / "history.csv")
+        to_table([]).drop("answer", "examples", "history", "preamble").write_parquet(draft.path / TABLE)
+        draft.rows[TABLE] = 0
+        draft.statistics = {"tune": config.tune, "kept": "tuned", **figures}
+        draft.run = {**budget.record(), "training_seconds": tuned.seconds}
+    shutil.rmtree(checkpoints)
+    assert draft.manifest is not None
+    return draft.manifest
+
+
 def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan: Path, out: Path) -> Manifest:
     """Fine-tune the base model; see the module."""
+    if config.classify is not None:
+        return classify(config, config.classify, base, plan, out)
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE)
     inputs = [artifact.read(path) for path in (base, instructions, tokens, plan)]
@@ -200,9 +234,7 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
     events.note(f"{len(lessons.learned)} instructions to learn from, {len(lessons.heldout)} held out")
     weights = {name: float(each) for name, each in inputs[1].statistics["weights"].items()}
     batches = batches_of(config, lessons.conversations, weights, tokens, codec, architecture, denoising)
-    key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
-    checkpoints = (read_settings().state / "checkpoints" / key).resolve()
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    checkpoints = checkpoints_of(config, inputs)
     guard = Guard(config.guard, tokens, base, length=config.row_tokens, seed=config.seed, denoising=denoising)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         with tuning.own_cores():

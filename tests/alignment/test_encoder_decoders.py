@@ -116,7 +116,9 @@ def test_exchanges_of_a_row_do_not_see_each_other(world: Path, tmp_path: Path, m
 def test_an_encoder_is_refused_in_one_line(tmp_path: Path) -> None:
     directory = tmp_path / "modernbert"
     build(small("modernbert"), 0, 0).save_pretrained(directory)
-    with pytest.raises(DataError, match="modernbert is an encoder, which answers nothing; needed a decoder or an enc"):
+    with pytest.raises(
+        DataError, match=r"modernbert is an encoder, which answers nothing; name labelled texts in sft.cl"
+    ):
         tuning.require_answers(directory)
 
 

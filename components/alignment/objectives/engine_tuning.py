@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from components.alignment.config import SftConfig
@@ -100,14 +101,17 @@ def tune(
     events: Events,
     *,
     compiled: bool = False,
+    loss: nn.Module | None = None,
 ) -> Tuned:
     """Train what of the model requires gradients, in place, going on from the last good checkpoint below `run`.
+
+    loss   see Trainer
 
     Raises NonFiniteLossError and OutOfMemoryError.
     """
     world = World(device="cuda" if torch.cuda.is_available() else "cpu")
     recurrent = model.config.model_type in RECURRENT
-    trainer = Trainer(model, recipe_of(config, compiled=compiled, recurrent=recurrent), world, events.note)
+    trainer = Trainer(model, recipe_of(config, compiled=compiled, recurrent=recurrent), world, events.note, loss)
 
     def report(row: Report) -> None:
         events.metrics({name: getattr(row, name) for name in COLUMNS}, row.step)

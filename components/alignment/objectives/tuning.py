@@ -44,10 +44,20 @@ def require_answers(directory: Path) -> str:
     architecture = architecture_of(directory)
     if kind_of(architecture) == "encoder":
         raise DataError(
-            f"{directory}: {architecture} is an encoder, which answers nothing; needed a decoder or an "
-            "encoder-decoder: run the cycle with --until pretrain, or choose another plan.architecture"
+            f"{directory}: {architecture} is an encoder, which answers nothing; name labelled texts in sft.classify to "
+            "make it a classifier, or choose another plan.architecture"
         )
     return architecture
+
+
+def require_encoder(directory: Path) -> None:
+    """Raise DataError for a base that cannot become a classifier here."""
+    architecture = architecture_of(directory)
+    if kind_of(architecture) != "encoder":
+        raise DataError(
+            f"{directory}: sft.classify needs an encoder, found {architecture}, which answers; set sft.classify to "
+            "null, or plan.architecture to modernbert"
+        )
 
 
 def load_model(directory: Path, kind: Kind = "decoder", **options: Any) -> PreTrainedModel:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers.modeling_utils import PreTrainedModel
 
@@ -80,7 +80,15 @@ class Gradients:
 class Trainer:
     """A model with its optimizer, ready to take steps."""
 
-    def __init__(self, model: PreTrainedModel, recipe: Recipe, world: World, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        recipe: Recipe,
+        world: World,
+        note: Callable[[str], None],
+        loss: nn.Module | None = None,
+    ) -> None:
+        """`loss`: what of the model is lowered, called as `Loss` is; that of a language model when None."""
         self.recipe = recipe
         self.world = world
         self.note = note
@@ -102,7 +110,7 @@ class Trainer:
             workers=world.size,
         )
         self.replayed = "graphs" in recipe.accelerators
-        self.eager = Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
+        self.eager = loss or Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
         if self.sharded:
             shard(self.eager, world, DTYPES[recipe.precision])
         self.optimizer = Optimizer(model, recipe.rates, world, recipe.parallel, DTYPES[recipe.precision])
