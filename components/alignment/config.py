@@ -1,8 +1,8 @@
 """Parameters of the stages that teach the base model to answer and to prefer. Light to import."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.alignment.curriculum.levels import Level
 from components.core.config import StepConfig
@@ -166,6 +166,9 @@ class SftConfig(StepConfig):
     )
     batch_rows: int = Field(5, ge=1, description="rows in one step: packed conversations, and replay")
     micro_batch_rows: int = Field(5, ge=1, description="rows of one forward and backward pass")
+    num_workers: int = Field(
+        1, ge=1, description="workers that share every batch: one in the stage's own process, more on Ray Train"
+    )
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="what else is read")
     max_steps: int = Field(120, ge=1, description=MAX_STEPS)
     decisions: Decisions = Field((), description=DECISIONS)
@@ -185,6 +188,16 @@ class SftConfig(StepConfig):
     contract: ConversationsContract = Field(
         default_factory=ConversationsContract, description="what the pairs must satisfy before they are learned"
     )
+
+    @model_validator(mode="after")
+    def _shares_evenly(self) -> Self:
+        if self.batch_rows % self.num_workers:
+            raise ValueError(
+                f"batch_rows {self.batch_rows} cannot be shared by {self.num_workers} workers evenly; needed a multiple"
+            )
+        if self.classify and self.num_workers > 1:
+            raise ValueError("a classifier is trained by one worker; set num_workers to 1")
+        return self
 
     @property
     def named_files(self) -> tuple[str, ...]:

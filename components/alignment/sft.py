@@ -5,15 +5,15 @@ Writes  models/sft: a Hugging Face directory, history.csv, instructions.parquet 
         (how they fare by the suite `conversations`), and adapter/ where adapters were tuned
 Covers: loss on the assistant's turns and their ends alone; decoders, and encoder-decoders, whose encoder reads what is
 before an answer; full tuning, some layers, or adapters (sft.tune); loss on held-out functions before and after; fixed
-steps or the plan's seconds, start-up included; going on after a kill; a model that has lost more than sft.guard allows
-is not kept: the base is passed on, and the statistics say why. An encoder becomes a classifier of texts instead, where
-sft.classify says of which, and models/sft is its directory.
-Not covered: several workers.
+steps or the plan's seconds, start-up included; going on after a kill; several workers (sft.num_workers); a model that
+has lost more than sft.guard allows is not kept: the base is passed on, and the statistics say why. An encoder becomes a
+classifier of texts instead, where sft.classify says of which, and models/sft is its directory.
 """
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from components.data.contracts.contract import Contract
 from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.special import SpecialTokens
+from components.training.config import read_plan
 from components.training.engine.batches.batch import IGNORED
 from components.training.engine.model.loss import mean_nats
 from components.training.engine.model.shape import RECURRENT, kind_of
@@ -56,6 +57,7 @@ SAVE_SECONDS = 3.0
 ADAPTER = "adapter"
 
 
+Train = Callable[[PreTrainedModel, tuning.Steps], Tuned]
 Lesson = tuple[Instruction, Conversation]
 
 
@@ -167,6 +169,14 @@ def denoising_of(base: Path, manifest: Manifest) -> ObjectivesConfig | None:
     return ObjectivesConfig.model_validate(manifest.config["objectives"])
 
 
+def read_batches(config: SftConfig, base: Path, instructions: Path, tokens: Path, weights: dict[str, float]) -> Batches:
+    """What every step of the stage reads, of its inputs alone: the same in each worker."""
+    codec = TextCodec(base)
+    lessons = read_lessons(config, instructions, codec)
+    denoising = denoising_of(base, artifact.read(base))
+    return batches_of(config, lessons.conversations, weights, tokens, codec, tuning.architecture_of(base), denoising)
+
+
 def heldout_loss(model: PreTrainedModel, lessons: Lessons, config: SftConfig, pad: int) -> float | None:
     """Mean nats a token of the held-out answers; None without any."""
     if not lessons.heldout:
@@ -225,7 +235,8 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
         return classify(config, config.classify, base, plan, out)
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE)
-    inputs = [artifact.read(path) for path in (base, instructions, tokens, plan)]
+    paths = {"base": base, "instructions": instructions, "tokens": tokens, "plan": plan}
+    inputs = [artifact.read(path) for path in paths.values()]
     architecture, denoising = tuning.require_answers(base), denoising_of(base, inputs[0])
     codec = TextCodec(base)
     contract = Contract("conversations", config.contract, events, {"max_tokens": config.row_tokens + 1})
@@ -237,8 +248,9 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
     checkpoints = checkpoints_of(config, inputs)
     guard = Guard(config.guard, tokens, base, length=config.row_tokens, seed=config.seed, denoising=denoising)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
-        with tuning.own_cores():
-            result = _tune(config, base, lessons, batches, guard, budget, checkpoints, events, draft)
+        train = _trainer(config, batches, checkpoints, events, weights, paths)
+        with tuning.own_cores() if config.num_workers == 1 else nullcontext():  # workers have cores of their own
+            result = _tune(config, base, lessons, batches, guard, budget, train, events, draft)
         objection = guard.objection(result.before, result.after)
         if objection:
             events.note(f"the base is passed on, the tuned model is not kept: {objection}")
@@ -266,6 +278,37 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
     return draft.manifest
 
 
+def _trainer(
+    config: SftConfig,
+    batches: Batches,
+    checkpoints: Path,
+    events: Events,
+    weights: dict[str, float],
+    paths: dict[str, Path],
+) -> Train:
+    """How a model is trained: in this process, or by workers on Ray Train."""
+
+    def train(model: PreTrainedModel, steps: tuning.Steps) -> Tuned:
+        left = steps.budget.seconds_left
+        compiled = left is not None and left >= config.compile_from_seconds
+        if config.num_workers == 1:
+            return tune(model, batches, config, steps, checkpoints, events, compiled=compiled)
+        from components.alignment.objectives import ray_tuning  # noqa: PLC0415 - ray.train takes 2 s; it imports this
+
+        work = ray_tuning.TuningWork(
+            config=config,
+            **{name: paths[name].resolve() for name in ("base", "instructions", "tokens")},
+            weights=weights,
+            run=checkpoints,
+            training_ends_at=steps.budget.ends_at,
+            where=read_plan(paths["plan"]).device,
+            compiled=compiled,
+        )
+        return ray_tuning.tune_together(model, work, steps)
+
+    return train
+
+
 def _tune(
     config: SftConfig,
     base: Path,
@@ -273,7 +316,7 @@ def _tune(
     batches: Batches,
     guard: Guard,
     budget: Budget,
-    checkpoints: Path,
+    train: Train,
     events: Events,
     draft: artifact.Draft,
 ) -> Result:
@@ -284,12 +327,8 @@ def _tune(
     loss_before = heldout_loss(model, lessons, config, batches.conversations.pad)
     measuring = time.monotonic() - measuring
     wrapped = with_adapters(model, config) if config.tune in ADAPTERS else None
-    each_epoch = batches.conversations.rows_of_epoch() / (batches.batch_rows - batches.replayed)
-    kept_back = budget.keep(1.3 * measuring + SAVE_SECONDS)
-    steps = tuning.plan_steps(config, each_epoch, kept_back)
-    left = kept_back.seconds_left
-    compiled = left is not None and left >= config.compile_from_seconds
-    tuned = tune(model, batches, config, steps, checkpoints, events, compiled=compiled)
+    steps = tuning.plan_steps(config, batches.steps_of_epoch, budget.keep(1.3 * measuring + SAVE_SECONDS))
+    tuned = train(model, steps)
     if wrapped is not None:
         save_adapters(wrapped, draft.path / ADAPTER)
         model = wrapped.merge_and_unload()

@@ -1,7 +1,7 @@
 """Fine-tune with our own training engine: rows of conversations beside pretraining windows.
 
-Covers: all weights or some of them; the steps of fixed mode or the clock; checkpoints, and going on after a kill.
-Not covered: several workers.
+Covers: all weights or some of them; the steps of fixed mode or the clock; checkpoints, and going on after a kill;
+several workers, each with its share of every batch (ray_tuning.py).
 """
 
 import csv
@@ -22,6 +22,7 @@ from components.alignment.objectives.tuning import Steps
 from components.core.events import Events
 from components.training.engine import checkpoint
 from components.training.engine.batches.batch import Batch, joined
+from components.training.engine.devices.parallel import agreed
 from components.training.engine.figures import Report
 from components.training.engine.loop import train
 from components.training.engine.model.shape import RECURRENT
@@ -43,6 +44,11 @@ class Batches:
     windows: Windows | None
     batch_rows: int
     replayed: int
+
+    @property
+    def steps_of_epoch(self) -> float:
+        """Steps that read every conversation once."""
+        return self.conversations.rows_of_epoch() / (self.batch_rows - self.replayed)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, `batch_rows` of them: conversations first."""
@@ -117,13 +123,28 @@ def tune(
         events.metrics({name: getattr(row, name) for name in COLUMNS}, row.step)
         events.progress(row.step, steps.last, "steps")
 
+    tuned = take_steps(trainer, batches, steps, run, report)
+    load_weights(model, run, tuned)
+    return tuned
+
+
+def take_steps(
+    trainer: Trainer, batches: Callable[[int], Batch], steps: Steps, run: Path, report: Callable[[Report], None]
+) -> Tuned:
+    """This worker's part of all steps; none when no time is left."""
     if not steps.begin():
         return Tuned(steps=0, tokens=0, seconds=0.0, history=[])
     if steps.pace:  # a run that was broken off gets what is left now, not what it had then
-        steps.pace.left_seconds, steps.pace.training_seconds = steps.pace.training_seconds, math.inf
+        left = agreed(steps.pace.training_seconds, trainer.world)
+        steps.pace.left_seconds, steps.pace.training_seconds = left, math.inf
     outcome = train(
         trainer, batches=batches, schedule=steps.schedule, pace=steps.pace, run=run, report=report, validate=None
     )
-    weights = checkpoint.Checkpoint(run / checkpoint.name_of(outcome.steps)).weights(checkpoint.WEIGHT)
-    model.float().load_state_dict(weights, strict=False)  # the masters, whatever it was computed in
     return Tuned(steps=outcome.steps, tokens=outcome.tokens, seconds=outcome.seconds, history=outcome.history)
+
+
+def load_weights(model: PreTrainedModel, run: Path, tuned: Tuned) -> None:
+    """Set the model to what a run has made of it: the masters, whatever it was computed in."""
+    if tuned.steps:
+        weights = checkpoint.Checkpoint(run / checkpoint.name_of(tuned.steps)).weights(checkpoint.WEIGHT)
+        model.float().load_state_dict(weights, strict=False)
