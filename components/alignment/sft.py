@@ -199,6 +199,16 @@ class Result:
     figures: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """Where the artifacts lie that the stage reads."""
+
+    base: Path
+    instructions: Path
+    tokens: Path
+    plan: Path
+
+
 def checkpoints_of(config: SftConfig, inputs: Sequence[Manifest]) -> Path:
     """Where a run keeps its checkpoints until its artifact is complete: below a key of config, code and inputs."""
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
@@ -235,8 +245,8 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
         return classify(config, config.classify, base, plan, out)
     events = Events(STAGE)
     budget = Budget.read(plan, STAGE)
-    paths = {"base": base, "instructions": instructions, "tokens": tokens, "plan": plan}
-    inputs = [artifact.read(path) for path in paths.values()]
+    paths = Paths(base=base, instructions=instructions, tokens=tokens, plan=plan)
+    inputs = [artifact.read(path) for path in (base, instructions, tokens, plan)]
     architecture, denoising = tuning.require_answers(base), denoising_of(base, inputs[0])
     codec = TextCodec(base)
     contract = Contract("conversations", config.contract, events, {"max_tokens": config.row_tokens + 1})
@@ -284,7 +294,7 @@ def _trainer(
     checkpoints: Path,
     events: Events,
     weights: dict[str, float],
-    paths: dict[str, Path],
+    paths: Paths,
 ) -> Train:
     """How a model is trained: in this process, or by workers on Ray Train."""
 
@@ -297,11 +307,13 @@ def _trainer(
 
         work = ray_tuning.TuningWork(
             config=config,
-            **{name: paths[name].resolve() for name in ("base", "instructions", "tokens")},
+            base=paths.base.resolve(),
+            instructions=paths.instructions.resolve(),
+            tokens=paths.tokens.resolve(),
             weights=weights,
             run=checkpoints,
             training_ends_at=steps.budget.ends_at,
-            where=read_plan(paths["plan"]).device,
+            where=read_plan(paths.plan).device,
             compiled=compiled,
         )
         return ray_tuning.tune_together(model, work, steps)
