@@ -209,9 +209,10 @@ class Paths:
     plan: Path
 
 
-def checkpoints_of(config: SftConfig, inputs: Sequence[Manifest]) -> Path:
-    """Where a run keeps its checkpoints until its artifact is complete: below a key of config, code and inputs."""
-    key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
+def checkpoints_of(config: SftConfig, inputs: Sequence[str]) -> Path:
+    """Where a run keeps its checkpoints until its artifact is complete: below a key of config, code and the digests of
+    what it reads."""
+    key = digest_of([config.digest, code_digest(Path(__file__)), [*inputs]])
     checkpoints = (read_settings().state / "checkpoints" / key).resolve()
     checkpoints.mkdir(parents=True, exist_ok=True)
     return checkpoints
@@ -224,7 +225,7 @@ def classify(config: SftConfig, labels: ClassifyConfig, base: Path, plan: Path, 
     tuning.require_encoder(base)
     task = task_of(config, labels, TextCodec(base))
     events.note(f"{len(task.learned.rows)} texts to learn from, {len(task.heldout.rows)} held out")
-    checkpoints = checkpoints_of(config, inputs)
+    checkpoints = checkpoints_of(config, [*(each.digest for each in inputs), *task.read.digests.values()])
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         with tuning.own_cores():
             model, tuned, figures = train_classifier(config, base, task, budget, checkpoints, events)
@@ -255,7 +256,7 @@ def run(config: SftConfig, *, base: Path, instructions: Path, tokens: Path, plan
     events.note(f"{len(lessons.learned)} instructions to learn from, {len(lessons.heldout)} held out")
     weights = {name: float(each) for name, each in inputs[1].statistics["weights"].items()}
     batches = batches_of(config, lessons.conversations, weights, tokens, codec, architecture, denoising)
-    checkpoints = checkpoints_of(config, inputs)
+    checkpoints = checkpoints_of(config, [each.digest for each in inputs])
     guard = Guard(config.guard, tokens, base, length=config.row_tokens, seed=config.seed, denoising=denoising)
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         train = _trainer(config, batches, checkpoints, events, weights, paths)

@@ -111,6 +111,26 @@ def test_the_safety_suites_can_ask_it(trained: tuple[Path, Manifest, SftConfig],
     assert codec.special.end_of_text == 0, "the tokenizer is still one of ours"
 
 
+def test_a_run_goes_on_only_with_the_texts_that_it_began_with(
+    world: Path, tmp_path: Path, artifact_writer: sft.Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoints of a run that ended early lie under a key of its files' content."""
+    made = encoder(world, tmp_path / "made")
+    base = artifact_writer(tmp_path, "base", {path.name: path.read_bytes() for path in made.iterdir()})
+    config, keys = configured(tmp_path), []
+
+    def stop(*given: sft.Any) -> None:
+        keys.append(given[4])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sft, "train_classifier", stop)
+    for texts in (TEXTS, TEXTS, TEXTS[3:]):
+        Path(config.classify.files[0]).write_text("\n".join(map(json.dumps, texts)))
+        with pytest.raises(KeyboardInterrupt):
+            sft.classify(config, config.classify, base, world / "plan", tmp_path / "out")
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_nothing_else_takes_a_classifier(trained: tuple[Path, Manifest, SftConfig], world: Path) -> None:
     with pytest.raises(ArtifactError, match="is no decoder, so no engine serves it"):
         open_engine(trained[0])
