@@ -1,8 +1,8 @@
 """Parameters of the stages that teach the base model to answer and to prefer. Light to import."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from components.alignment.curriculum.levels import Level
 from components.core.config import StepConfig
@@ -189,15 +189,15 @@ class SftConfig(StepConfig):
         default_factory=ConversationsContract, description="what the pairs must satisfy before they are learned"
     )
 
-    @model_validator(mode="after")
-    def _shares_evenly(self) -> Self:
-        if self.batch_rows % self.num_workers:
-            raise ValueError(
-                f"batch_rows {self.batch_rows} cannot be shared by {self.num_workers} workers evenly; needed a multiple"
-            )
-        if self.classify and self.num_workers > 1:
-            raise ValueError("a classifier is trained by one worker; set num_workers to 1")
-        return self
+    @field_validator("num_workers")
+    @classmethod
+    def _check_workers(cls, num_workers: int, info: ValidationInfo) -> int:
+        rows = info.data.get("batch_rows", num_workers)
+        if rows % num_workers:
+            raise ValueError(f"sft.batch_rows {rows} cannot be shared by so many workers evenly; needed a multiple")
+        if num_workers > 1 and info.data.get("classify"):
+            raise ValueError("a classifier is trained by one worker; set sft.num_workers to 1")
+        return num_workers
 
     @property
     def named_files(self) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def test_a_share_that_asks_for_nothing_adds_nothing(world: Path) -> None:
 
 
 def test_what_several_workers_cannot_do_is_one_line() -> None:
-    with pytest.raises(ValidationError, match="batch_rows 5 cannot be shared by 2 workers evenly"):
+    with pytest.raises(ValidationError, match=r"sft\.batch_rows 5 cannot be shared by so many workers evenly"):
         SftConfig(num_workers=2)
     with pytest.raises(ValidationError, match="a classifier is trained by one worker"):
         SftConfig(num_workers=2, batch_rows=4, classify=ClassifyConfig(files=("x.jsonl",)))
