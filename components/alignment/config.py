@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from components.alignment.curriculum.levels import Level
 from components.core.config import StepConfig
@@ -122,7 +122,13 @@ class PreferencesContract(StepConfig):
 class ReplayConfig(StepConfig):
     """Pretraining windows beside the instructions, so that the base's abilities stay."""
 
-    share: float = Field(0.6, ge=0, lt=1, description="of the rows of a batch; 0: none")
+    share: float = Field(0.4, ge=0, lt=1, description="of the rows of a batch; 0: none")
+    anchor: float = Field(
+        1.0,
+        ge=0,
+        description="weight of a nat by which the model differs there from what the base says; 0: the windows' tokens "
+        "are learned instead",
+    )
     infill_rate: float = Field(0.5, ge=0, le=1, description="chance that a piece of a window is infilled")
 
 
@@ -132,6 +138,19 @@ class GuardConfig(StepConfig):
     windows: int = Field(64, ge=1, description="held-out windows that both models are measured on at most")
     max_text_loss: float = Field(0.03, ge=0, description="growth of bits per byte, as a share")
     max_infilling_loss: float = Field(0.04, ge=0, description="growth of nats a token of infilled middles, as a share")
+
+
+class ClassifyConfig(StepConfig):
+    """An encoder learns to label texts."""
+
+    files: tuple[str, ...] = Field(
+        min_length=1, description="JSON lines of text, answer (may be absent) and label, from the repository's root"
+    )
+    heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the texts that only measure")
+    suites: tuple[str, ...] = Field(
+        tuple(f"components/evaluation/safety/suites/{name}.jsonl" for name in ("red_team", "look_alikes", "labelled")),
+        description="what these ask or label is left out",
+    )
 
 
 Tune = Literal["full", "last_layers", "head", "head_reset", "lora", "dora", "qlora"]
@@ -145,11 +164,17 @@ class SftConfig(StepConfig):
     rank: int = Field(16, ge=1, description="of adapters")
     adapter_alpha: float = Field(32.0, gt=0, description="of adapters: what they add counts alpha / rank")
 
+    classify: ClassifyConfig | None = Field(
+        None, description="of an encoder: what it learns to tell apart, in the place of instructions"
+    )
     row_tokens: int = Field(
         256, ge=16, description="positions of a row; conversations that are longer are left out, not cut"
     )
     batch_rows: int = Field(5, ge=1, description="rows in one step: packed conversations, and replay")
     micro_batch_rows: int = Field(5, ge=1, description="rows of one forward and backward pass")
+    num_workers: int = Field(
+        1, ge=1, description="workers that share every batch: one in the stage's own process, more on Ray Train"
+    )
     replay: ReplayConfig = Field(default_factory=ReplayConfig, description="what else is read")
     max_steps: int = Field(120, ge=1, description=MAX_STEPS)
     decisions: Decisions = Field((), description=DECISIONS)
@@ -169,6 +194,21 @@ class SftConfig(StepConfig):
     contract: ConversationsContract = Field(
         default_factory=ConversationsContract, description="what the pairs must satisfy before they are learned"
     )
+
+    @field_validator("num_workers")
+    @classmethod
+    def _check_workers(cls, num_workers: int, info: ValidationInfo) -> int:
+        rows = info.data.get("batch_rows", num_workers)
+        if rows % num_workers:
+            raise ValueError(f"sft.batch_rows {rows} cannot be shared by so many workers evenly; needed a multiple")
+        if num_workers > 1 and info.data.get("classify"):
+            raise ValueError("a classifier is trained by one worker; set sft.num_workers to 1")
+        return num_workers
+
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """See StepConfig."""
+        return (*self.classify.files, *self.classify.suites) if self.classify else ()
 
 
 class PreferencesConfig(StepConfig):

@@ -1,6 +1,7 @@
 """What a stage has cost: the abilities of a model before and after it, on the same held-out windows.
 
-text        mean nats of the next token of held-out documents; its growth is that of bits per byte
+text        mean nats of the next token of held-out documents; its growth is that of bits per byte. Of an
+            encoder-decoder, of what denoising asks
 infilling   mean nats of the tokens of held-out middles, between the code before and behind them
 """
 
@@ -18,6 +19,7 @@ from components.core.errors import DataError
 from components.tokens.encoding.special import SpecialTokens
 from components.training.engine.batches.batch import IGNORED, Batch
 from components.training.engine.model.loss import mean_nats
+from components.training.parameters.objectives import ObjectivesConfig
 
 ROWS = 8
 
@@ -33,14 +35,31 @@ class Abilities:
 class Guard:
     """Measures abilities and says whether a change may stand."""
 
-    def __init__(self, config: GuardConfig, tokens: Path, tokenizer: Path, *, length: int, seed: int) -> None:
-        """`length` positions of a window, of the held-out documents at `tokens`."""
+    def __init__(
+        self,
+        config: GuardConfig,
+        tokens: Path,
+        tokenizer: Path,
+        *,
+        length: int,
+        seed: int,
+        denoising: ObjectivesConfig | None = None,
+    ) -> None:
+        """`length` positions of a window, of the held-out documents at `tokens`; `denoising` as in replay."""
         self.config = config
         self.special = SpecialTokens.read(tokenizer)
-        infills = self.special.fim_middle is not None
-        rates = (0.0, 1.0) if infills else (0.0,)
+        infills = self.special.fim_middle is not None and denoising is None
         self._windows = [
-            Windows(tokens, tokenizer, split="validation", length=length, infill_rate=rate, seed=seed) for rate in rates
+            Windows(
+                tokens,
+                tokenizer,
+                split="validation",
+                length=length,
+                infill_rate=rate,
+                seed=seed,
+                denoising=denoising,
+            )
+            for rate in ((0.0, 1.0) if infills else (0.0,))
         ]
         self.number = min(config.windows, self._windows[0].number)
         if not self.number:

@@ -114,7 +114,7 @@ def write_model(
 
 def read_model_config(model_dir: Path) -> dict[str, Any]:
     """config.json of a decoder's Hugging Face directory. Raises ArtifactError when it is absent, not JSON, or another
-    kind of model's: an encoder or encoder-decoder is trained and exported here, and answers nothing."""
+    kind of model's: encoders and encoder-decoders are trained, tuned and exported here, and not served."""
     path = model_dir / "config.json"
     try:
         config = read_json_object(path)
@@ -125,8 +125,8 @@ def read_model_config(model_dir: Path) -> dict[str, Any]:
     architecture = str((config.get("architectures") or ["LlamaForCausalLM"])[0])
     if config.get("is_encoder_decoder") or not architecture.endswith(CAUSAL):
         raise ArtifactError(
-            f"{path}: {architecture} is no decoder: it has no chat and completes nothing, so no engine serves it and "
-            "no stage after pretrain takes it; load it with transformers"
+            f"{path}: {architecture} is no decoder, so no engine serves it and no stage after sft takes it; "
+            "run the cycle with --until sft, and load its model with transformers"
         )
     return config
 

@@ -15,11 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSeq2SeqLM,
-)
 from transformers.utils.logging import disable_progress_bar
 
 from components.core import artifact
@@ -28,18 +23,13 @@ from components.training.config import PretrainConfig, read_plan
 from components.training.engine.batches.batch import Batch, number_of_batch
 from components.training.engine.model.forward import Tensors, features, output_weight
 from components.training.engine.model.loss import token_nats
-from components.training.engine.model.shape import Kind
+from components.training.engine.model.saved import CLASSES
 from components.training.engine.schedule import fixed
 from components.training.engine.spikes import by_document
 from components.training.engine.trainer import World
 from components.training.run.samples import Samples
 from components.training.run.worker_input import Work
 
-CLASSES: dict[Kind, Any] = {
-    "decoder": AutoModelForCausalLM,
-    "encoder": AutoModelForMaskedLM,
-    "encoder-decoder": AutoModelForSeq2SeqLM,
-}
 ROWS = 8  # samples of one forward pass
 
 

@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from components.alignment.config import AlignConfig, SftConfig
 from components.alignment.examples.chat import stop_ids
 from components.core import artifact
+from components.core.errors import ArtifactError, DataError
+from components.core.text import read_json_object
 from components.deadline.budget import Budget
 from components.inference.ctranslate2_model import read_model_config
 from components.tokens.encoding.special import SpecialTokens
 from components.training.engine.devices.cores import has_machine, pinned
+from components.training.engine.model.saved import CLASSES
+from components.training.engine.model.shape import Kind, kind_of
 from components.training.engine.pace import Pace
 from components.training.engine.schedule import Schedule
 
@@ -27,14 +31,48 @@ WEIGHTS = "model.safetensors"
 Row = dict[str, list[int]]
 
 
-def load_model(directory: Path, **options: Any) -> PreTrainedModel:
-    """A local decoder with float32 weights (transformers would follow the file's own type). Raises ArtifactError.
+def architecture_of(directory: Path) -> str:
+    """The model_type of a model's directory. Raises ArtifactError when its config.json cannot be read."""
+    try:
+        return str(read_json_object(directory / "config.json").get("model_type"))
+    except ValueError as error:
+        raise ArtifactError(f"{directory / 'config.json'}: cannot be read: {error}; run pretrain again") from error
+
+
+def require_answers(directory: Path) -> str:
+    """The model_type of a base that can learn to answer. Raises DataError for an encoder."""
+    architecture = architecture_of(directory)
+    if kind_of(architecture) == "encoder":
+        raise DataError(
+            f"{directory}: {architecture} is an encoder, which answers nothing; name labelled texts in sft.classify to "
+            "make it a classifier, or choose another plan.architecture"
+        )
+    return architecture
+
+
+def require_encoder(directory: Path) -> None:
+    """Raise DataError for a base that cannot become a classifier here."""
+    architecture = architecture_of(directory)
+    if kind_of(architecture) != "encoder":
+        raise DataError(
+            f"{directory}: sft.classify needs an encoder, found {architecture}, which answers; set sft.classify to "
+            "null, or plan.architecture to modernbert"
+        )
+
+
+def load_model(directory: Path, kind: Kind = "decoder", **options: Any) -> PreTrainedModel:
+    """A local model with float32 weights (transformers would follow the file's own type). Raises ArtifactError for one
+    that should be a decoder and is none.
 
     options   of from_pretrained
     """
     transformers_logging.disable_progress_bar()
-    read_model_config(directory)  # says in one line that an encoder answers nothing
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, **options)
+    if kind == "decoder":
+        read_model_config(directory)  # says in one line that another kind answers nothing
+    model: PreTrainedModel = CLASSES[kind].from_pretrained(
+        directory, dtype=torch.float32, local_files_only=True, **options
+    )
+    return model
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,6 +174,8 @@ def save_model(model: PreTrainedModel, source: Path, out: Path) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=special.end_of_text, eos_token_id=list(stop_ids(special)), pad_token_id=special.filler
     )
+    if model.config.is_encoder_decoder:  # as it was trained to begin
+        model.config.decoder_start_token_id = model.generation_config.decoder_start_token_id = special.filler
     model.save_pretrained(out)
     (out / WEIGHTS).chmod(0o644)  # safetensors makes it private, unlike every other file of an artifact
     copy_tokenizer(source, out)

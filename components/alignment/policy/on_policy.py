@@ -301,7 +301,7 @@ def optimize(
     reference = deepcopy(model).eval().requires_grad_(False) if plan.clip.kl else None
     if plan.estimator == "gae":
         add_critic(model)
-    trainer = trainer_of(model, recipe, events.note, partial(PolicyLoss, clip=plan.clip))
+    trainer = trainer_of(model, recipe, events.note, PolicyLoss(model, plan.clip))
     policy = OnPolicy(plan, trainer, engine, prompts, reward, special, run, events.metrics, reference)
     tuned = train_on(trainer, policy, steps, run, events)
     policy.check()

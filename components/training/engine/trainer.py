@@ -86,9 +86,10 @@ class Trainer:
         recipe: Recipe,
         world: World,
         note: Callable[[str], None],
-        loss: Callable[[PreTrainedModel], nn.Module] | None = None,
+        loss: nn.Module | None = None,
     ) -> None:
-        """`loss`: a module that takes a batch's arrays and columns by name and gives what Loss does; None: Loss."""
+        """`loss`: what of the model is lowered, called with a batch's arrays and columns by name, giving what `Loss`
+        gives; that of a language model when None."""
         self.recipe = recipe
         self.world = world
         self.note = note
@@ -110,7 +111,8 @@ class Trainer:
             workers=world.size,
         )
         self.replayed = "graphs" in recipe.accelerators
-        self.eager: nn.Module = loss(model) if loss else Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
+        self.eager: nn.Module = loss or Loss(model, recipe.z_loss, scored_only=recipe.scored_only)
+        self.eager.to(world.device)
         if self.sharded:
             shard(self.eager, world, DTYPES[recipe.precision])
         self.optimizer = Optimizer(model, recipe.rates, world, recipe.parallel, DTYPES[recipe.precision])

@@ -366,6 +366,9 @@ def _prepare_for_generation(model: PreTrainedModel, special: SpecialTokens) -> N
     """Say in its configuration how the model of a decoder is asked for text."""
     model.config.use_cache = True
     model.generation_config = GenerationConfig(eos_token_id=special.end_of_text, pad_token_id=special.filler)
+    if model.config.is_encoder_decoder:  # its answers begin with what fills up batches (objectives/packing.py)
+        model.config.decoder_start_token_id = special.filler
+        model.generation_config.decoder_start_token_id = special.filler
 
 
 def _write_tables(directory: Path, outcome: Outcome) -> dict[str, int]:

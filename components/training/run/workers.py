@@ -1,4 +1,4 @@
-"""Run the workers of pretraining on Ray Train: how many, on what, and what becomes of a failure.
+"""Run the workers of a stage that trains on Ray Train: how many, on what, and what becomes of a failure.
 
 A worker that dies, or does not answer for `faults.hang_seconds`, takes all with it: they start again from the last
 good checkpoint, `faults.max_failures` times, with as many as the cluster has room for when `faults.minimum_workers`
@@ -16,10 +16,10 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
@@ -38,7 +38,10 @@ from components.training.config import Plan
 from components.training.engine.devices import cores
 from components.training.parameters.faults import FaultsConfig
 from components.training.run import micro_batch
-from components.training.run.worker_input import Work
+from components.training.run.worker_input import Work, Workload
+
+if TYPE_CHECKING:
+    from components.training.engine.devices.parallel import World
 
 # How a worker hands an end on purpose to the driver: as its result, which Ray Train does not try again.
 FATAL = "fatal"
@@ -142,22 +145,33 @@ class RayTrainer(DataParallelTrainer):  # type: ignore[misc]  # ray has no types
 
 
 def train_on_ray(content: str) -> dict[str, Any]:
-    """What each Ray Train worker runs. `content` is the JSON of a Work."""
+    """What each worker of pretraining runs. `content` is the JSON of a Work."""
     work = Work.model_validate_json(content)
+
+    def train(world: "World") -> dict[str, Any]:
+        from components.training.run import worker  # noqa: PLC0415 - torch: in the workers alone
+
+        return worker.train_worker(
+            work, world, report=report, agree=lambda value: float(broadcast_from_rank_zero(value))
+        )
+
+    return in_world(work, train)
+
+
+def in_world(work: Workload, train: Callable[["World"], dict[str, Any]]) -> dict[str, Any]:
+    """Run what a worker does among the others: they have found each other, and hear why one ends the run."""
     context = get_context()
     size = context.get_world_size()
-    report({"notes": [f"{size} of {work.plan.num_workers} workers started"]})
+    report({"notes": [f"{size} of {work.num_workers} workers started"]})
     from components.training.engine.devices.parallel import World  # noqa: PLC0415 - as above
     from components.training.run import process_group, worker  # noqa: PLC0415 - as above
 
-    device = f"cuda:{context.get_local_rank()}" if work.plan.device == "cuda" else "cpu"
+    device = f"cuda:{context.get_local_rank()}" if work.device == "cuda" else "cpu"
     world = World(rank=context.get_world_rank(), size=size, device=device)
-    with process_group.joined(world, broadcast_from_rank_zero, work.config.faults.hang_seconds) as group:
+    with process_group.joined(world, broadcast_from_rank_zero, work.faults.hang_seconds) as group:
         try:
             process_group.check_shared(work.run, group)
-            return worker.train_worker(
-                work, world, report=report, agree=lambda value: float(broadcast_from_rank_zero(value))
-            )
+            return train(world)
         except Exception as error:
             if (reason := worker.end_of(error) or group.reason()) is None:
                 raise
@@ -165,12 +179,23 @@ def train_on_ray(content: str) -> dict[str, Any]:
             return {FATAL: reason}
 
 
-def run_workers(work: Work, settings: Settings, stage: str) -> dict[str, Any]:
+def run_workers(
+    work: Workload,
+    settings: Settings,
+    stage: str,
+    loop: Callable[[str], dict[str, Any]] | None = None,
+    *,
+    parameter: str = "plan.num_workers",
+) -> dict[str, Any]:
     """Train to the end and return worker 0's figures. Ray is joined; events are those of `stage`. Raises OvernightError
-    in one line."""
-    faults, where = work.config.faults, cluster.joined_at()
+    in one line.
+
+    loop        what each worker runs, of the JSON of its `work`; None: train_on_ray
+    parameter   that says how many workers there are
+    """
+    faults, where = work.faults, cluster.joined_at()
     nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
-    threads = threads_per_worker(work.plan, faults, nodes)
+    threads = threads_per_worker(work, faults, nodes, parameter)
     os.environ |= {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(POLL_SECONDS),
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(faults.hang_seconds),
@@ -178,7 +203,9 @@ def run_workers(work: Work, settings: Settings, stage: str) -> dict[str, Any]:
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(len(nodes) > 1)),
     }
     try:
-        figures = _while_ray_answers(_trainer(work.model_copy(update={"threads": threads}), settings, stage))
+        figures = _while_ray_answers(
+            _trainer(work.model_copy(update={"threads": threads}), loop or train_on_ray, settings, stage)
+        )
     except ray.train.TrainingFailedError as error:
         raise OvernightError(
             f"training failed {faults.max_failures + 1} times, last because of {cause_of(error)}; {kept_in(work.run)}: "
@@ -194,7 +221,12 @@ def run_workers(work: Work, settings: Settings, stage: str) -> dict[str, Any]:
     return figures
 
 
-def threads_per_worker(plan: Plan, faults: FaultsConfig, nodes: Sequence[Mapping[str, float]]) -> int:
+def threads_per_worker(
+    plan: Plan | Workload,
+    faults: FaultsConfig,
+    nodes: Sequence[Mapping[str, float]],
+    parameter: str = "plan.num_workers",
+) -> int:
     """The most cores that each worker can have with all workers placed, or as many as there is room for.
 
     nodes   resources of each, as Ray counts them
@@ -215,7 +247,7 @@ def threads_per_worker(plan: Plan, faults: FaultsConfig, nodes: Sequence[Mapping
         cpu = ", plan.device to cpu" if gpus else ""
         raise ConfigError(
             f"the plan needs {needed}; Ray has {resources} on {len(nodes)} nodes, room for {room(1)}; set "
-            f"plan.num_workers{cpu}, or RAY_ADDRESS to a larger cluster"
+            f"{parameter}{cpu}, or RAY_ADDRESS to a larger cluster"
         )
     wanted = min(plan.num_workers, room(1))
     most = int(max(each.get("CPU", 0) for each in nodes))
@@ -243,19 +275,18 @@ def cause_of(error: BaseException) -> str:
     return one_line((named or lines)[-1], 300)
 
 
-def _trainer(work: Work, settings: Settings, stage: str) -> RayTrainer:
-    faults, plan = work.config.faults, work.plan
+def _trainer(work: Workload, loop: Callable[[str], dict[str, Any]], settings: Settings, stage: str) -> RayTrainer:
+    faults = work.faults
     absolute_settings = settings.model_copy(update={"state": settings.state.resolve()})
-    planned = min(plan.micro_batch_samples, plan.batch_samples // plan.num_workers)
     return RayTrainer(
-        train_on_ray,
+        loop,
         train_loop_config=work.model_dump_json(),
         backend_config=SharedDevicesConfig(),
         scaling_config=ScalingConfig(
-            num_workers=(faults.minimum_workers, plan.num_workers) if faults.minimum_workers else plan.num_workers,
+            num_workers=(faults.minimum_workers, work.num_workers) if faults.minimum_workers else work.num_workers,
             elastic_resize_monitor_interval_s=faults.resize_seconds,
-            use_gpu=plan.device == "cuda",
-            resources_per_worker={"CPU": work.threads} | ({"GPU": 1} if plan.device == "cuda" else {}),
+            use_gpu=work.device == "cuda",
+            resources_per_worker={"CPU": work.threads} | ({"GPU": 1} if work.device == "cuda" else {}),
         ),
         run_config=RunConfig(
             # Ray would restore a run of the same name and place; ours are restored by their content.
@@ -266,9 +297,9 @@ def _trainer(work: Work, settings: Settings, stage: str) -> RayTrainer:
             ),
             callbacks=[
                 Tell(stage, absolute_settings, faults.max_failures),
-                Shortage(stage, absolute_settings, work.run, planned),
+                Shortage(stage, absolute_settings, work.run, work.micro_batch_samples),
             ],
-            worker_runtime_env={"env_vars": cores.waiting(plan.num_workers, plan.device)},
+            worker_runtime_env={"env_vars": cores.waiting(work.num_workers, work.device)},
         ),
     )
 

@@ -1,7 +1,7 @@
 """What one step reads, as arrays. Only numpy."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,35 @@ class Batch:
             encoder_positions=self.encoder_positions[start:stop] if encoder else None,  # type: ignore[index]
             columns={name: each[start:stop] for name, each in self.columns.items()},
         )
+
+    def widened(self, width: int, pad: int) -> "Batch":
+        """The same with rows of `width` positions: padding behind them, a piece of its own. Not with columns."""
+        shape = (len(self), width - self.inputs.shape[1])
+        behind = (np.full(shape, pad), np.full(shape, IGNORED), np.tile(np.arange(shape[1]), (len(self), 1)))
+        names = ("inputs", "labels", "positions")
+        rows: dict[str, Any] = {
+            name: np.concatenate([getattr(self, name), each], axis=1) for name, each in zip(names, behind, strict=True)
+        }
+        return replace(self, **rows)
+
+    def every(self, place: int, of: int) -> "Batch":
+        """Samples `place`, `place + of` and so on: one share of `of`."""
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        chosen: dict[str, Any] = {name: None if each is None else each[place::of] for name, each in arrays.items()}
+        return Batch(**chosen, columns={name: each[place::of] for name, each in self.columns.items()})
+
+
+ARRAYS = tuple(each.name for each in fields(Batch) if each.name != "columns")
+
+
+def joined(parts: Sequence[Batch], pad: int) -> Batch:
+    """Batches without columns below each other; shorter rows get padding behind them. The encoder's rows, if any, are
+    of one length."""
+    width = max(each.inputs.shape[1] for each in parts)
+    wide = [each.widened(width, pad) for each in parts]
+    arrays = {name: [getattr(part, name) for part in wide] for name in ARRAYS}
+    below: dict[str, Any] = {name: None if rows[0] is None else np.concatenate(rows) for name, rows in arrays.items()}
+    return Batch(**below)
 
 
 def next_token_batch(windows: NDArray[np.int64]) -> Batch:

@@ -133,6 +133,7 @@ class Loss(nn.Module):
         hidden, wanted = output.hidden.flatten(0, 1), labels.flatten()
         scored = (wanted != IGNORED).nonzero()[:, 0] if self.scored_only else None
         if scored is not None:
+            scored = scored if len(scored) else scored.new_zeros(1)  # one that is not asked for adds nothing
             hidden, wanted = hidden[scored], wanted[scored]
         total, nats = FusedLoss.apply(  # type: ignore[no-untyped-call]
             hidden, output_weight(self.model), wanted, self.z_loss, limit
