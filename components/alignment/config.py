@@ -328,7 +328,7 @@ class AlignConfig(StepConfig):
     """How the model learns what is better: from pairs (dpo) or from rewards for its own answers (policy)."""
 
     method: Literal["dpo", "policy"] = Field(
-        "dpo", description="pairs of data/preferences, or answers that hidden tests reward as they are sampled"
+        "dpo", description="pairs of answers, or answers that hidden tests reward as they are sampled"
     )
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="of method policy")
     beta: float = Field(0.1, gt=0, description="strength of the pull back to the model before alignment")

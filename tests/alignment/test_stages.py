@@ -18,6 +18,7 @@ from components.alignment import align, sft
 from components.alignment.config import SftConfig
 from components.alignment.examples.chat import prompt_tokens, stop_ids
 from components.alignment.objectives import engine_tuning, tuning
+from components.alignment.objectives.anchored_loss import loss_of
 from components.alignment.objectives.dpo import encoded, measure, read_pairs, sampling_gap
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError, ConfigError, DataError
@@ -272,7 +273,8 @@ def test_what_the_clock_decided_replays_to_the_same_weights(world: Path, tmp_pat
         batches = sft.batches_of(config, lessons.conversations, {}, world / "tokens", codec)
         run = tmp_path / str(seconds)
         run.mkdir()
-        engine_tuning.tune(model, batches, config, steps, run, Events("sft"))
+        loss = loss_of(config, model, world / "base")
+        engine_tuning.tune(model, batches, config, steps, run, Events("sft"), loss=loss)
         return steps, model.state_dict()
 
     config = SFT.model_copy(update={"max_epochs": 1000.0})

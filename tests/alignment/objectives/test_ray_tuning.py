@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from components.alignment import sft
 from components.alignment.config import ClassifyConfig, SftConfig
 from components.alignment.objectives import tuning
+from components.alignment.objectives.anchored_loss import loss_of
 from components.alignment.objectives.engine_tuning import Tuned, load_weights, tune
 from components.alignment.objectives.ray_tuning import TuningWork, tune_share
 from components.alignment.objectives.tuned_weights import open_model
@@ -91,7 +92,8 @@ def test_a_worker_trains_as_the_stage_itself_does(world: Path, tmp_path: Path) -
     alone = open_model(job.config, world / "base")
     batches = sft.read_batches(job.config, world / "base", world / "instructions", world / "tokens", job.weights)
     steps = tuning.plan_steps(job.config, batches.steps_of_epoch, Budget(seconds=None, started=0.0))
-    tune(alone, batches, job.config, steps, tmp_path / "stage", Events("x"))
+    loss = loss_of(job.config, alone, job.base)
+    tune(alone, batches, job.config, steps, tmp_path / "stage", Events("x"), loss=loss)
     assert all(torch.equal(each, alone.state_dict()[name]) for name, each in model.state_dict().items())
 
 

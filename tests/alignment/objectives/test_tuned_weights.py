@@ -21,6 +21,7 @@ from transformers import (
 from components.alignment import sft
 from components.alignment.config import SftConfig
 from components.alignment.objectives import tuned_weights, tuning
+from components.alignment.objectives.anchored_loss import loss_of
 from components.alignment.objectives.engine_tuning import Batches, tune
 from components.alignment.objectives.tuned_weights import ADAPTERS, open_model, with_adapters
 from components.core.errors import ConfigError
@@ -201,7 +202,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(
 
         model = open_model(config, world / "base")
         (tmp_path / folder).mkdir(exist_ok=True)
-        tune(model, read, config, steps(config), tmp_path / folder, Events("x"))  # type: ignore[arg-type]
+        loss = loss_of(config, model, world / "base")
+        tune(model, read, config, steps(config), tmp_path / folder, Events("x"), loss=loss)  # type: ignore[arg-type]
         return model.state_dict()
 
     whole = run("whole")
