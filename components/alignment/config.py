@@ -68,6 +68,9 @@ class CorpusConfig(StepConfig):
         ge=0,
         description="of the functions learned, so many with their docstring, their tests, a mistake asked for",
     )
+    edits: int = Field(
+        400, ge=0, description="edits to learn from at most, of Git sources with history_commits (ingest.sources)"
+    )
 
 
 class InstructionFile(StepConfig):

@@ -1,21 +1,23 @@
 """Gather what fine-tuning learns and what preferences ask: the curriculum, functions of the corpus, people's own files.
 
-Reads   data/clean, the ids of the training split (data/tokens), the files that instructions.files names
+Reads   data/clean, the documents of the training split (data/tokens), the files that instructions.files names
 Writes  instructions.parquet (components.alignment.examples.instruction), each prompt once, in the order of the sources
 Covers: uses that are disjoint (learned, held out by wording and by composition, asked for preferences); references of
 the curriculum run in the sandbox; examples of the corpus that their own function does not satisfy are taken away;
 repeated prompts and evaluation items leave, and the statistics say how many.
-Not covered: answers of a teacher model, edits from a repository's history.
+Not covered: answers of a teacher model.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from components.alignment.config import CorpusConfig, CurriculumConfig, InstructionsConfig
 from components.alignment.curriculum.references import check_references
 from components.alignment.curriculum.tasks import tasks
 from components.alignment.examples.corpus_pairs import derived
+from components.alignment.examples.edits import edits
 from components.alignment.examples.files import read_file
 from components.alignment.examples.functions import read_functions
 from components.alignment.examples.instruction import TABLE, Instruction, Use, to_table
@@ -62,21 +64,25 @@ def curriculum(config: CurriculumConfig, seed: int) -> Iterator[Instruction]:
 
 
 def corpus(config: CorpusConfig, source: Path, tokens: Path, *, seed: int) -> Iterator[Instruction]:
-    """Functions by their uses, and what else is made of those that are learned."""
+    """Functions by their uses, what else is made of those that are learned, and edits."""
     learned: list[Instruction] = []
     limits: dict[Use, int] = {"tuning": config.functions, "heldout": config.heldout}
     asked: dict[Use, int] = {"pairs": config.pairs}
     for part in (limits, asked):
         left = {use: number for use, number in part.items() if number}
         for function in read_functions(source, tokens, [*left]) if left else ():
-            short = len(function.prompt) + len(function.answer) <= config.max_characters
-            if short and left[function.use]:
+            if _is_short(function, config) and left[function.use]:
                 left[function.use] -= 1
                 learned += [function] if function.use == "tuning" else []
                 yield function
             if not any(left.values()):
                 break
     yield from derived(learned, most=config.derived, seed=seed)
+    yield from islice((each for each in edits(source, tokens) if _is_short(each, config)), config.edits)
+
+
+def _is_short(instruction: Instruction, config: CorpusConfig) -> bool:
+    return len(instruction.prompt) + len(instruction.answer) <= config.max_characters
 
 
 def distinct(instructions: Iterable[Instruction], dropped: Counter[str]) -> Iterator[Instruction]:
