@@ -1,11 +1,13 @@
-"""Gather what fine-tuning learns and what preferences ask: the curriculum, functions of the corpus, people's own files.
+"""Gather what fine-tuning learns and what preferences ask: the curriculum, functions of the corpus, people's own files,
+answers of a teacher.
 
-Reads   data/clean, the documents of the training split (data/tokens), the files that instructions.files names
+Reads   data/clean, the documents of the training split (data/tokens), the files that instructions.files names, and the
+        model or the endpoint that instructions.teacher names
 Writes  instructions.parquet (components.alignment.examples.instruction), each prompt once, in the order of the sources
 Covers: uses that are disjoint (learned, held out by wording and by composition, asked for preferences); references of
 the curriculum run in the sandbox; examples of the corpus that their own function does not satisfy are taken away;
 repeated prompts and evaluation items leave, and the statistics say how many.
-Not covered: answers of a teacher model.
+Not covered: the seconds that a teacher takes, of which the plan knows nothing.
 """
 
 from collections import Counter
@@ -22,6 +24,7 @@ from components.alignment.examples.files import read_file
 from components.alignment.examples.functions import read_functions
 from components.alignment.examples.instruction import TABLE, Instruction, Use, to_table
 from components.alignment.rewards.verifier import keep_true_examples
+from components.alignment.teacher.lessons import TEACHER, Lessons, lessons
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
@@ -108,14 +111,19 @@ def clean_of_suites(
     return [each for number, each in enumerate(instructions) if number not in rows]
 
 
-def gather(config: InstructionsConfig, source: Path, tokens: Path, dropped: Counter[str]) -> list[Instruction]:
-    """All instructions, cleaned. Raises DataError for a mistake in a file of the user's."""
+def gather(
+    config: InstructionsConfig, source: Path, tokens: Path, dropped: Counter[str]
+) -> tuple[list[Instruction], Lessons | None]:
+    """All instructions, cleaned, and what the teacher was asked for them. Raises DataError for a mistake in a file of
+    the user's, OvernightError when the teacher does not answer."""
     every: list[Instruction] = []
     for file in config.files:
         every += read_file(Path(file.path), name=file.name or Path(file.path).stem, licence=file.licence)
     every += corpus(config.corpus, source, tokens, seed=config.seed)
     every += curriculum(config.curriculum, config.seed)
-    return clean_of_suites(list(distinct(every, dropped)), config, dropped)
+    taught = lessons(config, source, tokens, {each.prompt for each in every})
+    every += [] if taught is None else taught.instructions  # last: of equal prompts the first one stays
+    return clean_of_suites(list(distinct(every, dropped)), config, dropped), taught
 
 
 def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) -> Manifest:
@@ -123,7 +131,7 @@ def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) ->
     events = Events(STAGE)
     inputs = [artifact.read(path) for path in (source, tokens)]
     dropped: Counter[str] = Counter()
-    instructions = gather(config, source, tokens, dropped)
+    instructions, taught = gather(config, source, tokens, dropped)
     check_references([each for each in instructions if each.source == CURRICULUM], memory_bytes=config.memory_bytes)
     runnable = [each for each in instructions if each.examples and each.source != CURRICULUM and each.use == "pairs"]
     true_examples = keep_true_examples(
@@ -147,6 +155,10 @@ def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) ->
             "weights": config.weights,
             "licences": sorted({each.licence for each in instructions if each.licence}),
         }
+        if taught is not None:
+            draft.statistics[TEACHER] = {**taught.record, "learned": counts[f"{TEACHER}/tuning"]}
+            draft.run = {TEACHER: taught.usage}
+            events.note(f"teacher: {draft.statistics[TEACHER]}")
     assert draft.manifest is not None
     return draft.manifest
 
