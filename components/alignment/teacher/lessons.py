@@ -11,6 +11,7 @@ An answer is dropped, and counted, when it is
     cut       at the limit of tokens
     loop      it ends in copies of itself (components.alignment.pairs.candidates)
     broken    of a function that does not compile, or of another function
+    long      a function that is longer than instructions.corpus.max_characters, as the corpus's own
     idle      a function that does nothing
     unknown   a function that reads names which neither it nor its module has
     examples  a function whose examples do not hold in the sandbox
@@ -73,7 +74,7 @@ def lessons(config: InstructionsConfig, source: Path, tokens: Path, learned: Col
     answered = [
         replace(each, answer=answer, source=TEACHER, licence=config.teacher.licence)
         for each, reply in zip(asked, replies, strict=True)
-        if (answer := answer_in(each, reply, dropped)) is not None
+        if (answer := answer_in(each, reply, dropped, config.corpus.max_characters)) is not None
     ]
     functions = [(each, each.answer) for each in answered if each.kind == "function"]
     verdicts, _ = verify(functions, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes)
@@ -82,8 +83,9 @@ def lessons(config: InstructionsConfig, source: Path, tokens: Path, learned: Col
     return Lessons(instructions=kept, record={**record, "dropped": dict(sorted(dropped.items()))}, usage=teacher.usage)
 
 
-def answer_in(asked: Instruction, reply: Reply | Failure, dropped: Counter[str]) -> str | None:
-    """The answer that a reply gives, None and counted where it has none that could be learned."""
+def answer_in(asked: Instruction, reply: Reply | Failure, dropped: Counter[str], max_characters: int) -> str | None:
+    """The answer that a reply gives, None and counted where it has none that could be learned. A function has at most
+    `max_characters`."""
     if isinstance(reply, Failure):
         dropped["failed"] += 1
         return None
@@ -97,6 +99,8 @@ def answer_in(asked: Instruction, reply: Reply | Failure, dropped: Counter[str])
         return reply.text.strip()
     elif (body := body_in(asked, reply.text)) is None:
         problem = "broken"
+    elif len(asked.prompt) + len(body) > max_characters:
+        problem = "long"
     else:
         return body
     dropped[problem] += 1

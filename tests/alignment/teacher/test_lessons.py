@@ -80,16 +80,17 @@ def test_a_decorated_function_inside_keeps_its_decorator() -> None:
         (Reply(text=f"{PROMPT}\n{BODY}", finish_reason="length"), "cut"),
         (Reply(text="a b " * 40), "loop"),
         (Reply(text="No."), "broken"),
+        (Reply(text=f"    b = [{', '.join(map(str, range(200)))}]\n    return b"), "long"),
     ],
 )
 def test_a_reply_that_is_no_answer_is_counted(reply: Reply | Failure, problem: str) -> None:
     dropped: Counter[str] = Counter()
-    assert answer_in(ADD, reply, dropped) is None and dropped == {problem: 1}
+    assert answer_in(ADD, reply, dropped, 480) is None and dropped == {problem: 1}
 
 
 def test_an_answer_to_a_prompt_is_taken_as_it_stands() -> None:
     asked, dropped = replace(ADD, kind="chat"), Counter[str]()
-    assert answer_in(asked, Reply(text=" No. \n", finish_reason="stop"), dropped) == "No." and not dropped
+    assert answer_in(asked, Reply(text=" No. \n", finish_reason="stop"), dropped, 2) == "No." and not dropped
 
 
 def config(url: str, **more: object) -> InstructionsConfig:
