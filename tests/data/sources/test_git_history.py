@@ -109,6 +109,7 @@ def test_a_hostile_history_ends_nothing(repository: Path, tmp_path: Path) -> Non
     odd = os.fsdecode(b"odd-\xfc.py")
     commit(repository, "Begin with a thing", {"a.py": version(1), "b.py": b"\xff\n", odd: version(1)})
     commit(repository, "Make a file too large", {"a.py": version(1) + b"# x\n" * 60_000})
+    commit(repository, "Change it a little then", {"a.py": version(2) + b"# x\n" * 60_000})
     commit(repository, "Make it small once more", {"a.py": version(2)})
     commit(repository, "Write what is no text", {"b.py": b"\xfe\n"})
     commit(repository, "Put a null in it", {"a.py": version("'\0'")})

@@ -134,8 +134,8 @@ def _changed(header: list[bytes], entries: list[tuple[bytes, bytes]]) -> Iterato
     if len(entries) != 1:
         return
     facts, path = entries[0]
-    old_mode, new_mode, before, after, status = facts.removeprefix(b":").split()
-    if status != b"M" or old_mode not in _FILE_MODES or new_mode != old_mode:
+    old_mode, new_mode, before, after, _ = facts.removeprefix(b":").split()
+    if old_mode not in _FILE_MODES or new_mode != old_mode:
         return
     try:
         digest, author, subject, name = (each.decode("utf-8") for each in (*header, path))
