@@ -149,6 +149,7 @@ def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) ->
         draft.statistics = {
             "number": table.height,
             "by_source_and_use": dict(sorted(counts.items())),
+            "by_kind": dict(sorted(Counter(each.kind for each in instructions).items())),
             "by_level": dict(sorted(Counter(each.level for each in instructions if each.level).items())),
             "with_examples": sum(bool(each.examples) for each in instructions),
             "dropped": dict(sorted(dropped.items())),
