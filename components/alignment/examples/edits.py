@@ -33,7 +33,8 @@ def edits(source: Path, tokens: Path) -> Iterator[Instruction]:
     files = files.rename({"id": "document"}).unique(["path", "source"], keep="first", maintain_order=True)
     for text, document in table.join(files, on=["path", "source"]).sort("id").select("text", "document").iter_rows():
         edit = edit_of(text)
-        if edit is None or edit.before == edit.after:  # all that changed may have been redacted
+        # All that changed may have been redacted; and an end that was cut off would leave the answer in the prompt.
+        if edit is None or edit.after in edit.before:
             continue
         name = _NAME.search(edit.after)
         if name is not None and all(_may_be_learned(version) for version in (edit.before, edit.after)):

@@ -66,7 +66,9 @@ def test_an_edit_is_learned_where_its_file_is_a_document_of_the_training_split(
     assert (only.kind, only.use, only.source) == ("edit", "tuning", "corpus")
 
 
-@pytest.mark.parametrize("after", ["def f():\n    return <KEY_1>", "def f():\n    return 0", "x = 1"])
+@pytest.mark.parametrize(
+    "after", ["def f():\n    return <KEY_1>", "def f():\n    return 0", "def f():\n    return", "x = 1"]
+)
 def test_what_redaction_broke_or_made_equal_is_none(after: str, write: Callable[..., tuple[Path, Path]]) -> None:
     source, tokens = write([("a.py", edit(1, after))], [("a.py", "git")])
     assert list(edits(source, tokens)) == []
