@@ -66,8 +66,8 @@ def lessons(config: InstructionsConfig, source: Path, tokens: Path, learned: Col
     """
     if config.teacher is None:
         return None
-    teacher = open_teacher(config.teacher, config.seed)
     asked = list(islice(_asked(config, source, tokens, learned), config.teacher.number))
+    teacher = open_teacher(config.teacher, config.seed)
     asked = keep_true_examples(asked, timeout_seconds=config.timeout_seconds, memory_bytes=config.memory_bytes)
     replies = _replies(teacher, asked, config.teacher.max_new_tokens)
     dropped: Counter[str] = Counter()
@@ -140,7 +140,9 @@ def read_prompts(path: Path) -> list[Instruction]:
     """A file of JSON lines with a prompt each. Raises DataError with file, line and field for one that has none."""
     prompts = []
     for number, (value, where) in enumerate(json_lines(path)):
-        prompt = value.get("prompt") if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: found {type(value).__name__}, needed an object with a prompt")
+        prompt = value.get("prompt")
         if not isinstance(prompt, str) or not prompt.strip():
             found = "an empty text" if isinstance(prompt, str) else type(prompt).__name__
             raise DataError(f"{where}: prompt: found {found}, needed a text")

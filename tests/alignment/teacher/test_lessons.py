@@ -214,7 +214,7 @@ def test_a_persons_prompts_are_asked_without_a_system_text_and_held_out_ones_sta
     [
         ('{"prompt": "a"}\n{"question": "b"}', r"p\.jsonl: line 2: prompt: found NoneType, needed a text"),
         ('{"prompt": " "}', r"line 1: prompt: found an empty text, needed a text"),
-        ("[1]", r"line 1: prompt: found list, needed a text"),
+        ('"Say hello."', r"line 1: found str, needed an object with a prompt"),
         ("{", r"line 1: not JSON"),
         ("\n", r"no prompt in it, needed a JSON object a line"),
     ],
