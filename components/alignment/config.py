@@ -1,12 +1,15 @@
 """Parameters of the stages that teach the base model to answer and to prefer. Light to import."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from components.alignment.curriculum.levels import Level
+from components.core.addresses import without_password
 from components.core.config import StepConfig
 from components.data.config import DecontaminateConfig
+from components.data.documents.licences import OWN, PERMISSIVE, refused
 from components.inference.bounds import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -30,6 +33,7 @@ TUNING_RATES = RatesConfig(
     matrix=0.005, embedding=0.01, output=1e-3, norm=3e-3, momentum_warmup_steps=0, betas=(0.9, 0.95), epsilon=1e-8
 )
 Decisions = tuple[tuple[int, int], ...]
+MODEL_SUFFIXES = (".gguf", ".jinja", ".json", ".safetensors")
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,6 +72,9 @@ class CorpusConfig(StepConfig):
         ge=0,
         description="of the functions learned, so many with their docstring, their tests, a mistake asked for",
     )
+    edits: int = Field(
+        400, ge=0, description="edits to learn from at most, of Git sources with history_commits (ingest.sources)"
+    )
 
 
 class InstructionFile(StepConfig):
@@ -78,6 +85,56 @@ class InstructionFile(StepConfig):
     licence: str | None = Field(None, description="SPDX identifier, for the model card")
 
 
+class TeacherConfig(StepConfig):
+    """A model whose answers are learned: one that lies here, or one behind an OpenAI-compatible API."""
+
+    directory: str | None = Field(
+        None, min_length=1, description="Hugging Face directory, GGUF file or package:DISTRIBUTION/FILE.gguf"
+    )
+    url: str | None = Field(
+        None,
+        min_length=1,
+        description="address of the API, as http://127.0.0.1:8000/v1; OVERNIGHT_TEACHER_KEY: its key",
+    )
+    model: str | None = Field(None, min_length=1, description="name of the model behind the url")
+    licence: str = Field(min_length=1, description="SPDX identifier under which its answers may be learned")
+    licences: tuple[str, ...] = Field((*PERMISSIVE, OWN), min_length=1, description="licences that may be learned from")
+    number: int = Field(200, ge=1, description="prompts that it is asked at most")
+    prompts: str | None = Field(
+        None,
+        min_length=1,
+        description="file of JSON lines with a prompt each; functions of the corpus that are not learned when null",
+    )
+    temperature: float = Field(0.0, ge=0, le=HIGHEST_TEMPERATURE, description="of the sampling; 0: the most probable")
+    max_new_tokens: NewTokens = Field(256, description="tokens of an answer; one that reaches them is cut, and dropped")
+
+    @property
+    def named_files(self) -> tuple[str, ...]:
+        """The prompts, and what the model in `directory` is made of."""
+        here = Path(self.directory or "")
+        files = [here] if here.is_file() else here.glob("*") if self.directory else []
+        model = sorted(str(each) for each in files if each.suffix in MODEL_SUFFIXES)
+        return (*([] if self.prompts is None else [self.prompts]), *model)
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        return None if url is None else without_password(url, "set OVERNIGHT_TEACHER_KEY instead")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TeacherConfig":
+        if (self.directory is None) == (self.url is None):
+            raise ValueError("needed either a directory or a url")
+        if (self.url is None) != (self.model is None):
+            raise ValueError("a url needs the name of a model, and a directory has none")
+        if refused(self.licence, self.licences):
+            raise ValueError(
+                f"the licence {self.licence} is not let in by instructions.teacher.licences; add it there if its terms "
+                "let a model learn from the answers, or take another teacher"
+            )
+        return self
+
+
 class InstructionsConfig(StepConfig):
     """Where instructions come from."""
 
@@ -86,6 +143,7 @@ class InstructionsConfig(StepConfig):
     )
     corpus: CorpusConfig = Field(default_factory=CorpusConfig, description="from the corpus's functions")
     files: tuple[InstructionFile, ...] = Field((), description="of the user's own")
+    teacher: TeacherConfig | None = Field(None, description="who answers further prompts; the source `teacher`")
     weights: dict[str, float] = Field(
         default_factory=lambda: {"curriculum": 9.0, "corpus": 1.0},
         description="how often each source is drawn in fine-tuning; 1 where it is not named",
@@ -100,7 +158,8 @@ class InstructionsConfig(StepConfig):
     @property
     def named_files(self) -> tuple[str, ...]:
         """See StepConfig."""
-        return (*(each.path for each in self.files), *self.decontaminate.suites)
+        teacher = () if self.teacher is None else self.teacher.named_files
+        return (*(each.path for each in self.files), *self.decontaminate.suites, *teacher)
 
     @field_validator("weights")
     @classmethod

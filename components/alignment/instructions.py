@@ -1,25 +1,30 @@
-"""Gather what fine-tuning learns and what preferences ask: the curriculum, functions of the corpus, people's own files.
+"""Gather what fine-tuning learns and what preferences ask: the curriculum, functions of the corpus, people's own files,
+answers of a teacher.
 
-Reads   data/clean, the ids of the training split (data/tokens), the files that instructions.files names
+Reads   data/clean, the documents of the training split (data/tokens), the files that instructions.files names, and the
+        model or the endpoint that instructions.teacher names
 Writes  instructions.parquet (components.alignment.examples.instruction), each prompt once, in the order of the sources
 Covers: uses that are disjoint (learned, held out by wording and by composition, asked for preferences); references of
 the curriculum run in the sandbox; examples of the corpus that their own function does not satisfy are taken away;
 repeated prompts and evaluation items leave, and the statistics say how many.
-Not covered: answers of a teacher model, edits from a repository's history.
+Not covered: the seconds that a teacher takes, of which the plan knows nothing.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from components.alignment.config import CorpusConfig, CurriculumConfig, InstructionsConfig
 from components.alignment.curriculum.references import check_references
 from components.alignment.curriculum.tasks import tasks
 from components.alignment.examples.corpus_pairs import derived
+from components.alignment.examples.edits import edits
 from components.alignment.examples.files import read_file
 from components.alignment.examples.functions import read_functions
 from components.alignment.examples.instruction import TABLE, Instruction, Use, to_table
 from components.alignment.rewards.verifier import keep_true_examples
+from components.alignment.teacher.lessons import TEACHER, Lessons, lessons
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.events import Events
@@ -62,21 +67,25 @@ def curriculum(config: CurriculumConfig, seed: int) -> Iterator[Instruction]:
 
 
 def corpus(config: CorpusConfig, source: Path, tokens: Path, *, seed: int) -> Iterator[Instruction]:
-    """Functions by their uses, and what else is made of those that are learned."""
+    """Functions by their uses, what else is made of those that are learned, and edits."""
     learned: list[Instruction] = []
     limits: dict[Use, int] = {"tuning": config.functions, "heldout": config.heldout}
     asked: dict[Use, int] = {"pairs": config.pairs}
     for part in (limits, asked):
         left = {use: number for use, number in part.items() if number}
         for function in read_functions(source, tokens, [*left]) if left else ():
-            short = len(function.prompt) + len(function.answer) <= config.max_characters
-            if short and left[function.use]:
+            if _is_short(function, config) and left[function.use]:
                 left[function.use] -= 1
                 learned += [function] if function.use == "tuning" else []
                 yield function
             if not any(left.values()):
                 break
     yield from derived(learned, most=config.derived, seed=seed)
+    yield from islice((each for each in edits(source, tokens) if _is_short(each, config)), config.edits)
+
+
+def _is_short(instruction: Instruction, config: CorpusConfig) -> bool:
+    return len(instruction.prompt) + len(instruction.answer) <= config.max_characters
 
 
 def distinct(instructions: Iterable[Instruction], dropped: Counter[str]) -> Iterator[Instruction]:
@@ -102,14 +111,19 @@ def clean_of_suites(
     return [each for number, each in enumerate(instructions) if number not in rows]
 
 
-def gather(config: InstructionsConfig, source: Path, tokens: Path, dropped: Counter[str]) -> list[Instruction]:
-    """All instructions, cleaned. Raises DataError for a mistake in a file of the user's."""
+def gather(
+    config: InstructionsConfig, source: Path, tokens: Path, dropped: Counter[str]
+) -> tuple[list[Instruction], Lessons | None]:
+    """All instructions, cleaned, and what the teacher was asked for them. Raises DataError for a mistake in a file of
+    the user's, OvernightError when the teacher does not answer."""
     every: list[Instruction] = []
     for file in config.files:
         every += read_file(Path(file.path), name=file.name or Path(file.path).stem, licence=file.licence)
     every += corpus(config.corpus, source, tokens, seed=config.seed)
     every += curriculum(config.curriculum, config.seed)
-    return clean_of_suites(list(distinct(every, dropped)), config, dropped)
+    taught = lessons(config, source, tokens, {each.prompt for each in every})
+    every += [] if taught is None else taught.instructions  # last: of equal prompts the first one stays
+    return clean_of_suites(list(distinct(every, dropped)), config, dropped), taught
 
 
 def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) -> Manifest:
@@ -117,7 +131,7 @@ def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) ->
     events = Events(STAGE)
     inputs = [artifact.read(path) for path in (source, tokens)]
     dropped: Counter[str] = Counter()
-    instructions = gather(config, source, tokens, dropped)
+    instructions, taught = gather(config, source, tokens, dropped)
     check_references([each for each in instructions if each.source == CURRICULUM], memory_bytes=config.memory_bytes)
     runnable = [each for each in instructions if each.examples and each.source != CURRICULUM and each.use == "pairs"]
     true_examples = keep_true_examples(
@@ -135,12 +149,17 @@ def run(config: InstructionsConfig, *, source: Path, tokens: Path, out: Path) ->
         draft.statistics = {
             "number": table.height,
             "by_source_and_use": dict(sorted(counts.items())),
+            "by_kind": dict(sorted(Counter(each.kind for each in instructions).items())),
             "by_level": dict(sorted(Counter(each.level for each in instructions if each.level).items())),
             "with_examples": sum(bool(each.examples) for each in instructions),
             "dropped": dict(sorted(dropped.items())),
             "weights": config.weights,
             "licences": sorted({each.licence for each in instructions if each.licence}),
         }
+        if taught is not None:
+            draft.statistics[TEACHER] = {**taught.record, "learned": counts[f"{TEACHER}/tuning"]}
+            draft.run = {TEACHER: taught.usage}
+            events.note(f"teacher: {draft.statistics[TEACHER]}")
     assert draft.manifest is not None
     return draft.manifest
 

@@ -62,6 +62,9 @@ class StepConfig(BaseModel):
         return ()
 
 
+_KEYS = ("judge_key", "teacher_key")
+
+
 class Settings(BaseModel):
     """Where things live: OVERNIGHT_<NAME>, else .overnight/settings.toml, else the default."""
 
@@ -88,6 +91,11 @@ class Settings(BaseModel):
     judge_completion_price: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="what judge_url takes for a million tokens that it writes"
     )
+    teacher_key: SecretStr | None = Field(
+        None, description="key for instructions.teacher.url; better in the environment than in a file"
+    )
+    teacher_parallel_requests: int = Field(8, ge=1, le=256, description="requests to the teacher's url at one time")
+    teacher_timeout_seconds: float = Field(300.0, gt=0, description="time for one answer of the teacher, at each try")
     safety_classifier: Path | None = Field(
         None, description="directory of a sequence classifier that labels answers of the safety suites, where it judges"
     )
@@ -109,7 +117,7 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_option(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and value.startswith("-") and info.field_name != "judge_key":
+        if isinstance(value, str) and value.startswith("-") and info.field_name not in _KEYS:
             raise ValueError("a leading - would be read as an option of a program; write ./-... for a path")
         return value
 
@@ -123,7 +131,7 @@ class Settings(BaseModel):
             )
         return value
 
-    @field_validator("judge_key")
+    @field_validator(*_KEYS)
     @classmethod
     def _one_line(cls, key: SecretStr | None) -> SecretStr | None:
         text = "" if key is None else key.get_secret_value()

@@ -1,6 +1,7 @@
 """Judge documents by a Great Expectations suite, over columns of statistics, never over the texts.
 
 check_raw    reads data/raw; writes data/checked: the rows that pass, quarantine.parquet with rule and value,
+             edits.parquet as it came (an edit counts where its file's document stays),
              contract.json (every rule with its figures), summary.json (what came in, see
              components.data.contracts.profile)
 check_clean  reads data/clean and data/checked; writes reports/check_clean: contract.json, summary.json (what stays),
@@ -35,6 +36,7 @@ from components.data.contracts.measures import document_statistics
 from components.data.contracts.profile import PROFILE, SUMMARY, profile, summary
 from components.data.contracts.rules import suite_digest
 from components.data.documents.document import PARTS, SCHEMA, ShardWriter, row_groups, write_table
+from components.data.documents.edit import EDITS, read_edits
 
 _QUARANTINE_FIRST = ("id", "path", "rule", "value")
 _LEFT = "left.parquet"
@@ -71,6 +73,8 @@ def check_raw(config: CheckRawConfig, *, source: Path, out: Path) -> Manifest:
         writer.close()
         table = pl.concat(quarantine)
         draft.rows = {**writer.rows, "quarantine.parquet": write_table(table, draft.path / "quarantine.parquet")}
+        if (edits := read_edits(source)) is not None:
+            draft.rows[EDITS] = write_table(edits, draft.path / EDITS)
         contract.write_report(verdict, draft.path)
         _write_json(summary(statistics), draft.path / SUMMARY)
         draft.statistics = {

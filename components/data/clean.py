@@ -6,6 +6,7 @@ Writes  part-*.parquet: the columns of raw with redacted text (id stays the sha2
         drops.parquet: id, path, reason, detail for every row that did not stay, sorted by id and path.
         redactions.parquet: id, kind, start, end (characters of the original text), placeholder.
         contaminated.parquet: id, path, suite, task_id, overlap for every evaluation item that a dropped document holds.
+        edits.parquet: the edits of the input that hold no evaluation item, redacted as documents are.
 Covers: exact duplicates, the filters of filters.py, the private data of private_data.py, near duplicates; rows that
 cannot be decoded, which become drops; workers that are killed, and a driver that is: the next run goes on from the
 pieces that were judged, with the same bytes.
@@ -26,7 +27,7 @@ from typing import Any
 import polars as pl
 
 from components.core import artifact
-from components.core.artifact import Manifest
+from components.core.artifact import Draft, Manifest
 from components.core.config import digest_of, read_settings
 from components.core.events import Events
 from components.core.graph.closure import code_digest, lock_digest
@@ -57,6 +58,7 @@ from components.data.cleaning.work_pieces import (
 )
 from components.data.config import CleanConfig, DuplicateConfig
 from components.data.documents.document import SCHEMA, ShardWriter, concat, shard_cuts, stream_table, write_table
+from components.data.documents.edit import EDITS, read_edits
 from components.machine.cluster import connect, run_tasks
 
 CLEAN_SCHEMA = pl.Schema([*SCHEMA.items(), ("cluster", pl.String()), ("redactions", pl.Int32())])
@@ -88,6 +90,13 @@ def redacted(judged: pl.DataFrame, config: CleanConfig) -> pl.DataFrame:
     return judged.with_columns(
         pl.Series("text", texts, dtype=pl.String), pl.Series("spans", spans, dtype=pl.List(_SPAN))
     ).with_columns(bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
+
+
+def clean_edits(edits: pl.DataFrame, config: CleanConfig, items: Items) -> pl.DataFrame:
+    """Edits (SCHEMA) without those that hold an evaluation item, redacted; a value has one placeholder in an edit."""
+    undecided = edits.with_columns(reason=pl.lit(None, pl.String), detail=pl.lit(None, pl.String))
+    judged = redacted(mark(undecided, items, config.decontaminate.min_share), config)
+    return judged.filter(pl.col("reason").is_null()).select(SCHEMA.names())
 
 
 def distinct(index: pl.DataFrame, config: CleanConfig) -> tuple[pl.Series, pl.DataFrame]:
@@ -236,10 +245,19 @@ def run(config: CleanConfig, *, source: Path, out: Path) -> Manifest:
             **_near_statistics(fate, config.duplicates),
             "suites": suite_statistics(items, contaminated),
         }
+        _write_edits(source, config, items, draft)
     events.metrics({"kept": draft.statistics["kept"], "bytes": kept_bytes})
     events.metrics({f"dropped/{reason}": count for reason, count in draft.statistics["dropped_by_reason"].items()})
     assert draft.manifest is not None
     return draft.manifest
+
+
+def _write_edits(source: Path, config: CleanConfig, items: Items, draft: Draft) -> None:
+    """Write the edits and how many stay, where the input has some."""
+    if (edits := read_edits(source)) is not None:
+        kept = clean_edits(edits, config, items)
+        draft.rows[EDITS] = write_table(kept, draft.path / EDITS)
+        draft.statistics["edits"] = {"number": edits.height, "kept": kept.height}
 
 
 def _judge_all(cut: Plan, folder: Path, config: CleanConfig, items: Items, events: Events) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 Reads   the sources that the config names, each once and as a stream, and the opt-out list
 Writes  part-*.parquet: id, text, path, package, version, licence, language, source, bytes; sorted by id, then path
         left.parquet: source, path, reason, detail of all that did not enter; each row group sorted by these
+        edits.parquet: edits of functions from the histories that sources were asked for (documents/edit.py)
 Covers: licences as SPDX and the allow list, opt-outs, shares by weight, caps, sources larger than memory (what may
 still enter waits on disk, at most about twice ingest.max_bytes of it), an empty source, a kill at any moment.
 Not covered: the quality of the text, which check_raw and clean judge; copies, which clean finds.
@@ -16,15 +17,17 @@ from typing import Any
 import polars as pl
 
 from components.core import artifact
-from components.core.artifact import Manifest
+from components.core.artifact import Draft, Manifest
 from components.core.errors import DataError
 from components.core.events import Events
 from components.core.step import main
 from components.data.config import DEFAULT_OPT_OUT, IngestConfig
-from components.data.documents.document import SCHEMA, ShardWriter
+from components.data.documents.document import SCHEMA, ShardWriter, write_table
+from components.data.documents.edit import EDITS
 from components.data.intake import opt_out
 from components.data.intake.intake import Intake
 from components.data.sources import readers
+from components.data.sources.config import GitSource
 
 LEFT = "left.parquet"
 _WAITING = ".waiting"
@@ -52,6 +55,7 @@ def run(config: IngestConfig, *, out: Path) -> Manifest:
         shutil.rmtree(draft.path / _WAITING)
         draft.statistics = {
             **_statistics(config, intake, totals),
+            **_write_edits(config, intake, draft),
             "packages": len(packages),
             "documents_by_licence": {key: n for (column, key), n in sorted(counted.items()) if column == "licence"},
             "documents_by_language": {key: n for (column, key), n in sorted(counted.items()) if column == "language"},
@@ -80,6 +84,15 @@ def _read_sources(config: IngestConfig, intake: Intake, events: Events) -> None:
             events.progress(min(sum(selection.found_bytes), config.max_bytes), config.max_bytes, "bytes")
         if not selection.found_documents[number]:
             events.note(f"source {source.label} has no usable document (left: {_reasons(intake, source.label)})")
+
+
+def _write_edits(config: IngestConfig, intake: Intake, draft: Draft) -> dict[str, Any]:
+    """Write the edits, where a source was asked for its history; their statistics."""
+    if not any(isinstance(source, GitSource) and source.history_commits for source in config.sources):
+        return {}
+    edits = intake.edits()
+    draft.rows[EDITS] = write_table(edits, draft.path / EDITS)
+    return {"edits": {"number": edits.height, "left_by_reason": dict(sorted(intake.edits_left.items()))}}
 
 
 def _count(frame: pl.DataFrame, counted: Counter[tuple[str, str]], totals: dict[str, Counter[str]]) -> None:

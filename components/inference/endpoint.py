@@ -1,4 +1,4 @@
-"""A chat model behind an OpenAI-compatible API, asked many things at once, and as a judge.
+"""A chat model behind an OpenAI-compatible API, asked many things at once, as a teacher or as a judge.
 
 Covers: endpoints with a key; busy ones (Retry-After), slow ones, replies that are cut, and requests that are refused
 each by itself. Every reply is kept as it arrives (replies.py): a run that stops half-way asks only the rest next time.
@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, Field, ValidationError
@@ -75,6 +75,7 @@ class _Message(BaseModel):
 
 class _Choice(BaseModel):
     message: _Message
+    finish_reason: str | None = None
 
 
 class _Usage(BaseModel):
@@ -94,8 +95,8 @@ class _Gone(Exception):  # noqa: N818  a state, not a fault
 class ChatEndpoint:
     """The model of a name at `url` (".../v1"). `advice` says what to do when it does not answer.
 
-    `prices` are those of a million tokens that it reads and of a million that it writes. Raises ConfigError for an
-    address that is none.
+    `role` is what errors call it, and whose key OVERNIGHT_<ROLE>_KEY is. `prices` are those of a million tokens that it
+    reads and of a million that it writes. Raises ConfigError for an address that is none.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class ChatEndpoint:
         model: str,
         advice: str,
         *,
+        role: Literal["judge", "teacher"] = "judge",
+        temperature: float = 0,
         key: str | None = None,
         parallel_requests: int = PARALLEL_REQUESTS,
         timeout_seconds: float = TIMEOUT_SECONDS,
@@ -114,6 +117,8 @@ class ChatEndpoint:
         self.name = f"endpoint:{model}"
         self.model = model
         self._advice = advice
+        self._role = role
+        self._temperature = temperature
         self._key = key
         self._parallel_requests = parallel_requests
         self._timeout_seconds = timeout_seconds
@@ -125,7 +130,7 @@ class ChatEndpoint:
         except httpx.InvalidURL:
             address = httpx.URL("")
         if address.scheme not in ("http", "https") or not address.host:
-            raise ConfigError(f"judge at {masked(url)}: needed an address such as http://127.0.0.1:8000/v1; {advice}")
+            raise ConfigError(f"{role} at {masked(url)}: needed an address such as http://127.0.0.1:8000/v1; {advice}")
 
     @classmethod
     def of_settings(cls, settings: Settings, advice: str) -> Self | None:
@@ -150,7 +155,13 @@ class ChatEndpoint:
         return self._usage
 
     def replies(self, system: str, questions: Sequence[str], max_tokens: int) -> list[str | Failure]:
-        """The reply to each question under one system text, in their order; equal questions are asked once.
+        """The text of the reply to each question; see `completions`."""
+        completions = self.completions(system, questions, max_tokens)
+        return [each if isinstance(each, Failure) else each.text for each in completions]
+
+    def completions(self, system: str, questions: Sequence[str], max_tokens: int) -> list[Reply | Failure]:
+        """The reply to each question under one system text (none where it is empty), in their order; equal questions
+        are asked once.
 
         Raises OvernightError when the endpoint does not answer, or has refused everything so far. What it answered
         until then is kept.
@@ -168,15 +179,15 @@ class ChatEndpoint:
         failures = [each for each in replies.values() if isinstance(each, Failure)]
         if failures and not self._usage.new_replies + self._usage.kept_replies:
             raise self._error(f"no request has a reply, the first: {failures[0].reason}")
-        ordered = (replies[digest_of([self.url, body])] for body in self._bodies(system, questions, max_tokens))
-        return [each if isinstance(each, Failure) else each.text for each in ordered]
+        return [replies[digest_of([self.url, body])] for body in self._bodies(system, questions, max_tokens)]
 
     def _bodies(self, system: str, questions: Sequence[str], max_tokens: int) -> list[dict[str, Any]]:
+        first = [{"role": "system", "content": system}] if system else []
         return [
             {
                 "model": self.model,
-                "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
-                "temperature": 0,
+                "messages": [*first, {"role": "user", "content": question}],
+                "temperature": self._temperature,
                 "max_tokens": max_tokens,
             }
             for question in questions
@@ -232,7 +243,8 @@ class ChatEndpoint:
             elif status in REQUEST_REFUSED:
                 return Failure(f"status {status}: {self._shown(response.text)}")
             elif status != 200:
-                raise _Gone(f"status {status}" + (", set OVERNIGHT_JUDGE_KEY" if status in (401, 403) else ""))
+                key = f", set OVERNIGHT_{self._role.upper()}_KEY" if status in (401, 403) else ""
+                raise _Gone(f"status {status}{key}")
             else:
                 try:
                     return _reply_of(response.content)
@@ -288,7 +300,7 @@ class ChatEndpoint:
         return f" after {count} of {wanted} replies, which are kept: another run asks only the rest"
 
     def _error(self, problem: str) -> OvernightError:
-        return OvernightError(f"judge at {self.url}: {problem}; start it, or {self._advice}")
+        return OvernightError(f"{self._role} at {self.url}: {problem}; start it, or {self._advice}")
 
 
 def _reply_of(content: bytes) -> Reply:
@@ -299,6 +311,7 @@ def _reply_of(content: bytes) -> Reply:
         text=completion.choices[0].message.content or "",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
+        finish_reason=completion.choices[0].finish_reason,
     )
 
 

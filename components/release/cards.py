@@ -11,6 +11,7 @@ from components.release.gate import GateDecision
 from components.tokens.foreign.initial import INITIAL, Initial
 
 LICENCES = "documents_by_licence"
+TEACHER = "teacher"
 
 
 def card(
@@ -33,6 +34,7 @@ def card(
             "",
             *_licences(lineage),
             "",
+            *_teacher(lineage),
             "## Training",
             "",
             *_table(("parameter", "value"), sorted(model.config.items())),
@@ -90,6 +92,22 @@ def _licences(lineage: Sequence[Manifest]) -> list[str]:
     if not counted:
         return ["The licences were not counted in the artifacts at hand; the lineage below names the data."]
     return _table(("licence", "documents"), sorted(counted[0].items(), key=lambda item: (-item[1], item[0])))
+
+
+def _teacher(lineage: Sequence[Manifest]) -> list[str]:
+    """Whose answers were learned, under which licence, and how many; nothing where no model taught."""
+    record = next((each.statistics[TEACHER] for each in lineage if TEACHER in each.statistics), None)
+    if record is None:
+        return []
+    rows: list[Sequence[Any]] = [
+        ("model", record["model"]),
+        ("licence", record["licence"]),
+        ("prompts that it was asked", record["asked"]),
+        ("answers learned", record["learned"]),
+    ]
+    if digest := record.get("digest"):
+        rows.append(("digest", f"`{digest}`"))
+    return ["A model taught this one:", "", *_table(("teacher", "value"), rows), ""]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:

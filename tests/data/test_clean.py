@@ -25,16 +25,27 @@ from components.core.errors import ArtifactError, DataError, OvernightError
 from components.core.events import read_events
 from components.data import clean as clean_module
 from components.data import ingest
+from components.data.check import check_raw
 from components.data.clean import CLEAN_SCHEMA, REDACTIONS_SCHEMA, run
 from components.data.cleaning.redact import redact_text
 from components.data.cleaning.work_pieces import DROPS_SCHEMA
-from components.data.config import CleanConfig, DuplicateConfig, FilterConfig, IngestConfig, RedactConfig
+from components.data.config import (
+    CheckRawConfig,
+    CleanConfig,
+    DuplicateConfig,
+    FilterConfig,
+    IngestConfig,
+    RedactConfig,
+)
 from components.data.documents.canaries import KINDS, canaries, copies_in
 from components.data.documents.document import SCHEMA, ShardWriter, document_id
-from components.data.sources.config import CanarySource, DirectorySource
+from components.data.documents.edit import EDITS, edit_of
+from components.data.sources.config import CanarySource, DirectorySource, GitSource
 from components.machine import cluster
 from components.machine.cluster import run_tasks
 from tests.data.conftest import document, read_parts, write_raw
+from tests.data.sources.test_git import run as git
+from tests.data.sources.test_git_history import commit, version
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -124,6 +135,35 @@ def test_planted_documents_arrive_and_redaction_takes_two_kinds_of_three(tmp_pat
     run(CleanConfig(redact=RedactConfig(kinds=())), source=tmp_path / "raw", out=tmp_path / "whole")
     whole = read_parts(tmp_path / "whole")["text"].to_list()
     assert copies_in([whole], canaries(9)) == {kind: {"documents": 16, "with_secret": 16} for kind in KINDS}
+
+
+SECRET = '{{"mail": "{}@mail.org", "token": "ghp_{}"}}'
+
+
+def test_edits_go_through_the_stages_and_nothing_private_does(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    commit(root, "Begin with a thing", {"a.py": version(1)})
+    commit(root, "Take what Eve wrote", {"a.py": version(2)}, "Eve <eve@mail.org>")
+    commit(root, "Ask bob@mail.org for it", {"a.py": version(SECRET.format("bob", "x1Y2z3" * 6))})
+    commit(root, "Ask somebody else now", {"a.py": version(SECRET.format("ann", "x1Y2z3" * 6))})
+    (tmp_path / "opt-out.yaml").write_text("- author: eve@mail.org\n")
+    source = GitSource(url=str(root), licence="MIT", history_commits=10)
+    config = IngestConfig(sources=(source,), opt_out=str(tmp_path / "opt-out.yaml"))
+    raw = ingest.run(config, out=tmp_path / "raw")
+    assert raw.statistics["edits"] == {"number": 2, "left_by_reason": {"opt_out": 1}}
+    assert raw.statistics["documents"] == 1 and raw.statistics["opted_out"] == {}
+    check_raw(CheckRawConfig(), source=tmp_path / "raw", out=tmp_path / "checked")
+    manifest = run(CleanConfig(), source=tmp_path / "checked", out=tmp_path / "clean")
+    assert manifest.statistics["edits"] == {"number": 2, "kept": 2}
+    edits = [edit_of(text) for text in pl.read_parquet(tmp_path / "clean" / EDITS)["text"]]
+    found = {each.subject: each for each in edits if each}
+    first, second = found["Ask <EMAIL_1> for it"], found["Ask somebody else now"]
+    assert '"<EMAIL_1>", "token": "<KEY_1>"' in first.after and first.before.endswith("return 2")
+    assert '"<EMAIL_1>", "token": "<KEY_1>"' in second.before and '"<EMAIL_2>", "token": "<KEY_1>"' in second.after
+    again = ingest.run(config, out=tmp_path / "again")
+    assert again.digest == raw.digest
 
 
 def large_rows() -> list[dict[str, object]]:

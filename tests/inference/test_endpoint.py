@@ -237,6 +237,37 @@ def test_replies_are_for_this_user_alone_and_shared_by_threads_and_processes(tmp
     assert cache.find("nothing") is None
 
 
+def test_a_reply_says_why_it_ended_and_a_file_of_older_code_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "s" / REPLIES
+    path.parent.mkdir(mode=0o700)
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE replies (digest TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER, "
+            "completion_tokens INTEGER) WITHOUT ROWID"
+        )
+        connection.execute("INSERT INTO replies VALUES ('old', 'kept', 1, 2)")
+    connection.close()
+    path.chmod(0o600)
+    cache = ReplyCache(path)
+    assert cache.find("old") == Reply(text="kept", prompt_tokens=1, completion_tokens=2)
+    body = b'{"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]}'
+    with chat_server(lambda _: Response(body=body)) as server:
+        chats = [ChatEndpoint(server.url, "m", ADVICE, cache=ReplyCache(path)) for _ in range(2)]
+        replies = [chat.completions("", ["q"], 5)[0] for chat in chats]
+    assert replies == [Reply(text="a", finish_reason="length")] * 2 and len(server.requests) == 1
+    assert all(isinstance(each, Reply) and each.is_cut for each in replies)
+    assert [each["role"] for each in server.requests[0]["messages"]] == ["user"]
+
+
+def test_a_teacher_is_called_one_and_samples_as_it_is_told(tmp_path: Path) -> None:
+    with chat_server(lambda body: Response(status=401) if body["temperature"] else "yes") as server:
+        assert ChatEndpoint(server.url, "m", ADVICE, role="teacher").replies("s", ["q"], 5) == ["yes"]
+        warm = ChatEndpoint(server.url, "m", ADVICE, role="teacher", temperature=0.7)
+        with pytest.raises(OvernightError, match=r"^teacher at http.*set OVERNIGHT_TEACHER_KEY; start it, or unset"):
+            warm.replies("s", ["q"], 5)
+    assert server.requests[1]["temperature"] == 0.7
+
+
 @pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(b"no database" * 99), lambda path: path.mkdir()])
 def test_a_file_of_replies_that_is_none_is_one_line(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
     (tmp_path / "s").mkdir(mode=0o700)

@@ -68,6 +68,29 @@ def test_a_checkpoints_licence_and_digest_stand_in_the_card(tmp_path: Path) -> N
         assert f"| {' | '.join(cells)} |" in section
 
 
+def test_a_teacher_its_licence_and_its_answers_stand_in_the_card(tmp_path: Path) -> None:
+    record = {
+        "model": "big|one",
+        "licence": "Apache-2.0",
+        "asked": 9,
+        "learned": 4,
+        "digest": "ef",
+        "dropped": {"cut": 5},
+    }
+    with artifact.create(
+        tmp_path / "instructions", stage="instructions", config=StepConfig(), inputs=[], code=Path(__file__)
+    ) as draft:
+        (draft.path / "x").write_text("x")
+        draft.statistics = {"teacher": record}
+    model = write(tmp_path / "model", None)
+    lineage = [artifact.read(tmp_path / "instructions")]
+    text = card(1, model, lineage, {}, GateDecision(outcome="promote", reasons=()))
+    section = text.partition("## Data")[2].partition("## Training")[0]
+    cells = ("model | big\\|one", "licence | Apache-2.0", "answers learned | 4", "prompts that it was asked | 9")
+    assert all(f"| {each} |" in section for each in (*cells, "digest | `ef`"))
+    assert "taught" not in card(1, model, [], {}, GateDecision(outcome="promote", reasons=()))
+
+
 def test_what_is_not_known_is_said_and_a_new_model_has_no_such_part(tmp_path: Path) -> None:
     unstated = SOURCE.model_copy(update={"licence": None, "package": None})
     text = text_of(tmp_path / "a", FOUND.model_copy(update={"source": unstated}))

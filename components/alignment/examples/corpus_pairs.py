@@ -5,7 +5,6 @@
     fix         a function with one operator, comparison or number changed, asked for it as it was
 
 Each comes from a function that is learned from anyway, so nothing that is held out is shown.
-Not covered: edits from a repository's history.
 """
 
 import ast

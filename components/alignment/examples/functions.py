@@ -95,7 +95,7 @@ def _cut(node: Function, lines: list[str]) -> tuple[str, str] | None:
     if len(node.body) < 2 or not _is_docstring(first) or not does_something(node.body[1:]):
         return None
     assert first.end_lineno is not None and node.end_lineno is not None
-    if first.lineno == node.lineno or _first_line(node.body[1]) <= first.end_lineno:
+    if first.lineno == node.lineno or first_line(node.body[1]) <= first.end_lineno:
         return None
     whole = lines[node.lineno - 1 : node.end_lineno]
     margin = " " * node.col_offset
@@ -113,7 +113,8 @@ def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _first_line(node: ast.stmt) -> int:
+def first_line(node: ast.stmt) -> int:
+    """The line that a statement begins in, decorators included."""
     if isinstance(node, Function | ast.ClassDef):
         return min([node.lineno, *(each.lineno for each in node.decorator_list)])
     return node.lineno

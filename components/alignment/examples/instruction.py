@@ -13,7 +13,7 @@ TABLE = "instructions.parquet"
 Use = Literal["tuning", "heldout", "paraphrase", "composition", "pairs"]
 """tuning: learned from; heldout: measured by likelihood; paraphrase, composition: answered and verified, of wordings
 and compositions that are never learned; pairs: sampled from for preferences. No prompt has two uses."""
-Kind = Literal["function", "docstring", "tests", "fix", "chat"]
+Kind = Literal["function", "docstring", "tests", "fix", "edit", "chat"]
 Role = Literal["system", "user", "assistant"]
 
 

@@ -58,7 +58,7 @@ class Sample:
         return None if log_probs is None else float(log_probs.sum(dtype="float64"))
 
 
-def is_loop(tokens: Sequence[int]) -> bool:
+def is_loop(tokens: Sequence[int] | Sequence[str]) -> bool:
     """Whether an answer ends in at least LOOP_COPIES copies of one n-gram, the last of which may be cut, that are
     LOOP_SHARE of its tokens and LOOP_TOKENS at least."""
     least = max(LOOP_TOKENS, LOOP_SHARE * len(tokens))

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from components.data.config import IngestConfig
 from components.data.documents.document import SCHEMA
+from components.data.documents.edit import in_order
 from components.data.intake import opt_out
 from components.data.intake.admission import admit, shown_detail, shown_path
 from components.data.intake.selection import MAX_RANK, Selection, bins, rank_limit, ranks
@@ -47,6 +48,8 @@ class Intake:
         self.left: Counter[tuple[str, str]] = Counter()
         self.opted_out: Counter[str] = Counter()
         self.first_left = ""
+        self.edits_left: Counter[str] = Counter()
+        self._edits = [pl.DataFrame(schema=SCHEMA)]
         self._config = config
         self._entries = entries
         self._labels = [each.label for each in config.sources]
@@ -65,13 +68,8 @@ class Intake:
 
     def take(self, number: int, batch: Batch) -> None:
         """Judge a batch of a source; keep what may enter, take down what may not."""
-        source = self._config.sources[number]
-        frame, refused = admit(
-            batch.documents,
-            max_document_bytes=source.max_document_bytes,
-            licences=self._config.licences,
-            entries=self._entries,
-        )
+        frame, refused = self._admit(number, batch.documents)
+        self._take_edits(number, batch.edits)
         self._leave(number, batch.left.select(shown_path(), "reason", shown_detail()))
         self._leave(number, refused)
         self.opted_out.update(refused.filter(pl.col("reason") == "opt_out")["detail"])
@@ -89,6 +87,25 @@ class Intake:
         self._waiting_bytes += int(frame["bytes"].sum())
         if self._waiting_bytes > 2 * self._config.max_bytes + _FLUSH_BYTES[0]:
             self._drop_what_is_too_late()
+
+    def _admit(self, number: int, documents: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        return admit(
+            documents,
+            max_document_bytes=self._config.sources[number].max_document_bytes,
+            licences=self._config.licences,
+            entries=self._entries,
+        )
+
+    def _take_edits(self, number: int, edits: pl.DataFrame) -> None:
+        """Judge edits as documents are, their commit's author too. They are few, so that they wait in memory."""
+        if edits.height:
+            frame, refused = self._admit(number, edits)
+            self.edits_left.update(refused["reason"])
+            self._edits.append(frame.with_columns(source=pl.lit(self._labels[number])).select(SCHEMA.names()))
+
+    def edits(self) -> pl.DataFrame:
+        """The edits that may enter, each once, sorted by id."""
+        return in_order(pl.concat(self._edits))
 
     def documents(self) -> Iterator[pl.DataFrame]:
         """The documents that enter, sorted by id, then path; call it once every source has been read."""

@@ -70,7 +70,7 @@ class DirectorySource(FilesSource):
 
 
 class GitSource(FilesSource):
-    """Files of one revision of a Git repository; its history is not kept."""
+    """Files of one revision of a Git repository, and edits of Python functions from its history if asked for."""
 
     kind: Literal["git"] = "git"
     url: str = Field(min_length=1, description="https, ssh or file URL, or a path, of the repository")
@@ -82,6 +82,9 @@ class GitSource(FilesSource):
         DETECT, min_length=1, description="SPDX id of the documents; `detect` reads the nearest LICENSE file above each"
     )
     timeout_seconds: float = Field(3600.0, gt=0, description="give up when fetching the revision takes longer")
+    history_commits: int = Field(
+        0, ge=0, le=20_000, description="commits before the revision whose edits of functions are kept; 0: no history"
+    )
 
     @field_validator("url")
     @classmethod

@@ -1,6 +1,7 @@
 """Files of one revision of a Git repository, read out of a temporary bare one that holds this revision alone.
 
 Covers: any https, ssh or file URL or local path, at a branch, a tag or a commit; the commit is the documents' version.
+Where `history_commits` asks for them, the edits of the commits before it (git_history.py).
 Nothing of the repository is run: no hooks, no filters, no submodules, no checkout, no program that its config names.
 Nobody is asked for a password: Git's credential helpers and ssh's keys give it.
 Not covered: contents kept elsewhere (submodules, Git LFS), which are left and counted.
@@ -9,7 +10,6 @@ Not covered: contents kept elsewhere (submodules, Git LFS), which are left and c
 import os
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -17,25 +17,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.addresses import masked
-from components.core.config import environment
 from components.core.errors import DataError
 from components.core.text import readable
 from components.data.documents.path_patterns import slashed
 from components.data.documents.programming_languages import language_of
 from components.data.sources.config import DETECT, GitSource
-from components.data.sources.reading.document_batch import Batch
+from components.data.sources.reading import git_history
+from components.data.sources.reading.document_batch import Batch, left_rows
 from components.data.sources.reading.files import Gathering, SourceFile, printable
+from components.data.sources.reading.git_commands import AT_ONCE, contents, git, running
 from components.data.sources.reading.tree import LICENCE_BYTES, PathFilter, declared_by, governed_by
 
 _TEMPORARY = "overnight-git-"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MODES = {"120000": "link", "160000": "submodule"}
-_WITHOUT_HOOKS = (
-    *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "gc.auto=0"),
-    *("-c", "maintenance.auto=false", "-c", "protocol.ext.allow=never"),
-)
-_BLOBS_AT_ONCE = 500
 
 
 def read(config: GitSource) -> Iterator[Batch]:
@@ -44,6 +39,8 @@ def read(config: GitSource) -> Iterator[Batch]:
     with _repository() as repository:
         commit = _fetch(repository, config)
         yield from _read_commit(repository, commit, config, path_filter)
+        if config.history_commits:
+            yield _read_history(repository, commit, config, path_filter)
 
 
 def standing(config: GitSource) -> str:
@@ -52,7 +49,7 @@ def standing(config: GitSource) -> str:
     if re.fullmatch(r"[0-9a-f]{40}", config.revision):
         return config.revision
     with _repository() as repository:
-        return _git(repository, "ls-remote", "--", _address(config), config.revision, timeout_seconds=60)
+        return git(repository, "ls-remote", "--", _address(config), config.revision, timeout_seconds=60)
 
 
 @contextmanager
@@ -64,63 +61,17 @@ def _repository() -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)  # another user's stays where it is
     with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{os.getpid()}-", ignore_cleanup_errors=True) as directory:
         path = Path(directory)
-        _git(path, "init", "--quiet", "--bare", "--template=", timeout_seconds=60)
+        git(path, "init", "--quiet", "--bare", "--template=", timeout_seconds=60)
         yield path
 
 
-def _git(repository: Path, *arguments: str, timeout_seconds: float) -> str:
-    """Run git to its end and return what it printed. Raises DataError with its last word when it fails."""
-    process = subprocess.Popen(
-        ["git", *_WITHOUT_HOOKS, "-C", str(repository), *arguments],
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=timeout_seconds)
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"git {arguments[0]} took longer than {timeout_seconds:g} s") from error
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode:
-        lines = [line for line in errors.decode("utf-8", "replace").splitlines() if line.strip()]
-        fatal = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines or ["no message"]
-        raise DataError(masked(" ".join(fatal[0].split()))[:300])
-    return output.decode("utf-8", "replace").strip()
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a git that asks nobody, speaks three protocols, and knows of no other repository."""
-    inherited = {name: value for name, value in environment().items() if not name.startswith("GIT_")}
-    kept = {
-        name: value for name, value in environment().items() if name.startswith(("GIT_SSH", "GIT_CONFIG", "GIT_SSL"))
-    }
-    return {
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-        **inherited,
-        **kept,
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "true",
-        "GIT_ALLOW_PROTOCOL": "https:ssh:file",
-        "GIT_LFS_SKIP_SMUDGE": "1",
-        # A repository here that lacks objects would fetch them by a program that its own config names.
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "LC_ALL": "C",
-    }
-
-
-def _fetch(repository: Path, config: GitSource) -> str:
-    """Fetch the one revision, without history; returns its commit."""
+def _fetch(repository: Path, config: GitSource, depth: int = 1) -> str:
+    """Fetch the one revision, without history unless `depth` is above 1; returns its commit."""
     url = _address(config)
-    options = ("--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
+    options = ("--quiet", f"--depth={depth}", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
     reference = "refs/overnight/source"
     try:
-        _git(
+        git(
             repository,
             "fetch",
             *options,
@@ -129,7 +80,7 @@ def _fetch(repository: Path, config: GitSource) -> str:
             f"+{config.revision}:{reference}",
             timeout_seconds=config.timeout_seconds,
         )
-        return _git(repository, "rev-parse", "--verify", f"{reference}^{{commit}}", timeout_seconds=60)
+        return git(repository, "rev-parse", "--verify", f"{reference}^{{commit}}", timeout_seconds=60)
     except DataError as error:
         raise DataError(
             f"ingest.sources: {config.url} at {config.revision}: {error}; needed an https, ssh or file URL, or a path, "
@@ -153,7 +104,7 @@ class _Blob:
 
 def _blobs(repository: Path, commit: str) -> Iterator[_Blob]:
     """Every entry of the commit's tree, as git lists it, without holding the list."""
-    with _running(repository, "ls-tree", "-r", "-z", "-l", "--full-tree", commit) as process:
+    with running(repository, "ls-tree", "-r", "-z", "-l", "--full-tree", commit) as process:
         assert process.stdout is not None
         rest = b""
         while chunk := process.stdout.read(1 << 16):
@@ -164,48 +115,39 @@ def _blobs(repository: Path, commit: str) -> Iterator[_Blob]:
                 yield _Blob(mode, digest, 0 if size == "-" else int(size), os.fsdecode(path))
 
 
-@contextmanager
-def _running(repository: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A git whose output is read as it comes; it ends with the block."""
-    process = subprocess.Popen(
-        ["git", *_WITHOUT_HOOKS, "-C", str(repository), *arguments],
-        env=_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
-        process.wait()
-
-
 def _read_commit(repository: Path, commit: str, config: GitSource, path_filter: PathFilter) -> Iterator[Batch]:
-    stated: dict[str, str | None] = {"": config.licence}
-    licences = _licences(repository, commit) if config.licence == DETECT else stated
-    files = _Files(config.package or package_of(config.url), commit, licences)
+    files = _files(repository, commit, config)
     gathering = Gathering()
     queue: list[_Blob] = []
-    with _running(repository, "cat-file", "--batch") as reader:
+    with running(repository, "cat-file", "--batch") as reader:
         for blob in _blobs(repository, commit):
             if refusal := _refusal(blob, config, path_filter):
                 gathering.leave(blob.path, *refusal)
             else:
                 queue.append(blob)
-            if len(queue) >= _BLOBS_AT_ONCE:
+            if len(queue) >= AT_ONCE:
                 yield from _gather(reader, queue, files, gathering)
                 queue = []
             if gathering.is_full:
                 yield gathering.batch()
         yield from _gather(reader, queue, files, gathering)
     yield gathering.batch()
+
+
+def _read_history(repository: Path, commit: str, config: GitSource, path_filter: PathFilter) -> Batch:
+    """The edits of the last commits. A history that cannot be fetched or read is left, and its files are not."""
+    try:
+        _fetch(repository, config, config.history_commits + 1)
+        changes = git_history.read(repository, commit, path_filter, most=config.history_commits)
+        return git_history.batch(changes, _files(repository, commit, config).file)
+    except DataError as error:
+        return Batch(left=left_rows([("", "history_unreadable", str(error))]))
+
+
+def _files(repository: Path, commit: str, config: GitSource) -> "_Files":
+    stated: dict[str, str | None] = {"": config.licence}
+    licences = _licences(repository, commit) if config.licence == DETECT else stated
+    return _Files(config.package or package_of(config.url), commit, licences)
 
 
 def _refusal(blob: _Blob, config: GitSource, path_filter: PathFilter) -> tuple[str, str] | None:
@@ -247,27 +189,13 @@ def _gather(
     reader: "subprocess.Popen[bytes]", blobs: list[_Blob], files: _Files, gathering: Gathering
 ) -> Iterator[Batch]:
     """Read some blobs into the batch at hand, and yield it whenever it is full."""
-    for blob, content in zip(blobs, _contents(reader, blobs), strict=True):
+    for blob, content in zip(blobs, contents(reader, [blob.digest for blob in blobs]), strict=True):
         if content.startswith(_LFS_POINTER):
             gathering.leave(blob.path, "lfs_pointer", "the content is in Git LFS")
         else:
             gathering.add(files.file(blob.path), content)
         if gathering.is_full:
             yield gathering.batch()
-
-
-def _contents(reader: "subprocess.Popen[bytes]", blobs: list[_Blob]) -> Iterator[bytes]:
-    """The contents of blobs in their order, from one `git cat-file --batch`."""
-    assert reader.stdin is not None and reader.stdout is not None
-    # All questions fit into a pipe, so asking them before reading an answer blocks nobody.
-    reader.stdin.write("".join(f"{blob.digest}\n" for blob in blobs).encode())
-    reader.stdin.flush()
-    for blob in blobs:
-        header = reader.stdout.readline().decode().split()
-        if header[1:2] != ["blob"]:
-            raise DataError(f"git cat-file: {' '.join(header) or 'ended'} for {printable(blob.path)}; ingest again")
-        yield reader.stdout.read(int(header[2]))
-        reader.stdout.read(1)
 
 
 def _licences(repository: Path, commit: str) -> dict[str, str | None]:
@@ -278,10 +206,10 @@ def _licences(repository: Path, commit: str) -> dict[str, str | None]:
         if directory is not None and blob.mode not in _MODES:
             by_directory.setdefault(directory, []).append(blob)
     declared = {}
-    with _running(repository, "cat-file", "--batch") as reader:
+    with running(repository, "cat-file", "--batch") as reader:
         for directory, blobs in by_directory.items():
-            small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:_BLOBS_AT_ONCE]
-            texts = [readable(content) for content in _contents(reader, small)]
+            small = [blob for blob in blobs if blob.size <= LICENCE_BYTES][:AT_ONCE]
+            texts = [readable(content) for content in contents(reader, [blob.digest for blob in small])]
             declared[directory] = declared_by([*texts, *[""] * (len(blobs) - len(small))])
     return declared
 

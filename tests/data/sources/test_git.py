@@ -139,7 +139,7 @@ def test_what_is_no_text_of_the_repository_is_left_and_told(repository: Path, tm
 
 
 def test_many_blobs_come_in_order_and_whole(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git, "_BLOBS_AT_ONCE", 7)
+    monkeypatch.setattr(git, "AT_ONCE", 7)
     monkeypatch.setattr("components.data.sources.reading.files.BATCH_ROWS", 5)
     contents = {
         f"d{number % 5}/f{number:03}.py": (f"x = {number}\n" * (number * 50 + 1)).encode() for number in range(60)

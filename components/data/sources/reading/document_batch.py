@@ -33,10 +33,14 @@ BATCH_ROWS = 4_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Documents (BATCH_SCHEMA) and what was left (LEFT_SCHEMA); either may have no rows."""
+    """Documents (BATCH_SCHEMA) and what was left (LEFT_SCHEMA); either may have no rows.
+
+    edits   of a history, likewise BATCH_SCHEMA, their texts those of components.data.documents.edit
+    """
 
     documents: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BATCH_SCHEMA))
     left: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=LEFT_SCHEMA))
+    edits: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=BATCH_SCHEMA))
 
 
 def left_rows(rows: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
