@@ -47,7 +47,10 @@ def split_statistics(
         offsets_match=(pl.Series(lengths) == pl.col("tokens")) & usable,
         largest_id=pl.when(usable).then(pl.Series(largest.astype(np.int64))),
         ends=pl.when(usable).then(pl.Series((final == end_of_text) | ((final == file_sep) & (not is_validation)))),
-        bytes_per_token=pl.when(pl.col("tokens") > 0).then(pl.col("bytes") / pl.col("tokens")),
+        # A file of a package stands for its path, too.
+        bytes_per_token=pl.when(pl.col("tokens") > 0).then(
+            pl.max_horizontal("bytes", "encoded_bytes") / pl.col("tokens")
+        ),
         uncovered_bytes=pl.when(usable).then(pl.col("encoded_bytes") - pl.Series(covered)),
         validation_weight=pl.lit(float(is_validation)),
     )

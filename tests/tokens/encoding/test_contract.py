@@ -73,7 +73,7 @@ def test_every_fault_of_a_token_file_is_found(tmp_path: Path) -> None:
         "id_repeated": ["again", "again"],
         "id_outside_vocabulary": ["large"],
         "end_missing": ["open"],
-        "bytes_per_token_out_of_range": ["good"],
+        "bytes_per_token_out_of_range": ["good", "cut"],
         "text_not_covered": ["cut", "more"],
         "cluster_in_both_splits": ["again", "near", "held", "again"],
     }
