@@ -103,7 +103,6 @@ def test_every_document_keeps_its_tokens_and_its_row(encoder: Encoder, tmp_path:
         assert row["encoded_bytes"] == len(text.encode()) and row["bytes"] == len(row["text"].encode())
     judged = token_statistics(tmp_path, encoder.codec.bytes_of_tokens(), END_OF_TEXT_ID, FILE_SEP_ID)
     assert judged["ends"].all() and judged["offsets_match"].all() and (judged["uncovered_bytes"] == 0).all()
-    assert judged["bytes_per_token"].min() > 0.5, "a short file below a long path is no fault"
     assert not token_statistics(tmp_path, encoder.codec.bytes_of_tokens(), END_OF_TEXT_ID)["ends"].all()
 
 
