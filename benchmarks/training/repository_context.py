@@ -32,6 +32,7 @@ from components.data.config import DuplicateConfig
 from components.evaluation.config import RepositoryConfig
 from components.evaluation.measures.likelihood import RelatedDocument, context_bits, related_documents
 from components.inference.open import open_engine
+from components.inference.repository_context import RelatedFile
 from components.tokens import vocabulary
 from components.tokens.config import TokenizeConfig
 from components.tokens.encoding.codec import TextCodec
@@ -43,8 +44,9 @@ from components.training.run.worker import train_worker
 from components.training.run.worker_input import Work
 
 PACKAGES = ("aiohttp", "dvc", "moto", "networkx", "prefect", "pydantic", "rich", "sqlalchemy")
-VOCABULARY_SIZE = 2048
+VOCABULARY_SIZE = 1024
 SEQUENCE_LENGTH = 1024
+SIZE = {"layers": 2, "width": 128}
 FILE_BYTES = range(300, 24_000)
 DOCUMENTS = RepositoryConfig(documents=200)
 
@@ -88,7 +90,7 @@ def prepare(folder: Path) -> None:
     (folder / "tokenizer").mkdir()
     texts = frame.filter(vocabulary.sample(frame, 4_000_000, 0))["text"].to_list()
     vocabulary.write(vocabulary.learn(texts, VOCABULARY_SIZE), folder / "tokenizer")
-    for share in (0.0, 0.5, 1.0):
+    for share in (0.0, 0.5):
         out = folder / f"tokens-{share}"
         out.mkdir()
         config = TokenizeConfig(repository_share=share, validation_fraction=0.1)
@@ -99,15 +101,15 @@ def prepare(folder: Path) -> None:
 
 def train(folder: Path, share: float, steps: int, seed: int) -> None:
     """model-SHARE-SEED/ below a folder, by the defaults of the stage but for the window."""
-    plan = plan_fixed(PlanConfig.model_validate({"mode": "fixed", "sequence_length": SEQUENCE_LENGTH}), VOCABULARY_SIZE)
-    config = PretrainConfig(seed=seed, final_validation_bytes=400_000)
+    sizes = {"sequence_length": SEQUENCE_LENGTH, "batch_samples": 4, "micro_batch_samples": 4}
+    run_of = {"steps": steps, "size": SIZE, "precision": "bfloat16", "compiled": True, "validate_every_steps": steps}
+    plan = plan_fixed(PlanConfig.model_validate({"mode": "fixed", **sizes, "fixed": run_of}), VOCABULARY_SIZE)
+    config = PretrainConfig(seed=seed, final_validation_bytes=30_000, checkpoint_seconds=600)
     run = folder / f"run-{share}-{seed}"
     run.mkdir()
     work = Work(
         config=config,
-        plan=plan.model_copy(
-            update={"steps": steps, "precision": "bfloat16", "compiled": True, "validate_every_steps": steps}
-        ),
+        plan=plan,
         tokens=folder / f"tokens-{share}",
         tokenizer=folder / "tokenizer",
         run=run,
@@ -144,7 +146,8 @@ def measure(folder: Path) -> None:
         engine.close()
 
 
-def _of_another_package(documents: Sequence[RelatedDocument], place: int) -> tuple:  # type: ignore[type-arg]
+def _of_another_package(documents: Sequence[RelatedDocument], place: int) -> tuple[RelatedFile, ...]:
+    """The files shown before the next document of another package."""
     own = documents[place].path.split("/")[0]
     others = [each for each in (*documents[place:], *documents[:place]) if each.path.split("/")[0] != own]
     return others[0].files
