@@ -24,7 +24,13 @@ def prepare(folder: Path, corpus_bytes: int = given.CORPUS_BYTES) -> None:
     """Write clean/, tokenizer/ and tokens/ below a folder."""
     given.prepare(folder, corpus_bytes)
     (folder / "tokens").mkdir()
-    write_all(TokenizeConfig(), folder / "clean", folder / "tokenizer", folder / "tokens", Events("tokenize"))
+    write_all(
+        TokenizeConfig(repository_share=0.0),
+        folder / "clean",
+        folder / "tokenizer",
+        folder / "tokens",
+        Events("tokenize"),
+    )
 
 
 def batches(folder: Path, steps: int, seed: int) -> NDArray[np.int64]:

@@ -152,12 +152,24 @@ class AnswersConfig(StepConfig):
     memory_bytes: int = Field(268_435_456, ge=33_554_432, description="for one program")
 
 
+class RepositoryConfig(StepConfig):
+    """Held-out documents with related training files of their package before them, and without."""
+
+    documents: int = Field(40, ge=0, description="held-out documents whose package has training files, at most")
+    files: int = Field(
+        8, ge=1, description="training files of the package before each at most, as the context has room"
+    )
+
+
 class EvaluateConfig(StepConfig):
     """What is measured on every model, before and after each training stage."""
 
     likelihood: LikelihoodConfig = Field(LikelihoodConfig.model_validate({}), description="bits per byte")
     completion: CompletionConfig = Field(
         CompletionConfig.model_validate({}), description="lines, blocks, infilling, functions"
+    )
+    repository: RepositoryConfig = Field(
+        RepositoryConfig.model_validate({}), description="documents with and without related files before them"
     )
     functional: FunctionalConfig = Field(FunctionalConfig.model_validate({}), description="pass@k")
     answers: AnswersConfig = Field(

@@ -9,9 +9,9 @@ Writes  figures.json: model -> suite -> metric -> {value, low, high, n}, with va
         `run`, which are no part of the digest
 Covers: bits per byte, by language, source and length too, beside xz -9, a model of n-grams and one of single tokens
 (the state before pretraining); calibration and names from the same pass; next line and block, infilling of a line,
-several and any span, share of functions and of filled documents that parse, pass@k, latency; refusal, harmful
-compliance and over-refusal, canaries, memorised training text, and how far the judge agrees with labels by hand; every
-model is asked the same, so items pair up between models.
+several and any span, documents with related files of their package before them, share of functions and of filled
+documents that parse, pass@k, latency; refusal, harmful compliance and over-refusal, canaries, memorised training text,
+and how far the judge agrees with labels by hand; every model is asked the same, so items pair up between models.
 Not covered: whether answers to instructions help, functions of languages beside Python.
 """
 
@@ -37,7 +37,7 @@ from components.evaluation.measures.contamination import counts, looked_for, ove
 from components.evaluation.measures.functional import Suite, built_in_suite
 from components.evaluation.measures.headline import headline
 from components.evaluation.measures.latency import LATENCY, latency_items, latency_metrics, record
-from components.evaluation.measures.likelihood import ngram_bits_per_byte, unigram_bits_per_byte
+from components.evaluation.measures.likelihood import ngram_bits_per_byte, related_documents, unigram_bits_per_byte
 from components.evaluation.measures.model_measures import (
     Metrics,
     Questions,
@@ -65,15 +65,21 @@ READ = ("*.safetensors", "config.json", "generation_config.json", "token*", "spe
 
 
 def read_questions(
-    tokens: Path, suites: Sequence[Suite], config: EvaluateConfig, instructions: Path | None = None
+    tokens: Path,
+    suites: Sequence[Suite],
+    config: EvaluateConfig,
+    instructions: Path | None = None,
+    source: Path | None = None,
 ) -> Questions:
-    """The questions that a data/tokens artifact allows, and those of a data/instructions artifact."""
+    """The questions that a data/tokens artifact allows, and those of data/instructions and data/clean artifacts."""
     documents = read_columns(tokens / VALIDATION, ["id", "text", "language"])
     sources = read_columns(documents_path(tokens, "validation"), ["id", "source"])
     questions = questions_of(documents.join(sources, on="id", how="left", maintain_order="left"), suites, config)
     windows = training_windows(tokens, config.safety, config.seed)
     asked = held_out(instructions, config.answers) if instructions else {}
-    return replace(questions, instructions=asked, safety=safety_questions(config.safety, windows, config.seed))
+    related = related_documents(tokens, source, config.repository, config.seed) if source else ()
+    safety = safety_questions(config.safety, windows, config.seed)
+    return replace(questions, instructions=asked, repository=related, safety=safety)
 
 
 def evaluate_model(
@@ -180,7 +186,7 @@ def run(
     if words := warning():
         events.note(words)
     suites = [built_in_suite(name) for name in config.functional.suites]
-    questions = read_questions(tokens, suites, config, instructions)
+    questions = read_questions(tokens, suites, config, instructions, source)
     with ThreadPoolExecutor(1) as executor:  # samples drawn by a seed need one thread: this fills the others
         counting = executor.submit(beside, tokens, source, base, questions, config)
         model_items, kept, seconds = measured(distinct, questions, config, events)

@@ -8,8 +8,8 @@ from components.tokens.encoding.codec import TextCodec
 
 
 def completion_stop_ids(codec: TextCodec) -> tuple[int, ...]:
-    """What ends a completion or a middle."""
-    return (codec.special.end_of_text,)
+    """What ends a completion or a middle: the end of the text, and where the next file of a package would begin."""
+    return tuple(each for each in (codec.special.end_of_text, codec.special.file_sep) if each is not None)
 
 
 def chat_stop_ids(codec: TextCodec) -> tuple[int, ...]:
@@ -24,27 +24,35 @@ class Message(TypedDict):
     content: str
 
 
-def completion_prompt(codec: TextCodec, prefix: str, max_tokens: int | None = None) -> list[int]:
-    """<|endoftext|>prefix, as a document begins in training; cut on the left to the last `max_tokens`."""
-    tokens = [codec.special.end_of_text, *codec.encode(prefix)]
+def completion_prompt(
+    codec: TextCodec, prefix: str, max_tokens: int | None = None, context: Sequence[int] = ()
+) -> list[int]:
+    """<|endoftext|>prefix, as a document begins in training; cut on the left to the last `max_tokens`.
+
+    context     related files before the prefix (components.inference.repository_context)
+    """
+    tokens = [codec.special.end_of_text, *context, *codec.encode(prefix)]
     return tokens if max_tokens is None else tokens[-max_tokens:]
 
 
-def fim_prompt(codec: TextCodec, prefix: str, suffix: str, max_tokens: int | None = None) -> list[int]:
+def fim_prompt(
+    codec: TextCodec, prefix: str, suffix: str, max_tokens: int | None = None, context: Sequence[int] = ()
+) -> list[int]:
     """<|fim_prefix|>prefix<|fim_suffix|>suffix<|fim_middle|>, whose continuation is the middle.
 
     The form of half of what components.training.engine.objectives.infill writes, token for token (tests/training). The
     other half gives the suffix first, which would save work only to an engine that keeps keys from prompt to prompt.
 
     With `max_tokens`, text far from the cursor goes first: a suffix keeps at most a third of the room, more where the
-    prefix is short.
+    prefix is short. `context`, related files before the form (components.inference.repository_context), stays whole.
     """
     before, after = codec.encode(prefix), codec.encode(suffix)
     if max_tokens is not None:
-        room = max(0, max_tokens - 3)
+        room = max(0, max_tokens - len(context) - 3)
         after = after[: max(room // 3, room - len(before))]
         before = before[max(0, len(before) - (room - len(after))) :]
-    return [_id(codec, "fim_prefix"), *before, _id(codec, "fim_suffix"), *after, _id(codec, "fim_middle")]
+    form = [_id(codec, "fim_prefix"), *before, _id(codec, "fim_suffix"), *after, _id(codec, "fim_middle")]
+    return [*context, *form]
 
 
 def chat_prompt(codec: TextCodec, messages: Sequence[Message]) -> list[int]:

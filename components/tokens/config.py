@@ -76,5 +76,15 @@ class TokenizeConfig(StepConfig):
     verified_share: float = Field(
         0.002, ge=0, le=1, description="share of the bytes whose ids are compared with those of tokenizers"
     )
-    seed: int = Field(0, description="draws the validation clusters")
+    repository_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the groups of related files of a package whose training documents stand one behind the "
+        "other, imported files first, each below its path; the others, and at 0 all, stand alone",
+    )
+    repository_tokens: int = Field(
+        16_384, ge=1, description="tokens of such a group at most: some windows; a larger document stands alone"
+    )
+    seed: int = Field(0, description="draws the validation clusters and the groups")
     contract: TokensContract = Field(default_factory=TokensContract, description="what the token files must satisfy")

@@ -5,9 +5,10 @@ Writes  per split: <split>-*.tokens.npy, <split>.offsets.npy, <split>.blocks.npy
         (components.tokens.shards.token_store says what they hold), <split>.documents.parquet (id, path, source,
         language, bytes, encoded_bytes, tokens, cluster); validation.parquet, the held-out rows with their text;
         contract.json, how the files fare by the suite `tokens`
-Covers: every document, source by source and in the order of the ids, each followed by <|endoftext|>; text that looks
-like a special token is encoded as ordinary characters; memory of a few row groups and the offsets, whatever the size of
-the corpus.
+Covers: every document, source by source and in the order of the ids, each followed by <|endoftext|>; behind those of a
+source a share of its training documents as files of a package, one behind the other (components.tokens.repository);
+text that looks like a special token is encoded as ordinary characters; memory of a few row groups and the offsets,
+whatever the size of the corpus, and with files of packages their columns without the texts.
 Not covered: the order in which training sees them (components.tokens.shards.order).
 
 fastokens encodes; at the start and in every chunk its ids of some of the documents are compared with those of
@@ -33,9 +34,10 @@ from components.data.documents.document import cut, row_groups
 from components.tokens.config import TokenizeConfig
 from components.tokens.encoding.codec import TextCodec
 from components.tokens.encoding.encoder import Encoder
-from components.tokens.encoding.special import END_OF_TEXT_ID, NAMES
+from components.tokens.encoding.special import NAMES
 from components.tokens.encoding.token_contract import token_statistics
 from components.tokens.foreign.initial import INITIAL
+from components.tokens.repository.writer import DocumentWriter
 from components.tokens.shards.split import draw, is_validation
 from components.tokens.shards.token_store import SPLITS
 from components.tokens.shards.writer import VALIDATION_SCHEMA, Output
@@ -83,19 +85,6 @@ def ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def with_ends(
-    tokens: NDArray[np.uint32], lengths: NDArray[np.int64], end_of_text: int = END_OF_TEXT_ID
-) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-    """The tokens of all documents with <|endoftext|> behind each, and the lengths that include it."""
-    lengths = lengths + 1
-    result = np.empty(len(tokens) + len(lengths), dtype=np.uint32)
-    is_end = np.zeros(len(result), dtype=bool)
-    is_end[np.cumsum(lengths) - 1] = True
-    result[is_end] = end_of_text
-    result[~is_end] = tokens
-    return result, lengths
-
-
 def choose_to_verify(rows: pl.DataFrame, share: float, seed: int) -> list[int]:
     """The first rows in the order of a seeded hash of their ids, at least one, until they hold `share` of the bytes."""
     order = pl.Series([draw(name, seed, "verify") for name in rows["id"].to_list()], dtype=pl.Float64).arg_sort()
@@ -114,7 +103,7 @@ def verify(
         raise DifferentIdsError(rows["id"][chosen[differs]])
 
 
-def encode_all(config: TokenizeConfig, source: Path, encoder: Encoder, output: Output, events: Events) -> int:
+def encode_all(config: TokenizeConfig, source: Path, encoder: Encoder, writer: DocumentWriter, events: Events) -> int:
     """Write every document. Returns how many were compared with tokenizers. Raises DifferentIdsError."""
     total = sum(int(sizes["bytes"].sum()) for _, _, sizes in row_groups(source, ["bytes"]))
     done = num_verified = 0
@@ -125,7 +114,7 @@ def encode_all(config: TokenizeConfig, source: Path, encoder: Encoder, output: O
             verify(encoder, rows, tokens, lengths, chosen)
             num_verified += len(chosen)
         is_held_out = is_validation(rows["cluster"], config.validation_fraction, config.seed)
-        output.append(rows, *with_ends(tokens, lengths, encoder.codec.special.end_of_text), is_held_out)
+        writer.append(rows, tokens, lengths, is_held_out)
         done += int(rows["bytes"].sum())
         events.progress(done, max(total, done), "bytes")
     return num_verified
@@ -140,19 +129,20 @@ def write_all(
     encoder = Encoder(tokenizer, config.engine)
     size = {"vocabulary_size": encoder.codec.vocabulary_size, "shard_tokens": config.shard_tokens}
     try:
-        with Output(directory, **size) as output:
-            num_verified = encode_all(config, source, encoder, output, events)
+        with Output(directory, **size) as output, DocumentWriter(config, encoder, output, directory) as writer:
+            num_verified = encode_all(config, source, encoder, writer, events)
         reason = encoder.reason
     except DifferentIdsError as error:
         reason = f"fastokens and tokenizers give different ids for document {error}"
         for path in directory.iterdir():
             path.unlink()
         encoder, num_verified = Encoder(tokenizer, "tokenizers"), 0
-        with Output(directory, **size) as output:
-            encode_all(config, source, encoder, output, events)
+        with Output(directory, **size) as output, DocumentWriter(config, encoder, output, directory) as writer:
+            encode_all(config, source, encoder, writer, events)
     if reason is not None:
         events.note(f"encoded by tokenizers, about ten times slower: {reason}")
     decided: dict[str, str | int] = {"engine": encoder.engine, "verified_documents": num_verified}
+    decided |= {"repository_groups": writer.num_groups, "repository_documents": writer.num_grouped}
     return output, decided if reason is None else {**decided, "engine_reason": reason}
 
 
@@ -186,7 +176,8 @@ def run(config: TokenizeConfig, *, source: Path, tokenizer: Path, out: Path) -> 
                     "add documents or change the fraction"
                 )
         draft.rows = output.rows
-        statistics = token_statistics(draft.path, codec.bytes_of_tokens(), codec.special.end_of_text)
+        special = codec.special
+        statistics = token_statistics(draft.path, codec.bytes_of_tokens(), special.end_of_text, special.file_sep)
         verdict = contract.require(statistics, where=source)
         contract.write_report(verdict, draft.path)
         draft.statistics = {

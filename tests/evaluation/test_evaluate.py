@@ -25,6 +25,7 @@ from components.core import artifact
 from components.core.config import StepConfig, read_settings
 from components.core.errors import ArtifactError, DataError
 from components.core.events import Events, read_events
+from components.data.documents.canaries import PACKAGE as CANARIES
 from components.evaluation import evaluate
 from components.evaluation.comparison.compare import PASSES, Sides, compare_items, judge, pairs_for
 from components.evaluation.comparison.criteria import Criteria, Guard
@@ -34,13 +35,17 @@ from components.evaluation.config import (
     FunctionalConfig,
     LatencyConfig,
     LikelihoodConfig,
+    RepositoryConfig,
     SafetyConfig,
 )
 from components.evaluation.measures.answers import SUITES as ANSWERS
 from components.evaluation.measures.completion import body_of, edit_similarity, line_end_ids
 from components.evaluation.measures.likelihood import (
+    RelatedDocument,
     bits_per_byte,
+    context_bits,
     predictions,
+    related_documents,
     slices,
     unigram_bits_per_byte,
     xz_bits_per_byte,
@@ -50,6 +55,7 @@ from components.evaluation.measures.places import function_places, has_body, ind
 from components.evaluation.safety.suites import SAFETY_SUITES
 from components.execution import sandbox
 from components.inference.engine import Completion
+from components.inference.repository_context import RelatedFile, context_tokens
 from components.inference.transformers_engine import TransformersEngine
 from components.tokens import tokenize
 from components.tokens.config import TokenizeConfig
@@ -139,6 +145,48 @@ def test_bits_per_byte_are_those_of_a_forward_pass(models: Path) -> None:
         (found_prediction,) = predictions(engine, [codec.encode(text)])
         found = bits_per_byte([found_prediction.log_probs], size)
         assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_related_files_are_of_training_and_of_the_package(tmp_path: Path) -> None:
+    """The nearest last, of the documents that have any; no canary, no held-out document."""
+    names = {"p": ["a/held", "a/near", "far", "used", "a/also_held"], "q": ["held"], CANARIES: ["held", "key"]}
+    rows = pl.DataFrame(
+        [(f"{package}/{name}", package, name == "a/held") for package, each in names.items() for name in each],
+        schema=["id", "package", "imports"],
+        orient="row",
+    ).with_columns(path=pl.col("id") + ".py", text=pl.col("id") + pl.when("imports").then(pl.lit("\nimport p.used")))
+    rows = rows.with_columns(pl.col("text").fill_null(pl.col("id")))
+    with artifact.create(tmp_path / "clean", stage="clean", config=NoConfig(), inputs=[], code=Path(__file__)) as draft:
+        rows[:3].write_parquet(draft.path / "part-00000.parquet")
+        rows[3:].write_parquet(draft.path / "part-00001.parquet")
+    rows.filter(pl.col("id").str.ends_with("held")).write_parquet(tmp_path / "validation.parquet")
+    found = related_documents(tmp_path, tmp_path / "clean", RepositoryConfig(documents=9, files=2), seed=0)
+    shown = {each.id: [file.path for file in each.files] for each in found}
+    assert shown == {"p/a/also_held": ["p/used.py", "p/a/near.py"], "p/a/held": ["p/a/near.py", "p/used.py"]}
+    (one,) = related_documents(tmp_path, tmp_path / "clean", RepositoryConfig(documents=1, files=2), seed=0)
+    assert one in found and found[1].files[-1] == RelatedFile(path="p/used.py", text="p/used")
+    assert related_documents(tmp_path, tmp_path / "clean", RepositoryConfig(documents=0), seed=0) == ()
+
+
+@torch.inference_mode()
+def test_the_same_tokens_are_scored_with_and_without_related_files(models: Path) -> None:
+    codec, engine = TextCodec(models / "base"), TransformersEngine(models / "base", num_threads=1)
+    model = AutoModelForCausalLM.from_pretrained(models / "base", dtype=torch.float32)
+    file = RelatedFile(path="p/a.py", text="def f(a):\n    return a\n")
+    documents = [
+        RelatedDocument(id=name, path="p/b.py", text=SOURCES[2][:size], files=(file,))
+        for name, size in (("short", 30), ("long", 700))
+    ]
+    found = context_bits(engine, codec, documents)
+    for number, each in enumerate(documents):
+        body = codec.encode(each.text)[: engine.context_tokens // 2]
+        context = context_tokens(codec, each.path, "", [file], engine.context_tokens - len(body))
+        assert found.num_bytes[number] == len(codec.decode(body).encode()) and len(context) > 10
+        for before, bits in (([], found.without_context), (context, found.with_context)):
+            tokens = [0, *before, *body]
+            logits = model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
+            nats = -sum(float(logits[place - 1, tokens[place]]) for place in range(1 + len(before), len(tokens)))
+            assert bits[number] == pytest.approx(nats / np.log(2) / found.num_bytes[number], rel=1e-5)
 
 
 def test_unigram_is_the_entropy_of_its_counts() -> None:
@@ -263,7 +311,9 @@ def test_the_stage(models: Path, data: Path, tmp_path: Path) -> None:
     asked = [items.filter(model=name).select("suite", "metric", "item", "weight") for name in paths]
     assert asked[0].equals(asked[1])
     assert asked[0].equals(asked[2])
-    assert set(asked[0]["suite"]) == {"likelihood", "completion", *INFILLING, "short_tasks", *ANSWERS, *SAFETY_SUITES}
+    written = {"completion", *INFILLING, "short_tasks", *ANSWERS}
+    assert set(asked[0]["suite"]) == {"likelihood", "repository_context", *written, *SAFETY_SUITES}
+    assert set(metrics["sft"]["repository_context"]) == {f"with{out}_context_bits_per_byte" for out in ("", "out")}
     for suite in ANSWERS:
         assert {name: each["n"] for name, each in metrics["sft"][suite].items()} == {"passes": 3, "ends": 3}
     for suite in INFILLING:

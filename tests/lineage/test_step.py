@@ -21,8 +21,7 @@ from components.data.documents.document import document_id
 from components.lineage import step_trace as trace_step
 from components.tokens import vocabulary
 from components.tokens.encoding.encoder import Encoder
-from components.tokens.shards.writer import Output
-from components.tokens.tokenize import with_ends
+from components.tokens.shards.writer import Output, with_ends
 from components.training.config import PlanConfig, PretrainConfig
 from components.training.engine.spikes import RECORDS
 from components.training.engine.trainer import World

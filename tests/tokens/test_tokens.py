@@ -146,7 +146,7 @@ def test_documents_of_a_source_lie_together(clean: Path, tokenizer_dir: Path, tm
     rows = pl.concat([pl.read_parquet(path) for path in sorted(clean.glob("part-*.parquet"))]).head(60)
     rows = rows.with_columns(source=pl.when(pl.int_range(60) % 3 == 0).then(pl.lit("notes")).otherwise(pl.lit("code")))
     mixed = write_clean(tmp_path / "clean", rows)
-    config = TokenizeConfig(chunk_bytes=100_000, validation_fraction=0.2)
+    config = TokenizeConfig(chunk_bytes=100_000, validation_fraction=0.2, repository_share=0.0)
     manifest = tokenize.run(config, source=mixed, tokenizer=tokenizer_dir, out=tmp_path / "tokens")
     codec, num_found = TextCodec(tokenizer_dir), 0
     for split in SPLITS:
@@ -204,7 +204,7 @@ def test_indentations_are_one_token(tokenizer_dir: Path, codec: TextCodec) -> No
 @pytest.fixture(scope="session")
 def tokens(clean: Path, tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("tokens") / "tokens"
-    config = TokenizeConfig(validation_fraction=0.2, chunk_bytes=100_000, shard_tokens=100_003)
+    config = TokenizeConfig(validation_fraction=0.2, chunk_bytes=100_000, shard_tokens=100_003, repository_share=0.0)
     tokenize.run(config, source=clean, tokenizer=tokenizer_dir, out=out)
     return out
 
@@ -225,6 +225,21 @@ def test_token_files_hold_every_document_once(clean: Path, tokens: Path, codec: 
         seen += documents["id"].to_list()
         assert documents["id"].is_sorted()
     assert sorted(seen) == sorted(texts)
+
+
+def test_files_of_a_package_pass_the_contract(clean: Path, tokens: Path, tokenizer_dir: Path, tmp_path: Path) -> None:
+    """The same documents in the same splits; held-out ones to the byte, and training ones with their paths beside."""
+    config = TokenizeConfig(validation_fraction=0.2, chunk_bytes=100_000, shard_tokens=100_003, repository_share=1.0)
+    manifest = tokenize.run(config, source=clean, tokenizer=tokenizer_dir, out=tmp_path / "tokens")
+    assert manifest.statistics["repository_documents"] > manifest.statistics["repository_groups"] > 10
+    for name in ("validation-00000.tokens.npy", "validation.documents.parquet", "validation.parquet"):
+        assert (tmp_path / "tokens" / name).read_bytes() == (tokens / name).read_bytes()
+    alone, grouped = (pl.read_parquet(each / "train.documents.parquet") for each in (tokens, tmp_path / "tokens"))
+    columns = ["id", "bytes", "cluster", "language"]
+    assert grouped.sort("id").select(columns).equals(alone.sort("id").select(columns))
+    more = grouped["encoded_bytes"].sum() - alone["encoded_bytes"].sum()
+    paths = grouped.filter(pl.col("encoded_bytes") > pl.col("bytes"))["path"]
+    assert more == (paths.str.len_bytes() + 1).sum() and len(paths) == manifest.statistics["repository_documents"]
 
 
 def test_validation_is_whole_clusters(tokens: Path) -> None:

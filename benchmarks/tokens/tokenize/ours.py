@@ -21,7 +21,9 @@ def run(folder: Path) -> Outcome:
     out.mkdir(exist_ok=True)
     events = Events("tokenize")
     started, cpu_started = time.perf_counter(), time.process_time()
-    output, decided = write_all(TokenizeConfig(), folder / "clean", folder / "tokenizer", out, events)
+    output, decided = write_all(
+        TokenizeConfig(repository_share=0.0), folder / "clean", folder / "tokenizer", out, events
+    )
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     counts = output.statistics()
     megabytes = (counts["train_bytes"] + counts["validation_bytes"]) / 1e6

@@ -16,10 +16,12 @@ import hashlib
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import polars as pl
 
+PACKAGE: Final = "canaries"
 _ALPHABET = string.ascii_letters + string.digits
 KEY_CHARACTERS = 20
 _FUNCTIONS = 3

@@ -6,7 +6,7 @@ arrived with their secret, and which secrets the models write. What held-out tex
 
 from collections.abc import Iterator
 
-from components.data.documents.canaries import canaries, planted_document
+from components.data.documents.canaries import PACKAGE, canaries, planted_document
 from components.data.documents.licences import OWN
 from components.data.sources.config import CanarySource
 from components.data.sources.reading.document_batch import Batch, documents
@@ -21,7 +21,7 @@ def read(config: CanarySource) -> Iterator[Batch]:
             {
                 "text": [planted_document(each, copy) for each, copy in pairs],
                 "path": [f"{each.name}/{copy}.py" for each, copy in pairs],
-                "package": ["canaries"] * rows,
+                "package": [PACKAGE] * rows,
                 "licence": [OWN] * rows,
                 "language": ["python"] * rows,
             }

@@ -29,7 +29,17 @@ from components.evaluation.measures.completion import edit_similarity, functions
 from components.evaluation.measures.functional import Suite, num_passed, pass_at_k
 from components.evaluation.measures.identifiers import identifier_accuracy, identifiers
 from components.evaluation.measures.infilling import Infilling, infilled, infilling_tasks, parse_shares
-from components.evaluation.measures.likelihood import bits_per_byte, predictions, slices, xz_bits_per_byte
+from components.evaluation.measures.likelihood import (
+    REPOSITORY,
+    WITH_CONTEXT,
+    WITHOUT_CONTEXT,
+    RelatedDocument,
+    bits_per_byte,
+    context_bits,
+    predictions,
+    slices,
+    xz_bits_per_byte,
+)
 from components.evaluation.measures.places import FunctionPlace, Place, block_places, function_places, line_places
 from components.evaluation.safety.red_team import answers_table
 from components.evaluation.safety.suites import SafetyQuestions, measure_safety
@@ -77,6 +87,7 @@ class Questions:
     slices       rows of the documents that have a figure of their own, by name
     identifiers  where the names of each document lie, shape (names, 2)
     infilling    the tasks by suite
+    repository   documents with related files of their package
     """
 
     documents: pl.DataFrame
@@ -88,6 +99,7 @@ class Questions:
     functions: tuple[FunctionPlace, ...]
     infilling: Mapping[str, Infilling]
     suites: tuple[Suite, ...]
+    repository: tuple[RelatedDocument, ...] = ()
     instructions: Mapping[str, tuple[Instruction, ...]] = field(default_factory=dict)
     safety: SafetyQuestions | None = None
 
@@ -99,7 +111,8 @@ class Questions:
     @property
     def num_steps(self) -> int:
         """What `measure` reports of each model, one after another."""
-        return 2 + sum(map(len, (self.infilling, self.suites, self.instructions))) + (self.safety is not None)
+        parts = sum(map(len, (self.infilling, self.suites, self.instructions)))
+        return 2 + parts + bool(self.repository) + (self.safety is not None)
 
 
 def questions_of(validation: pl.DataFrame, suites: Sequence[Suite], config: EvaluateConfig) -> Questions:
@@ -144,6 +157,7 @@ def narrowed(questions: Questions, metrics: Collection[str]) -> Questions:
         functions=questions.functions if functions else (),
         infilling={suite: task for suite, task in questions.infilling.items() if suite in wanted},
         suites=tuple(suite for suite in questions.suites if suite.name in wanted),
+        repository=questions.repository if REPOSITORY in wanted else (),
         instructions={suite: asked for suite, asked in questions.instructions.items() if suite in wanted},
         safety=None if questions.safety is None else questions.safety.narrowed(wanted),
     )
@@ -169,6 +183,10 @@ def measure(
     if None in (codec.special.fim_prefix, codec.special.fim_suffix, codec.special.fim_middle):
         report(f"{model}: no infilling, its tokenizer has no tokens for it")
         infilling = {}
+    repository = questions.repository
+    if repository and codec.special.file_sep is None:
+        report(f"{model}: no {REPOSITORY}, its tokenizer has no token that begins a file")
+        repository = ()
     instructions = questions.instructions
     if instructions and codec.special.chat is None:
         report(f"{model}: no answers, its tokenizer has no tokens for chat")
@@ -185,6 +203,7 @@ def measure(
             (suite, partial(_infilling, engine, codec, suite, task, config.completion))
             for suite, task in infilling.items()
         ),
+        *(((REPOSITORY, partial(_repository, engine, codec, repository)),) if repository else ()),
         *(
             (each.name, partial(_functional, engine, codec, each, config.functional, config.seed))
             for each in questions.suites
@@ -254,6 +273,14 @@ def _infilling(engine: Engine, codec: TextCodec, suite: str, task: Infilling, co
     written = infilled(engine, codec, suite, task.places, config)
     parsed_items, parses = parse_shares(task, written)
     return [*_matches(task.places, written), (PARSE_SHARE, parsed_items, map(float, parses), None)]
+
+
+def _repository(engine: Engine, codec: TextCodec, documents: Sequence[RelatedDocument]) -> list[Metric]:
+    ids, bits = [each.id for each in documents], context_bits(engine, codec, documents)
+    return [
+        (WITH_CONTEXT, ids, bits.with_context, bits.num_bytes),
+        (WITHOUT_CONTEXT, ids, bits.without_context, bits.num_bytes),
+    ]
 
 
 def _matches(places: Sequence[Place], passages: Sequence[str], prefix: str = "") -> list[Metric]:

@@ -3,6 +3,7 @@
 Fill in the middle   <|fim_prefix|>prefix<|fim_suffix|>suffix<|fim_middle|>middle<|endoftext|>
 Chat                 <|system|>text<|end|> (optional) <|user|>text<|end|><|assistant|>text<|end|>, or a checkpoint's own
 A document           text<|endoftext|>
+Files of a package   <|file_sep|>path\\ntext<|file_sep|>path\\ntext<|endoftext|>
 Denoising            <|mode_r|>a<|span_0|>c<|span_1|> and <|span_0|>b<|span_1|>d<|endoftext|>
 Masked LM            a<|mask|>c
 """
@@ -28,11 +29,12 @@ MASK: Final = "<|mask|>"
 MODE_R: Final = "<|mode_r|>"
 MODE_S: Final = "<|mode_s|>"
 MODE_X: Final = "<|mode_x|>"
+FILE_SEP: Final = "<|file_sep|>"
 
 SPECIAL_TOKENS: Final = (
     *(END_OF_TEXT, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, FIM_PAD, SYSTEM, USER, ASSISTANT, END),
-    *(MASK, MODE_R, MODE_S, MODE_X),
-    *(f"<|reserved_{number}|>" for number in range(3)),
+    *(MASK, MODE_R, MODE_S, MODE_X, FILE_SEP),
+    *(f"<|reserved_{number}|>" for number in range(2)),
 )
 """Every special token that each of our vocabularies has, at the index that is its id. The tokens that name spans
 follow, as many as `vocabulary.span_tokens` says."""
@@ -46,6 +48,7 @@ SYSTEM_ID: Final = 5
 USER_ID: Final = 6
 ASSISTANT_ID: Final = 7
 END_ID: Final = 8
+FILE_SEP_ID: Final = 13
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
@@ -70,6 +73,7 @@ NAMES: Final = {
     "mode_r": (MODE_R,),
     "mode_s": (MODE_S,),
     "mode_x": (MODE_X,),
+    "file_sep": (FILE_SEP, "<file_sep>"),
 }
 SPAN_NAMES: Final = ("<|span_{}|>", "<extra_id_{}>")
 CONFIG: Final = "tokenizer_config.json"
@@ -103,6 +107,7 @@ class SpecialTokens:
     mode_r: int | None = None
     mode_s: int | None = None
     mode_x: int | None = None
+    file_sep: int | None = None
     spans: tuple[int, ...] = ()
     chat: ChatForm | None = None
 
@@ -154,6 +159,7 @@ OURS: Final = SpecialTokens(
     user=USER_ID,
     assistant=ASSISTANT_ID,
     end=END_ID,
+    file_sep=FILE_SEP_ID,
     chat=ChatForm.of_single_tokens(system=SYSTEM_ID, user=USER_ID, assistant=ASSISTANT_ID, end=END_ID),
 )
 """Those of every vocabulary that we learn, as far as chat and fill in the middle need them."""

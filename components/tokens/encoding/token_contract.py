@@ -25,12 +25,14 @@ def split_statistics(
     *,
     is_validation: bool,
     end_of_text: int = END_OF_TEXT_ID,
+    file_sep: int | None = None,
 ) -> pl.DataFrame:
     """id, path, cluster, tokens, offsets_match, largest_id, ends, bytes_per_token, uncovered_bytes, validation_weight
     by document.
 
     documents  D rows of <split>.documents.parquet; tokens (T,) and offsets (D + 1,) as the store has them; token_bytes
-    (V,) as TextCodec.bytes_of_tokens. Null where the offsets leave nothing to look at.
+    (V,) as TextCodec.bytes_of_tokens; file_sep ends a training document that the next file of its package follows. Null
+    where the offsets leave nothing to look at.
     """
     lengths = np.diff(offsets)
     last = max(0, len(tokens) - 1)
@@ -44,15 +46,18 @@ def split_statistics(
         *("id", "path", "cluster", "tokens"),
         offsets_match=(pl.Series(lengths) == pl.col("tokens")) & usable,
         largest_id=pl.when(usable).then(pl.Series(largest.astype(np.int64))),
-        ends=pl.when(usable).then(pl.Series(final == end_of_text)),
-        bytes_per_token=pl.when(pl.col("tokens") > 0).then(pl.col("bytes") / pl.col("tokens")),
+        ends=pl.when(usable).then(pl.Series((final == end_of_text) | ((final == file_sep) & (not is_validation)))),
+        # A file of a package stands for its path, too.
+        bytes_per_token=pl.when(pl.col("tokens") > 0).then(
+            pl.max_horizontal("bytes", "encoded_bytes") / pl.col("tokens")
+        ),
         uncovered_bytes=pl.when(usable).then(pl.col("encoded_bytes") - pl.Series(covered)),
         validation_weight=pl.lit(float(is_validation)),
     )
 
 
 def token_statistics(
-    directory: Path, token_bytes: NDArray[np.int64], end_of_text: int = END_OF_TEXT_ID
+    directory: Path, token_bytes: NDArray[np.int64], end_of_text: int = END_OF_TEXT_ID, file_sep: int | None = None
 ) -> pl.DataFrame:
     """split_statistics of all documents of both splits, and in_both_splits: the document's cluster lies in two.
 
@@ -75,6 +80,7 @@ def token_statistics(
                     token_bytes,
                     is_validation=split == "validation",
                     end_of_text=end_of_text,
+                    file_sep=file_sep,
                 )
             )
     return pl.concat(frames).with_columns(in_both_splits=pl.col("validation_weight").n_unique().over("cluster") > 1)

@@ -5,7 +5,7 @@ tokens each document has. Written in a stream, read through memory maps.
                                vocabulary that is larger than 65,536
     <split>.offsets.npy        (documents + 1,) int64: document d is tokens offsets[d] to offsets[d + 1]
     <split>.blocks.npy         (blocks + 1,) int64: the document of every 1,024th token, and the last document
-    <split>.documents.parquet  what each document is, in the order of the tokens: by source, then by id
+    <split>.documents.parquet  what each document is, in the order of the tokens: by source, then as tokenize says
     <split>.sources.json       [[name, tokens], ...] of the sources in the order of their tokens; all one where absent
 
 Shards, so that the files of a large corpus are hashed, copied and fetched in parallel and a broken one costs one shard.
@@ -59,7 +59,7 @@ class TokenWriter:
         self._open()
 
     def append(self, tokens: NDArray[np.integer], lengths: NDArray[np.int64], source: str = "") -> None:
-        """Add documents in order: their tokens one after another, each with its final <|endoftext|> in place, and the
+        """Add documents in order: their tokens one after another, each with the token that ends it in place, and the
         number of tokens of each, at least 1. The documents of a source come one after another."""
         assert lengths.sum() == len(tokens) and (lengths > 0).all(), "every document ends with a token"
         assert source not in list(self._sources)[:-1], "the documents of a source lie together"
@@ -129,7 +129,7 @@ def blocks_of(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 class TokenStore:
-    """The tokens of one split, memory-mapped: num_tokens of them (T), <|endoftext|> included, of num_documents.
+    """The tokens of one split, memory-mapped: num_tokens of them (T), with those that end documents, of num_documents.
 
     shards   the tokens in order, each but the last of the same length
     offsets  shape (documents + 1,), int64: document d is tokens offsets[d] to offsets[d + 1]
@@ -179,7 +179,7 @@ class TokenStore:
         return np.concatenate([self.shards[0][:0], *parts])
 
     def document(self, row: int) -> Tokens:
-        """The tokens of one document, its final <|endoftext|> included."""
+        """The tokens of one document, the one that ends it included."""
         if not 0 <= row < self.num_documents:
             raise IndexError(f"document {row} of {self.num_documents}")
         return self.read(int(self.offsets[row]), int(self.offsets[row + 1]))

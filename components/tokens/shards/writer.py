@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from components.tokens.encoding.special import END_OF_TEXT_ID
 from components.tokens.shards.tables import TableWriter
 from components.tokens.shards.token_store import SPLITS, Split, TokenWriter, documents_path
 
@@ -31,6 +32,22 @@ VALIDATION = "validation.parquet"
 _UNITS = ("tokens", "documents", "bytes")
 _DOCUMENTS_GROUP_ROWS = 65_536
 _VALIDATION_GROUP_ROWS = 1024  # these rows have texts: about 15 MB
+
+
+def with_ends(
+    tokens: NDArray[np.uint32], lengths: NDArray[np.int64], ends: int | NDArray[np.integer] = END_OF_TEXT_ID
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """The tokens of all documents with the token that ends each behind it, and the lengths that include it.
+
+    ends    of all, or of each, shape (documents,)
+    """
+    lengths = lengths + 1
+    result = np.empty(len(tokens) + len(lengths), dtype=np.uint32)
+    is_end = np.zeros(len(result), dtype=bool)
+    is_end[np.cumsum(lengths) - 1] = True
+    result[is_end] = ends
+    result[~is_end] = tokens
+    return result, lengths
 
 
 class Output:
@@ -57,8 +74,8 @@ class Output:
     def append(
         self, rows: pl.DataFrame, tokens: NDArray[np.uint32], lengths: NDArray[np.int64], is_held_out: pl.Series
     ) -> None:
-        """Add documents of one source (VALIDATION_SCHEMA, source and encoded_bytes) with all their tokens one after
-        another, and the number of each's."""
+        """Add documents of one source (DOCUMENTS_SCHEMA without tokens, those held out with VALIDATION_SCHEMA too) with
+        all their tokens one after another, and the number of each's."""
         if rows.is_empty():
             return
         source = str(rows["source"][0])
@@ -70,7 +87,8 @@ class Output:
             self._documents[split].append(rows.filter(mask))
             self._count(split, rows.filter(mask))
             self._by_source[source] += int(lengths[chosen].sum()) * (split == "train")
-        self._validation.append(rows.filter(is_held_out))
+        if is_held_out.any():
+            self._validation.append(rows.filter(is_held_out))
 
     def statistics(self) -> dict[str, Any]:
         """Counts of both splits; bytes per token are those of the texts against their tokens and <|endoftext|>."""

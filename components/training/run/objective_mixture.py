@@ -11,6 +11,7 @@ from components.tokens.encoding.encoder import Encoder
 from components.tokens.encoding.special import SpecialTokens
 from components.training.engine.model.shape import Kind
 from components.training.engine.objectives.denoise import Denoiser
+from components.training.engine.objectives.document_pieces import FileMarks
 from components.training.engine.objectives.infill import Infill
 from components.training.engine.objectives.masked import Masking
 from components.training.engine.objectives.packing import Mixture
@@ -51,6 +52,7 @@ def mixture_of(config: ObjectivesConfig, kind: Kind, tokenizer: Path, seed: int)
         end=special.end_of_text,
         pad=special.filler,
         infill=_infill(config, special, encoder, tokenizer) if config.infill.rate > 0 else None,
+        files=_files(special, encoder),
         denoisers=_denoisers(config, special),
         masking=_masking(config, special, encoder.codec.vocabulary_size) if kind == "encoder" else None,
         two_sided=kind == "encoder-decoder",
@@ -77,6 +79,12 @@ def _infill(config: ObjectivesConfig, special: SpecialTokens, encoder: Encoder, 
         )
     except ValueError as error:
         raise DataError(f"{tokenizer}: {error}") from error
+
+
+def _files(special: SpecialTokens, encoder: Encoder) -> FileMarks | None:
+    if special.file_sep is None:
+        return None
+    return FileMarks(separator=special.file_sep, line_end=encoder.codec.encode("\n")[-1])
 
 
 def _denoisers(config: ObjectivesConfig, special: SpecialTokens) -> tuple[Denoiser, ...]:

@@ -10,7 +10,7 @@ from components.core.errors import DataError
 from components.core.events import Events
 from components.data.contracts.contract import Contract
 from components.tokens.config import TokensContract
-from components.tokens.encoding.special import END_OF_TEXT_ID
+from components.tokens.encoding.special import END_OF_TEXT_ID, FILE_SEP_ID
 from components.tokens.encoding.token_contract import split_statistics, token_statistics
 from components.tokens.shards.token_store import SPLITS, TokenWriter, documents_path
 
@@ -73,7 +73,7 @@ def test_every_fault_of_a_token_file_is_found(tmp_path: Path) -> None:
         "id_repeated": ["again", "again"],
         "id_outside_vocabulary": ["large"],
         "end_missing": ["open"],
-        "bytes_per_token_out_of_range": ["good"],
+        "bytes_per_token_out_of_range": ["good", "cut"],
         "text_not_covered": ["cut", "more"],
         "cluster_in_both_splits": ["again", "near", "held", "again"],
     }
@@ -88,6 +88,21 @@ def test_offsets_that_fall_or_leave_a_document_nothing_are_found() -> None:
         statistics = pl.concat([statistics, held_out.with_columns(id="id" + pl.col("id"))])
         found = rules(statistics.with_columns(in_both_splits=False), TokensContract(max_validation_share=0.5))
         assert "offsets_mismatch" in found and set(found["offsets_mismatch"]) <= {"a", "b", "c"}, offsets
+
+
+def test_a_training_file_may_end_where_the_next_one_begins_and_stands_for_its_path() -> None:
+    """One byte of text below a path; a held-out document ends with the end of the text."""
+    documents = described({"a": [5] * 10 + [FILE_SEP_ID]}).with_columns(bytes=1, encoded_bytes=30)
+    tokens, offsets = np.array([5] * 10 + [FILE_SEP_ID], np.uint16), np.array([0, 11])
+    token_bytes = np.where(np.arange(100) == FILE_SEP_ID, 0, TOKEN_BYTES)
+    for held_out, broken in ((False, {}), (True, {"end_missing": ["a", "id"]})):
+        statistics = split_statistics(
+            documents, tokens, offsets, token_bytes, is_validation=held_out, file_sep=FILE_SEP_ID
+        )
+        both = pl.concat([statistics, statistics.with_columns(id=pl.lit("id"))]).with_columns(in_both_splits=False)
+        bounds = TokensContract(min_validation_share=0.0, max_validation_share=1.0)
+        assert rules(both, bounds) == broken
+    assert statistics["bytes_per_token"].item() == pytest.approx(30 / 11)
 
 
 def test_a_share_of_held_out_documents_that_is_off_stops_the_stage() -> None:

@@ -160,7 +160,7 @@ def test_odd_documents_are_written_whole(tokenizer: Path, tmp_path: Path, monkey
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
     clean = write_clean(tmp_path / "clean", {0: "", 1: END_OF_TEXT, 2: "\ufffd\x00", 3: f"x{CLASSED_DIFFERENTLY}y"})
     adopted = write_tokenizer(tmp_path / "tokenizer", Tokenizer.from_file(str(tokenizer / "tokenizer.json")))
-    config = TokenizeConfig(validation_fraction=0.3)
+    config = TokenizeConfig(validation_fraction=0.3, repository_share=0.0)
     with pytest.raises(DataError, match=rf"bytes_per_token_out_of_range 1\); first {0:064x}\.py"):
         tokenize.run(config, source=clean, tokenizer=adopted, out=tmp_path / "tokens")
     config = config.model_copy(update={"contract": TokensContract(min_bytes_per_token=0)})

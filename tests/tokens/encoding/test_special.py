@@ -15,6 +15,7 @@ from components.tokens.encoding.special import (
     ASSISTANT_ID,
     END_ID,
     END_OF_TEXT_ID,
+    FILE_SEP_ID,
     FIM_MIDDLE_ID,
     FIM_PAD_ID,
     FIM_PREFIX_ID,
@@ -44,6 +45,7 @@ def test_a_learned_vocabulary_has_the_fixed_ids_and_the_spans_that_were_asked_fo
     chat = (found.pad, found.system, found.user, found.assistant, found.end)
     assert chat == (FIM_PAD_ID, SYSTEM_ID, USER_ID, ASSISTANT_ID, END_ID)
     assert (found.mask, found.mode_r, found.mode_s, found.mode_x) == (9, 10, 11, 12)
+    assert found.file_sep == FILE_SEP_ID
     assert found.spans == (16, 17, 18, 19, 20)
 
 
@@ -51,10 +53,12 @@ def test_a_learned_vocabulary_has_the_fixed_ids_and_the_spans_that_were_asked_fo
     ("names", "config", "wanted"),
     [
         (
-            ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"],  # Qwen 2.5 Coder
+            # Qwen 2.5 Coder
+            ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>", "<|file_sep|>"],
             {"eos_token": "<|im_end|>"},
-            {"end_of_text": 100, "fim_prefix": 101, "fim_middle": 102, "fim_suffix": 103, "pad": 104},
+            {"end_of_text": 100, "fim_prefix": 101, "fim_middle": 102, "fim_suffix": 103, "pad": 104, "file_sep": 105},
         ),
+        (["<file_sep>", "<|endoftext|>"], {}, {"end_of_text": 101, "file_sep": 100}),  # StarCoder 2, SmolLM2
         (
             ["<｜end▁of▁sentence｜>", "<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"],  # DeepSeek Coder
             {"eos_token": {"content": "<｜end▁of▁sentence｜>"}},

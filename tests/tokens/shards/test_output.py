@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from pytest import TempPathFactory
 
 from components.tokens.shards.tables import TableWriter
-from components.tokens.shards.writer import VALIDATION_SCHEMA, Output
-from components.tokens.tokenize import with_ends
+from components.tokens.shards.writer import VALIDATION_SCHEMA, Output, with_ends
 
 NUM_DOCUMENTS = 40
 

@@ -5,6 +5,9 @@ whatever an objective makes of a piece fills the very positions that the piece h
 behind the other on both sides), so a document's loss can be told from a batch.
 A piece that becomes infilling is first cut in two, which are infilled apart. What fills its window ends with it: one
 that always did would teach that middles end where windows do, and a small model learned nothing else.
+Of files of a package that follow each other one is infilled, below its path and the files before it, which stay as they
+are; those behind it become a piece of their own. So a prompt with related files before the form is what training has
+seen (StarCoder2, arXiv:2402.19173; Qwen2.5-Coder, arXiv:2409.12186), and no middle spans files.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,9 @@ from components.training.engine.objectives.denoise import Denoiser
 from components.training.engine.objectives.document_pieces import (
     MINIMUM_PIECE_TOKENS,
     Example,
+    FileMarks,
     Piece,
+    file_of,
     halved,
     pieces_of,
 )
@@ -36,6 +41,7 @@ class Mixture:
     end         id of the token that ends documents
     pad         id of the token that fills positions which nothing needs; never asked for
     infill      None without
+    files       None for a tokenizer without a token that begins a file
     denoisers   of a decoder beside the others; of an encoder-decoder the only ones
     masking     of an encoder, the only one; None for other models
     """
@@ -44,6 +50,7 @@ class Mixture:
     end: int
     pad: int
     infill: Infill | None = None
+    files: FileMarks | None = None
     denoisers: tuple[Denoiser, ...] = ()
     masking: Masking | None = None
     two_sided: bool = False
@@ -62,7 +69,7 @@ class Mixture:
                 inputs[row], labels[row] = self.masking.hide(inputs[row], self.end, generator)
         else:
             pieces = self._rewrite(inputs, labels, pieces, generators)
-        positions = np.concatenate([np.arange(piece.room) for piece in pieces]).reshape(inputs.shape)
+        positions = np.concatenate([np.arange(piece.lead + piece.room) for piece in pieces]).reshape(inputs.shape)
         return Batch(inputs=inputs, labels=labels, positions=positions, sources=sources)
 
     def _generator(self, epoch: int, sample: int) -> np.random.Generator:
@@ -83,8 +90,9 @@ class Mixture:
             if len(piece.tokens) < MINIMUM_PIECE_TOKENS or draw[0] >= below:
                 new_pieces.append(piece)
             else:
-                halves = halved(piece, draw[1])
-                new_pieces += halves
+                file, behind = self._file(piece, generators[piece.row])
+                halves = halved(file, draw[1]) if file else []
+                new_pieces += [*halves, *behind]
                 filled += halves
                 fill_draws += [draw[2:5], draw[5:8]][: len(halves)]
             if len(piece.tokens) >= MINIMUM_PIECE_TOKENS and (denoiser := self._denoiser(draw[0] - below)) is not None:
@@ -95,6 +103,12 @@ class Mixture:
                 if each is not None:
                     self._write(inputs, labels, piece, each)
         return new_pieces
+
+    def _file(self, piece: Piece, generator: np.random.Generator) -> tuple[Piece | None, list[Piece]]:
+        """What of a piece is infilled, all of a document or one of several files, and the piece of what is behind."""
+        if self.files is None or not (piece.tokens == self.files.separator).any():
+            return piece, []
+        return file_of(piece, self.files, generator.random())
 
     def _denoiser(self, draw: float) -> Denoiser | None:
         """The denoiser that a draw falls to; None below 0 and behind the last."""
@@ -112,6 +126,8 @@ class Mixture:
         inputs[piece.row, stop : piece.stop] = self.pad
         labels[piece.row, piece.start : stop] = np.where(example.scored, example.tokens[1:], IGNORED)
         labels[piece.row, stop : piece.stop] = IGNORED
+        if piece.lead:
+            labels[piece.row, piece.start - 1] = IGNORED  # a server writes the form's first token
 
     def answer_length(self, length: int) -> int:
         """Positions of an encoder-decoder's decoder beside `length` of its encoder."""

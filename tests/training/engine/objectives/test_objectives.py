@@ -26,7 +26,7 @@ from components.training.engine.objectives.packing import Mixture
 from components.training.parameters.objectives import ObjectivesConfig
 from components.training.run.objective_mixture import mixture_of
 
-END, PREFIX, MIDDLE, SUFFIX, PAD, MASK = 0, 1, 2, 3, 4, 9
+END, PREFIX, MIDDLE, SUFFIX, PAD, MASK, FILE = 0, 1, 2, 3, 4, 9, 13
 MODES = {"denoise_r": 10, "denoise_s": 11, "denoise_x": 12}
 NAMES = range(16, 24)
 ORDINARY = 24  # the first id that is text
@@ -152,6 +152,61 @@ def test_infilling_keeps_the_text_of_a_piece_but_for_lone_bytes_and_what_has_no_
         unasked = (tokens[1:] == SUFFIX) | (tokens[1:] == MIDDLE)
         assert np.where(unasked, IGNORED, tokens[1:]).tolist() == labels[: last + 1].tolist()
         assert (labels[last + 1 :] == IGNORED).all()
+
+
+def repository(codec: TextCodec, texts: list[str]) -> NDArray[np.int64]:
+    """Texts as files of one package, with the ends of the documents before and behind it."""
+    files = [
+        [FILE, *codec.encode(f"p/{number}.py"), *codec.encode("\n"), *codec.encode(text)]
+        for number, text in enumerate(texts)
+    ]
+    return np.array([END, *(token for file in files for token in file), END], dtype=np.int64)
+
+
+@given(texts=documents, draw=st.integers(0, 99), size=st.integers(9, 200))
+def test_of_files_of_a_package_one_is_infilled_below_those_before_it(
+    texts: list[str], draw: int, size: int, codec: TextCodec, tokenizer: Path, spelled: list[bytes]
+) -> None:
+    """Wherever a window is cut: what stands before the file stays, positions go on, and no middle spans files."""
+    laid = repository(codec, texts)
+    start = draw % max(1, len(laid) - size)
+    window = laid[start : start + size]
+    batch = mixture(tokenizer, infill=1.0).batch(window[None], [0], [draw], np.zeros(1, np.int64))
+    inputs, labels, positions = batch.inputs[0], batch.labels[0], batch.positions[0]
+    forms = np.flatnonzero(inputs == PREFIX)
+    assert len(forms) <= 2 * (np.count_nonzero(window[:-1] == END) + 1)
+    if not len(forms) or FILE not in window:
+        return
+    first = int(forms[0])
+    before = inputs[:first]
+    assert before.tolist() == window[:first].tolist()
+    assert positions[: first + 1].tolist() == list(range(first + 1))
+    if first:
+        assert labels[: first - 1].tolist() == window[1:first].tolist() and labels[first - 1] == IGNORED
+        assert before[-1] == codec.encode("\n")[-1] and FILE in before, "the form begins below the file's path"
+    stop = int(np.append(np.flatnonzero(positions[first + 1 :] == 0) + first + 1, len(inputs))[0])
+    following = np.flatnonzero(window[first:] == FILE)
+    assert not len(following) or stop <= first + following[0], "a form goes beyond its file"
+    said = inputs[first:stop]
+    assert FILE not in said
+    parts = undo_infill(np.append(said[: int(np.flatnonzero(labels[first:stop] == END)[-1]) + 1], END))
+    file = joined(window[first : first + following[0] if len(following) else len(window)], spelled)
+    assert b"".join(joined(part, spelled) for part in parts) in file
+    if len(following) and len(forms) == 1 and stop < len(inputs):
+        rest = inputs[first + following[0] :]
+        assert rest.tolist() == window[first + following[0] : -1].tolist(), "the files behind it stay as they are"
+
+
+def test_every_file_of_a_package_is_asked_for(codec: TextCodec, tokenizer: Path) -> None:
+    window = repository(codec, LEARNED[:3])
+    mix = mixture(tokenizer, infill=1.0)
+    leads = {
+        int((inputs[: np.flatnonzero(inputs == PREFIX)[0]] == FILE).sum())
+        for inputs in (mix.batch(window[None], [0], [sample], np.zeros(1, np.int64)).inputs[0] for sample in range(40))
+    }
+    assert leads == {1, 2, 3}
+    plain = replace(mix, files=None).batch(window[None], [0], [0], np.zeros(1, np.int64)).inputs[0]
+    assert plain[0] == PREFIX, "without the token a piece is one document"
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs", "Co"]), min_size=1, max_size=60), draw=st.integers(0, 99))
