@@ -102,7 +102,7 @@ def prepare(folder: Path) -> None:
 def train(folder: Path, share: float, steps: int, seed: int) -> None:
     """model-SHARE-SEED/ below a folder, by the defaults of the stage but for the window."""
     sizes = {"sequence_length": SEQUENCE_LENGTH, "batch_samples": 4, "micro_batch_samples": 4}
-    run_of = {"steps": steps, "size": SIZE, "precision": "bfloat16", "compiled": True, "validate_every_steps": steps}
+    run_of = {"steps": steps, "size": SIZE, "precision": "float32", "compiled": True, "validate_every_steps": steps}
     plan = plan_fixed(PlanConfig.model_validate({"mode": "fixed", **sizes, "fixed": run_of}), VOCABULARY_SIZE)
     config = PretrainConfig(seed=seed, final_validation_bytes=30_000, checkpoint_seconds=600)
     run = folder / f"run-{share}-{seed}"
