@@ -4,9 +4,9 @@ Reads   models/sft, data/preferences (pairs), data/instructions (prompts with hi
         guard), plan.json
 Writes  models/aligned: a Hugging Face directory and history.csv
 Covers: dpo, direct preference optimization (Rafailov 2023, arXiv:2305.18290), on the sampled ids of the pairs as they
-are; policy, the on-policy loop (components.alignment.policy); fixed steps or the plan's seconds, start-up included;
-with too little to learn from the model is passed on unchanged, and the statistics say `aligned: false` and why; so they
-do where the aligned model has lost more than align.guard allows.
+are; rejection_sampling, the best of several answers by hidden tests; policy, the on-policy loop; fixed steps or the
+plan's seconds, start-up included; with too little to learn from the model is passed on unchanged, and the statistics
+say `aligned: false` and why; so they do where the aligned model has lost more than align.guard allows.
 Not covered: answers without a counterpart (KTO), reward models.
 """
 
@@ -21,6 +21,7 @@ from components.alignment.objectives import tuning
 from components.alignment.objectives.dpo import PairsObjective
 from components.alignment.objectives.objective import Objective, Setting, write_history
 from components.alignment.policy.objective import PolicyObjective
+from components.alignment.policy.rejection import RejectionObjective
 from components.core import artifact
 from components.core.artifact import Manifest
 from components.core.config import digest_of, read_settings
@@ -38,6 +39,8 @@ def objective_of(config: AlignConfig, preferences: Path, instructions: Path, cod
     """What the method learns from. Raises DataError for what cannot be learned from."""
     if config.method == "dpo":
         return PairsObjective(config, preferences, codec)
+    if config.method == "rejection_sampling":
+        return RejectionObjective(config, instructions, codec)
     return PolicyObjective(config, instructions, codec)
 
 
@@ -53,7 +56,9 @@ def run(
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
     checkpoints = (read_settings().state / "checkpoints" / key).resolve()
     checkpoints.mkdir(parents=True, exist_ok=True)
-    setting = Setting(sft=sft, digest=inputs[0].digest, budget=budget, checkpoints=checkpoints, events=events)
+    setting = Setting(
+        sft=sft, tokens=tokens, digest=inputs[0].digest, budget=budget, checkpoints=checkpoints, events=events
+    )
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.statistics = {"method": config.method, **objective.statistics}
         draft.run = {**budget.record()}
@@ -81,7 +86,7 @@ def _align(objective: Objective, setting: Setting, guard: Guard, draft: artifact
     kept_back = setting.budget.keep(setting.budget.reserve_seconds + 1.2 * measuring)
     learned = objective.learn(model, replace(setting, budget=kept_back))
     after = guard.measure(model)
-    objection = guard.objection(before, after) if learned.steps else "no time was left to train"
+    objection = guard.objection(before, after) if learned.steps else learned.reason
     if objection:
         events.note(f"the model is passed on, no aligned one is kept: {objection}")
         tuning.pass_on(setting.sft, draft.path)

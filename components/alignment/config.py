@@ -383,13 +383,42 @@ class PolicyConfig(StepConfig):
     memory_bytes: int = Field(268_435_456, ge=33_554_432, description="address space of one answer's run")
 
 
+class RoundDecisions(StepConfig):
+    """What a clock decided in one round; `overnight cycle --replay` fills it in."""
+
+    max_steps: int = Field(ge=1, description="steps at most")
+    decisions: Decisions = Field((), description=DECISIONS)
+
+
+class RejectionConfig(StepConfig):
+    """How the best of several answers is learned, round by round."""
+
+    rounds: int = Field(2, ge=1, description="times that the model answers, and learns the best answers so far")
+    prompts: int = Field(240, ge=1, description="prompts of one round at most")
+    samples: int = Field(8, ge=1, description="answers to each")
+    temperature: float = Field(1.0, gt=0, le=HIGHEST_TEMPERATURE, description="of sampling")
+    min_answers: int = Field(16, ge=1, description="prompts with an answer that earned something before any is learned")
+    epochs: float = Field(2.0, gt=0, description="passes over the best answers in one round at most")
+    batch_rows: int = Field(5, ge=1, description="rows in one step: best answers, and replay")
+    replay: ReplayConfig = Field(default_factory=ReplayConfig, description="pretraining windows beside them")
+    adamw_matrix: float = Field(1e-3, gt=0, description="peak rate of hidden matrices")
+    rates: RatesConfig = Field(
+        default_factory=lambda: TUNING_RATES.model_copy(update={"embedding": 1e-3, "output": 5e-4, "norm": 1e-3}),
+        description="peak rates of the rest",
+    )
+    decided: tuple[RoundDecisions, ...] = Field((), description="of each round, for fixed mode")
+
+
 class AlignConfig(StepConfig):
     """How the model learns what is better: from pairs (dpo) or from rewards for its own answers (policy)."""
 
-    method: Literal["dpo", "policy"] = Field(
-        "dpo", description="pairs of answers, or answers that hidden tests reward as they are sampled"
+    method: Literal["dpo", "rejection_sampling", "policy"] = Field(
+        "dpo",
+        description="pairs of answers; the best of several answers by hidden tests; answers that hidden tests reward "
+        "as they are sampled",
     )
-    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="of method policy")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="of policy; prompts of rejection_sampling")
+    rejection: RejectionConfig = Field(default_factory=RejectionConfig, description="of rejection_sampling")
     beta: float = Field(0.1, gt=0, description="strength of the pull back to the model before alignment")
     min_pairs: int = Field(16, ge=2, description="with fewer pairs to train on the model is passed on as it is")
     heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the pairs that only measure")

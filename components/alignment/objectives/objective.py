@@ -14,9 +14,11 @@ from components.deadline.budget import Budget
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Where a model learns: its directory before, its artifact's digest, the clock, where checkpoints are kept."""
+    """Where a model learns: its directory before, its artifact's digest, the tokens of pretraining, the clock, where
+    checkpoints are kept."""
 
     sft: Path
+    tokens: Path
     digest: str
     budget: Budget
     checkpoints: Path
@@ -26,13 +28,14 @@ class Setting:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
     """How far a model came. `history`: rows by step; `figures` for the statistics, `run` for what times and hosts are
-    in."""
+    in; `reason` why no step was taken, where none was."""
 
     steps: int
     seconds: float
     history: Sequence[dict[str, Any]]
     figures: dict[str, Any]
     run: dict[str, Any] = field(default_factory=dict)
+    reason: str = "no time was left to train"
 
 
 class Objective(Protocol):

@@ -9,14 +9,12 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from components.alignment.config import AlignConfig
-from components.alignment.examples.chat import prompt_tokens
-from components.alignment.examples.instruction import read_instructions
 from components.alignment.objectives import tuning
 from components.alignment.objectives.engine_tuning import COLUMNS
 from components.alignment.objectives.objective import Learned, Setting
 from components.alignment.policy.on_policy import Plan, optimize
 from components.alignment.policy.policy_loss import Clip
-from components.alignment.policy.verified_reward import VerifiedReward
+from components.alignment.policy.prompts import Prompts
 from components.inference.open import open_engine
 from components.tokens.encoding.codec import TextCodec
 from components.training.engine.optimizer import Rates
@@ -28,38 +26,24 @@ MICRO_BATCH_ROWS = 32
 
 
 class PolicyObjective:
-    """Functions to write whose answers can be run: those that are kept for pairs, and those that were learned from."""
+    """The on-policy loop on prompts with hidden tests."""
 
     columns: Sequence[str] = COLUMNS
 
     def __init__(self, config: AlignConfig, instructions: Path, codec: TextCodec) -> None:
         self.config = config
         self.codec = codec
-        offered = read_instructions(instructions, ["pairs", "tuning"], kind="function")
-        runnable = [each for each in offered if each.examples]
-        prompts = [prompt_tokens(codec.encode(each.prompt), special=codec.special) for each in runnable]
-        short = [place for place, ids in enumerate(prompts) if len(ids) <= config.policy.max_prompt_tokens]
-        self.instructions = [runnable[each] for each in short]
-        self.prompts = [prompts[each] for each in short]
-        self.statistics: dict[str, Any] = {
-            "prompts": len(short),
-            "dropped": {"without_tests": len(offered) - len(runnable), "too_long": len(runnable) - len(short)},
-        }
+        self.prompts = Prompts(config.policy, instructions, codec)
+        self.statistics: dict[str, Any] = dict(self.prompts.statistics)
 
     @property
     def reason(self) -> str | None:
         """See Objective.reason."""
-        least = self.config.policy.prompts
-        if len(self.prompts) >= least:
-            return None
-        return f"found {len(self.prompts)} prompts with tests, align.policy.prompts needs {least}"
+        return self.prompts.reason(self.config.policy.prompts)
 
     def learn(self, model: PreTrainedModel, setting: Setting) -> Learned:
         """See Objective.learn."""
         config, policy = self.config, self.config.policy
-        reward = VerifiedReward(
-            self.instructions, self.codec, timeout_seconds=policy.timeout_seconds, memory_bytes=policy.memory_bytes
-        )
         steps = tuning.plan_steps(config, policy.updates * len(self.prompts) / policy.prompts, setting.budget)
         started = time.monotonic()
         with closing(open_engine(setting.sft)) as engine:
@@ -68,8 +52,8 @@ class PolicyObjective:
                 plan_of(config),
                 recipe_of(config),
                 engine,
-                self.prompts,
-                reward,
+                self.prompts.ids,
+                self.prompts.reward(),
                 self.codec.special,
                 steps,
                 setting.checkpoints,
