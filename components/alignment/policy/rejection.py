@@ -1,9 +1,9 @@
 """Rejection sampling: the best of several answers to each prompt is learned, round by round.
 
 Touvron et al. 2023 (Llama 2, arXiv:2307.09288, section 3.2.3): each round samples with the model of now; the best
-answer to a prompt so far, of whatever round, is what is learned from. Only answers that have earned something are: where
-none has, a prompt waits for the next round. Of equal rewards the more probable answer is kept. Beside them windows of
-pretraining are held to what the fine-tuned model says of them (anchored_loss.py).
+answer to a prompt so far, of whatever round, is what is learned from. Only answers that have earned something are:
+where none has, a prompt waits for the next round. Of equal rewards the more probable answer is kept. Beside them
+windows of pretraining are held to what the fine-tuned model says of them (anchored_loss.py).
 """
 
 import time
