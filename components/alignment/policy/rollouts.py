@@ -5,7 +5,7 @@ what is trained: ids and their log-probabilities as the engine says them.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +17,27 @@ from components.core.errors import DataError
 from components.inference.engine import Completion, Engine, Sampling
 from components.training.engine.batches.batch import Batch
 
-Reward = Callable[[Sequence[int], Sequence[Completion]], NDArray[np.float64]]
-"""From numbers of prompts and an answer to each: what each has earned, shape (answers,)."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earned:
+    """What answers have earned, shape (answers,), and what else was seen of them, which nobody is paid for."""
+
+    values: NDArray[np.float64]
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+Reward = Callable[[Sequence[int], Sequence[Completion]], Earned]
+"""From numbers of prompts and an answer to each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """G answers to each of P prompts, prompt by prompt, and what they earned, shape (P, G)."""
+    """G answers to each of P prompts, prompt by prompt, what they earned, shape (P, G), and what else was seen."""
 
     prompts: list[tuple[int, ...]]
     answers: list[list[Completion]]
     rewards: NDArray[np.float64]
+    seen: dict[str, float] = field(default_factory=dict)
 
     @property
     def dead_groups(self) -> int:
@@ -39,6 +49,7 @@ class Rollout:
         """What is reported of it."""
         every = [each for group in self.answers for each in group]
         return {
+            **self.seen,
             "reward": float(self.rewards.mean()),
             "best_of_group": float(self.rewards.max(axis=1).mean()),
             "dead_groups": self.dead_groups / len(self.prompts),
@@ -60,14 +71,15 @@ def roll_out(
     answers = engine.generate([ids for _, ids in prompts], sampling, stop_ids=stop_ids)
     numbers = [number for number, _ in prompts for _ in range(sampling.num_samples)]
     flat = [each for group in answers for each in group]
-    rewards = reward(numbers, flat)
-    if strange := [each for each in rewards.tolist() if not np.isfinite(each)]:
+    earned = reward(numbers, flat)
+    if strange := [each for each in earned.values.tolist() if not np.isfinite(each)]:
         raise DataError(f"the reward of an answer is {strange[0]}, needed a finite number; look at the reward model")
     whole = np.array([each.stop_id is not None for each in flat])
     return Rollout(
         prompts=[tuple(ids) for _, ids in prompts],
         answers=answers,
-        rewards=np.where(whole, rewards, np.minimum(rewards, 0.0)).reshape(len(prompts), -1),
+        rewards=np.where(whole, earned.values, np.minimum(earned.values, 0.0)).reshape(len(prompts), -1),
+        seen=earned.figures,
     )
 
 

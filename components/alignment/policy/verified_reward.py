@@ -7,16 +7,16 @@ Equal answers to one prompt run once.
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from components.alignment.examples.instruction import Instruction
+from components.alignment.policy.rollouts import Earned
 from components.alignment.rewards.verifier import Tier, verify
 from components.inference.engine import Completion
 from components.tokens.encoding.codec import TextCodec
 
 
 class VerifiedReward:
-    """The reward of answers to some instructions; `figures` are those of the last answers."""
+    """The reward of answers to some instructions."""
 
     def __init__(
         self, instructions: Sequence[Instruction], codec: TextCodec, *, timeout_seconds: float, memory_bytes: int
@@ -25,10 +25,9 @@ class VerifiedReward:
         self.codec = codec
         self.timeout_seconds = timeout_seconds
         self.memory_bytes = memory_bytes
-        self.figures: dict[str, float] = {}
 
-    def __call__(self, numbers: Sequence[int], answers: Sequence[Completion]) -> NDArray[np.float64]:
-        """What each answer has earned, shape (answers,)."""
+    def __call__(self, numbers: Sequence[int], answers: Sequence[Completion]) -> Earned:
+        """What each answer has earned, and how far they came."""
         texts = [self.codec.decode(each.tokens) for each in answers]
         asked = list(zip(numbers, texts, strict=True))
         distinct = list(dict.fromkeys(asked))
@@ -40,10 +39,9 @@ class VerifiedReward:
         )
         tiers = dict(zip(distinct, (each.tier for each in verdicts), strict=True))
         reached = np.array([tiers[each] for each in asked])
-        self.figures = {
+        figures = {
             "answers_that_parse": float((reached >= Tier.COMPILES).mean()),
             "answers_that_resolve": float((reached >= Tier.RESOLVES).mean()),
             "distinct_answers": len(distinct) / len(asked),
         }
-        rewards: NDArray[np.float64] = (reached == Tier.PASSES).astype(np.float64)
-        return rewards
+        return Earned(values=(reached == Tier.PASSES).astype(np.float64), figures=figures)

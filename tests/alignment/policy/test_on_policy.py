@@ -17,7 +17,7 @@ from components.alignment.objectives.tuning import Steps
 from components.alignment.policy import on_policy
 from components.alignment.policy.on_policy import Plan, PolicyFaultError, optimize
 from components.alignment.policy.policy_loss import Clip
-from components.alignment.policy.rollouts import Reward
+from components.alignment.policy.rollouts import Earned
 from components.core.errors import DataError
 from components.core.events import Events
 from components.deadline.budget import Budget
@@ -32,6 +32,7 @@ from tests.margins import Margins
 from tests.training.runs import RATES
 
 pytestmark = pytest.mark.numeric
+Values = Callable[[Sequence[int], Sequence[Completion]], NDArray[np.float64]]
 SHAPE = shape_of(
     architecture="qwen3",
     vocabulary_size=32,
@@ -135,13 +136,17 @@ def learn(
     model: PreTrainedModel,
     tmp_path: Path,
     plan: Plan,
-    reward: Reward,
+    reward: Values,
     steps: int,
     engine: type[CTranslate2Engine] = CTranslate2Engine,
     special: SpecialTokens = OURS,
     recipe: Recipe = RECIPE,
 ) -> tuple[Tuned, dict[str, list[float]]]:
     """Some steps with the real engine."""
+
+    def earned(numbers: Sequence[int], answers: Sequence[Completion]) -> Earned:
+        return Earned(values=reward(numbers, answers))
+
     model.save_pretrained(tmp_path / "model")
     events = Recorded()
     opened = engine(tmp_path / "model", num_threads=1, cache=tmp_path / "engines")
@@ -151,7 +156,7 @@ def learn(
         schedule=Schedule(final_share=0.3, decisions=[(0, steps)]),
         budget=Budget(seconds=None, started=0.0),
     )
-    tuned = optimize(model, plan, recipe, opened, PROMPTS, reward, special, counted, tmp_path / "run", events)
+    tuned = optimize(model, plan, recipe, opened, PROMPTS, earned, special, counted, tmp_path / "run", events)
     opened.close()
     return tuned, events.figures
 
@@ -169,7 +174,7 @@ def test_the_best_arm_is_found(model: PreTrainedModel, tmp_path: Path, margins: 
 @pytest.mark.parametrize("estimator", ["group", "gae"])
 @pytest.mark.parametrize(("reward", "optimum"), [(bandit, 1.0), (sequence, 1.0)])
 def test_95_percent_of_the_optimum_is_reached(
-    model: PreTrainedModel, tmp_path: Path, reward: Reward, optimum: float, estimator: Any
+    model: PreTrainedModel, tmp_path: Path, reward: Values, optimum: float, estimator: Any
 ) -> None:
     plan = replace(PLAN, estimator=estimator, group=32, updates=2 if estimator == "gae" else 1)
     _, figures = learn(model, tmp_path, plan, reward, 100 * plan.updates)
@@ -263,7 +268,7 @@ def test_a_pad_among_the_stops_is_refused(model: PreTrainedModel, tmp_path: Path
     ],
 )
 def test_rewards_that_teach_nothing_are_refused(
-    model: PreTrainedModel, tmp_path: Path, reward: Reward, message: str
+    model: PreTrainedModel, tmp_path: Path, reward: Values, message: str
 ) -> None:
     plan = replace(PLAN, estimator="leave_one_out", max_dead=2, max_new_tokens=20, row_tokens=64)
     with pytest.raises(DataError, match=message):

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
 
 from components.alignment import align
 from components.alignment.config import AlignConfig, RejectionConfig
 from components.alignment.policy.rejection import Best, best_of
-from components.alignment.policy.rollouts import Rollout
+from components.alignment.policy.rollouts import Earned, Rollout
 from components.alignment.policy.verified_reward import VerifiedReward
 from components.core.artifact import Manifest
 from components.inference.engine import Completion
@@ -68,8 +67,8 @@ def test_what_is_learned_earns_more(
 ) -> None:
     """A reward that a model of this size can reach: an answer that is short."""
 
-    def short(self: VerifiedReward, numbers: Sequence[int], answers: Sequence[Completion]) -> NDArray[np.float64]:
-        return np.array([1 / (1 + len(each.tokens)) for each in answers])
+    def short(self: VerifiedReward, numbers: Sequence[int], answers: Sequence[Completion]) -> Earned:
+        return Earned(values=np.array([1 / (1 + len(each.tokens)) for each in answers]))
 
     monkeypatch.setattr(VerifiedReward, "__call__", short)
     monkeypatch.setenv("OVERNIGHT_STATE", str(tmp_path / "state"))
@@ -100,8 +99,8 @@ def test_answers_that_earn_nothing_pass_the_model_on(world: Path, tmp_path: Path
 
 @pytest.mark.usefixtures("stages")
 def test_a_policy_learns_in_the_stage(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(self: VerifiedReward, numbers: Sequence[int], answers: Sequence[Completion]) -> NDArray[np.float64]:
-        return np.array([float(len(each.tokens) < 8) for each in answers])
+    def short(self: VerifiedReward, numbers: Sequence[int], answers: Sequence[Completion]) -> Earned:
+        return Earned(values=np.array([float(len(each.tokens) < 8) for each in answers]))
 
     monkeypatch.setattr(VerifiedReward, "__call__", short)
     policy = ALIGN.policy.model_copy(update={"prompts": 4, "group": 4, "max_new_tokens": 24})

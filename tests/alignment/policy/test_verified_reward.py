@@ -45,7 +45,7 @@ def test_only_answers_whose_tests_hold_are_paid(world: Path, monkeypatch: object
     reward = VerifiedReward([TASK], codec, timeout_seconds=1.0, memory_bytes=2**28)
     answers = [Completion(tokens=tuple(codec.encode(each)), finish_reason="stop", stop_id=8) for each in CASES]
     earned = reward([0] * len(answers) * 2, answers * 2)
-    assert earned.tolist() == [*CASES.values()] * 2
+    assert earned.values.tolist() == [*CASES.values()] * 2
     assert run == [len(CASES)], "an answer that comes twice runs once"
-    assert reward.figures["distinct_answers"] == 0.5
-    assert np.isclose(reward.figures["answers_that_parse"], 0.9)
+    assert earned.figures["distinct_answers"] == 0.5
+    assert np.isclose(earned.figures["answers_that_parse"], 0.9)

@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
+from components.training.config import PlanConfig
 from components.training.engine.devices import cores, timed_steps
+from components.training.parameters.size import Size
+from components.training.plan import shape_for
+from components.training.planning import throughput
 
 PROBE = """
 import os, sys
@@ -50,6 +54,23 @@ def test_the_probe_waits_and_is_placed_as_the_worker() -> None:
     here = sorted(cores.ALL_CORES)
     assert places == str([here[:1], here[1:2]])
     assert after == str(here), "the cores come back"
+
+
+def test_a_precision_that_is_imitated_is_never_stepped_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step in it would take an hour; one product tells."""
+    speeds = {"float32": 100e9, "bfloat16": 2e9}
+    monkeypatch.setattr(timed_steps, "product_flops", lambda precision, device: speeds[precision])
+    monkeypatch.setattr(timed_steps, "step_seconds", lambda *_, **__: pytest.fail("no step is needed"))
+    config = PlanConfig(probe_seconds=0.1, sequence_length=16)
+    shape = shape_for(config, Size(layers=1, width=64), 64)
+    precision, figures = throughput.fastest_precision(config, shape, compiled=False)
+    assert precision == "float32"
+    assert figures == {"float32_product_flops": 100e9, "bfloat16_product_flops": 2e9}
+    speeds["bfloat16"] = 150e9
+    monkeypatch.setattr(
+        timed_steps, "step_seconds", lambda _, precision, **__: {"float32": 2.0, "bfloat16": 1.0}[precision]
+    )
+    assert throughput.fastest_precision(config, shape, compiled=False)[0] == "bfloat16"
 
 
 class Steps:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from components.training.engine.batches.batch import Batch, next_token_batch
+from components.training.engine.figures import gemm_flops
 from components.training.engine.model.architectures import build
 from components.training.engine.model.shape import Shape, stand_in
 from components.training.engine.optimizer import Rates
@@ -71,6 +72,11 @@ def _timed_steps(trainer: Trainer, batch: Batch, limit: float) -> Iterator[float
         # A step that takes all the time there is says enough: a checkpoint's in emulated bfloat16 takes minutes.
         if time.monotonic() > until and (step + 1 >= MINIMUM_STEPS or seconds > limit):
             return
+
+
+def product_flops(precision: Precision, device: str) -> float:
+    """FLOP/s of one product, in a second: whether the device has a precision or imitates it."""
+    return gemm_flops(DTYPES[precision], device)
 
 
 def multiplication_flops(precision: Precision, shape: Shape, rows: int, device: str, limit_seconds: float) -> float:
