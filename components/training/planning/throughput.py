@@ -16,7 +16,7 @@ from components.training.engine.model.shape import Shape, stand_in
 # A shape is probed for at most this share of probe_seconds; the compiler's check takes the rest.
 SHARE_PER_SIZE = 0.15
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-# A processor without bfloat16 imitates it, at 1.7 GFLOP/s where float32 has 149: a step of 135M parameters takes an hour.
+# A processor without bfloat16 imitates it: 1.7 GFLOP/s where float32 has 149, an hour for a step of 135M parameters.
 IMITATED = 0.5
 
 
