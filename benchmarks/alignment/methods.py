@@ -93,6 +93,7 @@ def align(config: AlignConfig, workspace: Path, seconds: float) -> tuple[PreTrai
             digest="",
             budget=Budget(seconds=seconds, started=time.monotonic()),
             checkpoints=Path(kept),
+            out=Path(kept),
             events=Events("bench"),
         )
         steps = objective.learn(model, setting).steps

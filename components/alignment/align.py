@@ -2,12 +2,12 @@
 
 Reads   models/sft, data/preferences (pairs), data/instructions (prompts with hidden tests), data/tokens (for the
         guard), plan.json
-Writes  models/aligned: a Hugging Face directory and history.csv
+Writes  models/aligned: a Hugging Face directory, history.csv, and reward/ where a reward model was learned
 Covers: dpo, direct preference optimization (Rafailov 2023, arXiv:2305.18290), on the sampled ids of the pairs as they
 are; rejection_sampling, the best of several answers by hidden tests; policy, the on-policy loop; fixed steps or the
 plan's seconds, start-up included; with too little to learn from the model is passed on unchanged, and the statistics
 say `aligned: false` and why; so they do where the aligned model has lost more than align.guard allows.
-Not covered: answers without a counterpart (KTO), reward models.
+Not covered: answers without a counterpart (KTO).
 """
 
 import shutil
@@ -41,7 +41,7 @@ def objective_of(config: AlignConfig, preferences: Path, instructions: Path, cod
         return PairsObjective(config, preferences, codec)
     if config.method == "rejection_sampling":
         return RejectionObjective(config, instructions, codec)
-    return PolicyObjective(config, instructions, codec)
+    return PolicyObjective(config, preferences, instructions, codec)
 
 
 def run(
@@ -56,14 +56,20 @@ def run(
     key = digest_of([config.digest, code_digest(Path(__file__)), [each.digest for each in inputs]])
     checkpoints = (read_settings().state / "checkpoints" / key).resolve()
     checkpoints.mkdir(parents=True, exist_ok=True)
-    setting = Setting(
-        sft=sft, tokens=tokens, digest=inputs[0].digest, budget=budget, checkpoints=checkpoints, events=events
-    )
     with artifact.create(out, stage=STAGE, config=config, inputs=inputs, code=Path(__file__)) as draft:
         draft.statistics = {"method": config.method, **objective.statistics}
         draft.run = {**budget.record()}
         if objective.reason is None:
             guard = Guard(config.guard, tokens, sft, length=config.max_tokens, seed=config.seed)
+            setting = Setting(
+                sft=sft,
+                tokens=tokens,
+                digest=inputs[0].digest,
+                budget=budget,
+                checkpoints=checkpoints,
+                out=draft.path,
+                events=events,
+            )
             with tuning.own_cores():
                 _align(objective, setting, guard, draft)
         else:

@@ -345,6 +345,21 @@ class PreferencesConfig(StepConfig):
         return checkpoints
 
 
+class RewardModelConfig(StepConfig):
+    """How a model learns to score answers, from the pairs."""
+
+    share: float = Field(0.25, gt=0, lt=1, description="of the seconds of align that it gets")
+    epochs: float = Field(3.0, gt=0, description="passes over the pairs at most")
+    max_steps: int = Field(60, ge=1, description="steps in fixed mode")
+    row_tokens: int = Field(384, ge=32, description="positions of a row; pairs whose answers are longer are left out")
+    batch_rows: int = Field(4, ge=1, description="rows in one step")
+    adamw_matrix: float = Field(5e-4, gt=0, description="peak rate of hidden matrices, and of the head")
+    rates: RatesConfig = Field(
+        default_factory=lambda: TUNING_RATES.model_copy(update={"embedding": 5e-4, "output": 5e-4, "norm": 5e-4}),
+        description="peak rates of the rest",
+    )
+
+
 class PolicyConfig(StepConfig):
     """How the model learns from rewards for its own answers."""
 
@@ -353,6 +368,10 @@ class PolicyConfig(StepConfig):
         description="what an answer is compared with: a critic (PPO), its group, whitened (GRPO), the others of its "
         "group (RLOO), the batch (REINFORCE)",
     )
+    reward: Literal["tests", "model"] = Field(
+        "tests", description="what an answer earns: 1 where its hidden tests hold, or the score of a reward model"
+    )
+    reward_model: RewardModelConfig = Field(default_factory=RewardModelConfig, description="of reward model")
     prompts: int = Field(12, ge=1, description="prompts of one rollout")
     group: int = Field(8, ge=2, description="answers to each")
     updates: int = Field(1, ge=1, description="steps on one rollout")

@@ -15,13 +15,14 @@ from components.deadline.budget import Budget
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """Where a model learns: its directory before, its artifact's digest, the tokens of pretraining, the clock, where
-    checkpoints are kept."""
+    checkpoints are kept, and the artifact that is written, for what else is to be kept."""
 
     sft: Path
     tokens: Path
     digest: str
     budget: Budget
     checkpoints: Path
+    out: Path
     events: Events
 
 

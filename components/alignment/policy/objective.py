@@ -12,9 +12,11 @@ from components.alignment.config import AlignConfig
 from components.alignment.objectives import tuning
 from components.alignment.objectives.engine_tuning import COLUMNS
 from components.alignment.objectives.objective import Learned, Setting
+from components.alignment.policy.learned_reward import learned_reward
 from components.alignment.policy.on_policy import Plan, optimize
 from components.alignment.policy.policy_loss import Clip
 from components.alignment.policy.prompts import Prompts
+from components.alignment.policy.rollouts import Reward
 from components.inference.open import open_engine
 from components.tokens.encoding.codec import TextCodec
 from components.training.engine.optimizer import Rates
@@ -30,8 +32,9 @@ class PolicyObjective:
 
     columns: Sequence[str] = COLUMNS
 
-    def __init__(self, config: AlignConfig, instructions: Path, codec: TextCodec) -> None:
+    def __init__(self, config: AlignConfig, preferences: Path, instructions: Path, codec: TextCodec) -> None:
         self.config = config
+        self.preferences = preferences
         self.codec = codec
         self.prompts = Prompts(config.policy, instructions, codec)
         self.statistics: dict[str, Any] = dict(self.prompts.statistics)
@@ -44,6 +47,7 @@ class PolicyObjective:
     def learn(self, model: PreTrainedModel, setting: Setting) -> Learned:
         """See Objective.learn."""
         config, policy = self.config, self.config.policy
+        reward, figures = self._reward(setting)
         steps = tuning.plan_steps(config, policy.updates * len(self.prompts) / policy.prompts, setting.budget)
         started = time.monotonic()
         with closing(open_engine(setting.sft)) as engine:
@@ -53,7 +57,7 @@ class PolicyObjective:
                 recipe_of(config),
                 engine,
                 self.prompts.ids,
-                self.prompts.reward(),
+                reward,
                 self.codec.special,
                 steps,
                 setting.checkpoints,
@@ -63,8 +67,15 @@ class PolicyObjective:
             steps=tuned.steps,
             seconds=time.monotonic() - started,
             history=tuned.history,
-            figures={"decided": steps.decided(), "tokens": tuned.tokens},
+            figures={"decided": steps.decided(), "tokens": tuned.tokens, **figures},
         )
+
+    def _reward(self, setting: Setting) -> tuple[Reward, dict[str, Any]]:
+        """What answers earn, and what is known of it."""
+        if self.config.policy.reward == "tests":
+            return self.prompts.reward(), {}
+        reward, figures = learned_reward(self.config, self.preferences, self.codec, self.prompts.ids, setting)
+        return reward, {"reward_model": figures}
 
 
 def plan_of(config: AlignConfig) -> Plan:

@@ -11,10 +11,12 @@ import pytest
 
 from components.alignment import align
 from components.alignment.config import AlignConfig, RejectionConfig
+from components.alignment.policy.learned_reward import grade_of
 from components.alignment.policy.rejection import Best, best_of
 from components.alignment.policy.rollouts import Earned, Rollout
 from components.alignment.policy.verified_reward import VerifiedReward
-from components.core.artifact import Manifest
+from components.alignment.reward_models.reward_model import RewardModel
+from components.core.artifact import Manifest, sha256_of
 from components.inference.engine import Completion
 from tests.alignment.stages import ALIGN
 from tests.margins import Margins
@@ -108,3 +110,28 @@ def test_a_policy_learns_in_the_stage(world: Path, tmp_path: Path, monkeypatch: 
     figures = run(world, tmp_path / "out", config).statistics
     assert figures["aligned"] is True and figures["steps"] == 3 and figures["method"] == "policy"
     assert pl.read_csv(tmp_path / "out" / "history.csv").height == 3
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_reward_model_pays_the_policy(world: Path, tmp_path: Path) -> None:
+    policy = ALIGN.policy.model_copy(update={"prompts": 4, "group": 4, "max_new_tokens": 24, "reward": "model"})
+    config = ALIGN.model_copy(update={"method": "policy", "max_steps": 2, "policy": policy})
+    figures = run(world, tmp_path / "out", config).statistics
+    assert figures["aligned"] is True and figures["steps"] == 2
+    assert 0 <= figures["reward_model"]["accuracy"]["value"] <= 1 and figures["reward_model"]["steps"] > 0
+    opened = RewardModel.open(tmp_path / "out" / "reward", sha256_of(world / "sft" / "tokenizer.json"))
+    scores = opened.score([[5, 6, 7], [5, 6, 7, 8, 9]])
+    assert np.isfinite(scores).all() and scores[0] != scores[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "grade"),
+    [
+        ({"chosen_tier": 4, "rejected_tier": 3, "margin": 0.1}, 4.0),
+        ({"chosen_tier": 2, "rejected_tier": 0, "margin": 0.1}, 2.0),
+        ({"chosen_tier": 2, "rejected_tier": 2, "margin": 0.75}, 3.0),
+        ({"chosen_tier": 2, "rejected_tier": 2, "margin": 0.0}, 1.0),
+    ],
+)
+def test_the_grade_of_a_pair_is_what_decided_it(row: dict[str, float], grade: float) -> None:
+    assert grade_of(row) == grade
