@@ -36,6 +36,7 @@ TINY = (
     "evaluate.answers.items=8",
     "preferences.max_prompts=24",
     "preferences.max_new_tokens=24",
+    "preferences.max_prompt_tokens=220",
     "align.max_steps=4",
     "align.min_pairs=4",
     "evaluate.likelihood.max_bytes=60000",

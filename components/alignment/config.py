@@ -280,7 +280,7 @@ class PreferencesConfig(StepConfig):
         ("tuned",), min_length=1, description="models that answer: the fine-tuned one, the one before it, or both"
     )
     top_p: TopP = Field(0.95, description="nucleus that is sampled from")
-    max_prompt_tokens: int = Field(96, ge=8, description="prompts that are longer are left out")
+    max_prompt_tokens: int = Field(160, ge=8, description="prompts that are longer are left out")
     max_too_long: Share = Field(
         0.05, description="share of the prompts that may be left out for their length; more stops the stage"
     )

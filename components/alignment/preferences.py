@@ -26,7 +26,7 @@ from components.alignment.config import PreferencesConfig
 from components.alignment.examples.chat import stop_ids
 from components.alignment.examples.example_contracts import preference_statistics
 from components.alignment.examples.instruction import Instruction, read_instructions
-from components.alignment.objectives.trained_ids import fitting
+from components.alignment.examples.lengths import fitting
 from components.alignment.pairs.candidates import CUT, EMPTY, LOOP, Candidate, Checkpoint, Sample, distinct, sample
 from components.alignment.pairs.judging import compared, decide
 from components.alignment.pairs.pairing import Pair, Unpaired, pair_up, unpaired

@@ -29,12 +29,12 @@ from components.alignment.examples.chat import Conversation, conversation_tokens
 from components.alignment.examples.example_contracts import instruction_statistics
 from components.alignment.examples.exchanges import PackedExchanges, answer_positions, exchanges_of, two_sided
 from components.alignment.examples.instruction import TABLE, Instruction, read_instructions, to_table
+from components.alignment.examples.lengths import fitting
 from components.alignment.examples.packing import PackedRows, Rows, order_of
 from components.alignment.objectives import tuning
 from components.alignment.objectives.anchored_loss import loss_of
 from components.alignment.objectives.engine_tuning import Batches, Tuned, tune
 from components.alignment.objectives.replay import Windows
-from components.alignment.objectives.trained_ids import fitting
 from components.alignment.objectives.tuned_weights import ADAPTERS, open_model, save_adapters, with_adapters
 from components.core import artifact
 from components.core.artifact import Manifest

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.alignment import generation
+from benchmarks.alignment import generation, tuning
 from benchmarks.harness import ROOT, comparisons
 
 
@@ -26,7 +26,11 @@ def test_completions_differ_in_no_more_than_ties_explain() -> None:
 def test_every_comparison_has_its_sides() -> None:
     names = comparisons("alignment")
     generations = [f"benchmarks.alignment.generation_{batch}" for batch in (16, 64)]
-    assert names == [*generations, "benchmarks.alignment.judge_biases"]
-    for name in generations:
-        for side in ("ours", *generation.comparison(16).peers):
+    tunings = [f"benchmarks.alignment.tuning_{seconds}" for seconds in (180, 60)]
+    assert names == [*generations, "benchmarks.alignment.judge_biases", *tunings]
+    for name, peers in (
+        *((each, generation.comparison(16).peers) for each in generations),
+        *((each, tuning.comparison(60.0, 1.5).peers) for each in tunings),
+    ):
+        for side in ("ours", *peers):
             assert (ROOT / name.replace(".", "/") / f"{side}.py").is_file()

@@ -24,11 +24,12 @@ from transformers.utils import logging as transformers_logging
 from components.alignment.classification.figures import figures_of
 from components.alignment.classification.labelled import Labelled, LabelledTexts, read_texts
 from components.alignment.config import ClassifyConfig, SftConfig
+from components.alignment.examples.lengths import fitting
 from components.alignment.objectives import tuning
 from components.alignment.objectives.engine_tuning import Tuned, tune
-from components.alignment.objectives.trained_ids import fitting
 from components.core.errors import ConfigError, DataError
 from components.core.events import Events
+from components.core.text import read_json_object
 from components.deadline.budget import Budget
 from components.tokens.encoding.codec import TOKENIZER, TextCodec
 from components.tokens.encoding.special import CONFIG
@@ -207,7 +208,7 @@ def save_classifier(model: PreTrainedModel, base: Path, out: Path) -> None:
     tokenizer.post_processor = TemplateProcessing(**template, special_tokens=[(end, codec.special.end_of_text)])
     tokenizer.save(str(out / TOKENIZER))
     path = out / CONFIG
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = read_json_object(path) if path.exists() else {}
     changes = {
         "model_input_names": ["input_ids", "attention_mask"],
         "split_special_tokens": True,  # what looks like one in a text stays text

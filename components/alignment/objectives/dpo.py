@@ -19,9 +19,10 @@ from trl import DPOTrainer
 
 from components.alignment.config import AlignConfig
 from components.alignment.examples.chat import stop_ids
+from components.alignment.examples.lengths import fitting
 from components.alignment.objectives import tuning
 from components.alignment.objectives.objective import Learned, Setting
-from components.alignment.objectives.trained_ids import check_labels, fitting
+from components.alignment.objectives.trained_ids import check_labels
 from components.alignment.objectives.trl_trainer import (
     Reporter,
     arguments,

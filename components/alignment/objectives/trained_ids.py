@@ -1,29 +1,13 @@
-"""Checks of token ids before they are trained on: what does not fit is left out and counted, never cut, and rows that
-would teach the wrong thing are refused.
+"""Checks of token ids before they are trained on: rows that would teach the wrong thing are refused.
 
 Covers: rows without a label (their loss is 0/0), padding among what ends an answer (what masks padding by its id would
-never learn to stop), ids of another tokenizer, too many rows left out.
+never learn to stop), ids of another tokenizer.
 """
 
 from collections.abc import Iterable, Sequence
 
 from components.core.errors import DataError
 from components.training.engine.batches.batch import IGNORED
-
-
-def fitting(lengths: Sequence[int], max_tokens: int, max_too_long: float, *, where: str, bound: str) -> list[int]:
-    """Indices of the rows of at most `max_tokens`, which the parameter `bound` says.
-
-    Raises DataError when more than `max_too_long` of them are longer.
-    """
-    kept = [index for index, length in enumerate(lengths) if length <= max_tokens]
-    dropped = len(lengths) - len(kept)
-    if dropped > max_too_long * len(lengths):
-        raise DataError(
-            f"{where}: {dropped} of {len(lengths)} are longer than {bound} of {max_tokens} (the longest has "
-            f"{max(lengths)}), max_too_long allows {max_too_long:.0%}; raise {bound}"
-        )
-    return kept
 
 
 def check_labels(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from components.alignment.objectives.trained_ids import check_labels, fitting
+from components.alignment.examples.lengths import fitting
+from components.alignment.objectives.trained_ids import check_labels
 from components.core.errors import DataError
 
 
