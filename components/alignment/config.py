@@ -273,9 +273,9 @@ class SftConfig(StepConfig):
 class PreferencesConfig(StepConfig):
     """How candidates are sampled, verified, judged and paired."""
 
-    max_prompts: int = Field(160, ge=1, description="prompts at most; those with runnable examples come first")
+    max_prompts: int = Field(320, ge=1, description="prompts at most; those with runnable examples come first")
     num_samples: NumSamples = Field(2, description="candidates per prompt at each temperature")
-    temperatures: tuple[float, ...] = Field((0.3, 0.8), min_length=1, description="sampling temperatures")
+    temperatures: tuple[float, ...] = Field((0.5, 1.0), min_length=1, description="sampling temperatures")
     checkpoints: tuple[Literal["tuned", "base"], ...] = Field(
         ("tuned",), min_length=1, description="models that answer: the fine-tuned one, the one before it, or both"
     )
@@ -428,6 +428,26 @@ class RejectionConfig(StepConfig):
     decided: tuple[RoundDecisions, ...] = Field((), description="of each round, for fixed mode")
 
 
+PairsLoss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+]
+DPO_LOSS: dict[PairsLoss, float] = {"sigmoid": 1.0}
+
+
 class AlignConfig(StepConfig):
     """How the model learns what is better: from pairs (dpo) or from rewards for its own answers (policy)."""
 
@@ -439,6 +459,14 @@ class AlignConfig(StepConfig):
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="of policy; prompts of rejection_sampling")
     rejection: RejectionConfig = Field(default_factory=RejectionConfig, description="of rejection_sampling")
     beta: float = Field(0.1, gt=0, description="strength of the pull back to the model before alignment")
+    losses: dict[PairsLoss, float] = Field(
+        default_factory=lambda: dict(DPO_LOSS),
+        min_length=1,
+        description="of dpo, by TRL's names, with their weights: sigmoid (DPO), ipo, hinge, sft, robust and others",
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of pairs that are the wrong way round; for robust, exo_pair and sigmoid"
+    )
     min_pairs: int = Field(16, ge=2, description="with fewer pairs to train on the model is passed on as it is")
     heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of the pairs that only measure")
     max_tokens: int = Field(256, ge=16, description="pairs with a longer answer are left out, not cut")
@@ -455,4 +483,12 @@ class AlignConfig(StepConfig):
     guard: GuardConfig = Field(
         default_factory=GuardConfig, description="what may be lost; beyond it nothing is aligned"
     )
-    seed: int = Field(0, ge=0, description="order of the pairs")
+    seed: int = Field(0, ge=0, description="order of the pairs, and of the prompts")
+
+    @model_validator(mode="after")
+    def _check_losses(self) -> "AlignConfig":
+        if any(each <= 0 for each in self.losses.values()):
+            raise ValueError("losses have weights above 0; to leave one out do not name it")
+        if "exo_pair" in self.losses and not self.label_smoothing:
+            raise ValueError("the loss exo_pair needs label_smoothing above 0, such as 0.001")
+        return self

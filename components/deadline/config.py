@@ -55,12 +55,12 @@ class StageReserves(StepConfig):
     vocabulary: StageReserve = Field(default=StageReserve(work=7))
     tokenize: StageReserve = Field(default=StageReserve(work=7))
     plan: ProbeReserve = Field(default=ProbeReserve(work=25))
-    instructions: StageReserve = Field(default=StageReserve(startup=4, work=20))
-    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=40, share=0.22, maximum=300))
-    preferences: TimedReserve = Field(default=TimedReserve(startup=3, work=22, share=0.07, maximum=75))
+    instructions: StageReserve = Field(default=StageReserve(startup=4, work=23))
+    sft: TimedReserve = Field(default=TimedReserve(startup=13, work=40, share=0.15, maximum=300))
+    preferences: TimedReserve = Field(default=TimedReserve(startup=3, work=30, share=0.07, maximum=90))
     align: TimedReserve = Field(default=TimedReserve(startup=13, work=18, share=0.05, maximum=60))
     evaluate: StageReserve = Field(
-        default=StageReserve(startup=6, work=52), description="three models of 4 x 128; of 6 x 192 half as much again"
+        default=StageReserve(startup=6, work=62), description="three models of 4 x 128; of 6 x 192 half as much again"
     )
     release: StageReserve = Field(
         default=StageReserve(startup=1, work=18),

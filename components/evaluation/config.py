@@ -155,7 +155,7 @@ class AnswersConfig(StepConfig):
 class RepositoryConfig(StepConfig):
     """Held-out documents with related training files of their package before them, and without."""
 
-    documents: int = Field(40, ge=0, description="held-out documents whose package has training files, at most")
+    documents: int = Field(16, ge=0, description="held-out documents whose package has training files, at most")
     files: int = Field(
         8, ge=1, description="training files of the package before each at most, as the context has room"
     )

@@ -7,19 +7,21 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import polars as pl
 import psutil
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from components.alignment import align, sft
-from components.alignment.config import SftConfig
+from components.alignment.config import AlignConfig, PairsLoss, SftConfig
 from components.alignment.examples.chat import prompt_tokens, stop_ids
 from components.alignment.objectives import engine_tuning, tuning
 from components.alignment.objectives.anchored_loss import loss_of
-from components.alignment.objectives.dpo import encoded, measure, read_pairs, sampling_gap
+from components.alignment.objectives.dpo import encoded, measure, optimize, read_pairs, sampling_gap
 from components.core.artifact import Manifest
 from components.core.errors import ArtifactError, ConfigError, DataError
 from components.core.events import Events
@@ -162,6 +164,34 @@ def test_dpo_starts_at_log_two_and_moves_the_preferred_way(
     margins.error("begins at log two", abs(history["loss"][0] - math.log(2)), most=2e-3)
     assert history["loss"][-1] < history["loss"][0]
     assert figures["heldout_pairs"] > 0 and figures["heldout_reward_margin_after"] > 0
+
+
+@pytest.mark.parametrize("loss", get_args(PairsLoss))
+def test_pairs_are_learned_by_any_loss_of_trl(
+    world: Path, stages: dict[str, Manifest], tmp_path: Path, loss: str
+) -> None:
+    values = {"losses": {loss: 1.0}, "label_smoothing": 0.01, "max_steps": 1}
+    config = AlignConfig.model_validate(ALIGN.model_dump() | values)
+    model = tuning.load_model(world / "sft")
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    pairs = read_pairs(world / "preferences" / "preferences.parquet", config, OURS, 512)[0]
+    steps = tuning.plan_steps(config, 1.0, Budget(seconds=None, started=0.0))
+    reporter = optimize(model, encoded(pairs), config, world / "sft", steps, Events("x"))
+    assert reporter.last_step == 1 and math.isfinite(reporter.rows[0]["loss"])
+    assert any(not torch.equal(each, before[name]) for name, each in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"losses": {"sigmoid": 0.0}}, "weights above 0"),
+        ({"losses": {"exo_pair": 1.0}}, "needs label_smoothing"),
+        ({"losses": {"grpo": 1.0}}, "sigmoid"),
+    ],
+)
+def test_losses_that_cannot_be_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        AlignConfig.model_validate(ALIGN.model_dump() | values)
 
 
 def test_too_many_prompts_that_are_too_long_stop_the_stage(

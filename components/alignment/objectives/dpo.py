@@ -194,6 +194,9 @@ def optimize(
             args=TrlConfig(
                 **arguments(config, steps, directory),
                 beta=config.beta,
+                loss_type=[*config.losses],
+                loss_weights=[*config.losses.values()],
+                label_smoothing=config.label_smoothing,
                 max_length=None,  # none is longer than max_tokens; trl would cut
                 precompute_ref_log_probs=True,  # they are columns of the dataset
             ),
