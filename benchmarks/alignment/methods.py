@@ -52,7 +52,8 @@ REPORT = Path("reports/bench/methods.json")
 
 def passes(model_dir: Path, codec: TextCodec, questions: Sequence[Task]) -> dict[str, NDArray[np.float64]]:
     """1 or 0 for each task: its greedy answer passes (`greedy`), one of eight sampled ones does (`eight`)."""
-    engine = open_engine(model_dir, cache=model_dir / "engines")
+    with tempfile.TemporaryDirectory() as cache:
+        engine = open_engine(model_dir, cache=Path(cache))
     prompts = [prompt_tokens(codec.encode(each.prompt), special=codec.special) for each in questions]
     results = {}
     for name, sampling in (
