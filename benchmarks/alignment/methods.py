@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,18 @@ REPORT = Path("reports/bench/methods.json")
 
 def passes(model_dir: Path, codec: TextCodec, questions: Sequence[Task]) -> dict[str, NDArray[np.float64]]:
     """1 or 0 for each task: its greedy answer passes (`greedy`), one of eight sampled ones does (`eight`)."""
-    with tempfile.TemporaryDirectory() as cache:
-        engine = open_engine(model_dir, cache=Path(cache))
     prompts = [prompt_tokens(codec.encode(each.prompt), special=codec.special) for each in questions]
+    samplings = {
+        "greedy": Sampling(max_new_tokens=64),
+        "eight": Sampling(max_new_tokens=64, temperature=0.8, num_samples=SAMPLES, seed=0),
+    }
+    with tempfile.TemporaryDirectory() as cache, closing(open_engine(model_dir, cache=Path(cache))) as engine:
+        answered = {
+            name: engine.generate(prompts, sampling, stop_ids=stop_ids(codec.special))
+            for name, sampling in samplings.items()
+        }
     results = {}
-    for name, sampling in (
-        ("greedy", Sampling(max_new_tokens=64)),
-        ("eight", Sampling(max_new_tokens=64, temperature=0.8, num_samples=SAMPLES, seed=0)),
-    ):
-        answers = engine.generate(prompts, sampling, stop_ids=stop_ids(codec.special))
+    for name, answers in answered.items():
         asked = [(place, codec.decode(each.tokens)) for place, row in enumerate(answers) for each in row]
         distinct = list(dict.fromkeys(asked))
         instructions = [
@@ -75,7 +79,6 @@ def passes(model_dir: Path, codec: TextCodec, questions: Sequence[Task]) -> dict
         )
         right = {place for (place, _), verdict in zip(distinct, verdicts, strict=True) if verdict.tier == Tier.PASSES}
         results[name] = np.array([float(place in right) for place in range(len(questions))])
-    engine.close()
     return results
 
 
