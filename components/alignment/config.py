@@ -183,7 +183,7 @@ class ReplayConfig(StepConfig):
 
     share: float = Field(0.4, ge=0, lt=1, description="of the rows of a batch; 0: none")
     anchor: float = Field(
-        1.0,
+        2.0,
         ge=0,
         description="weight of a nat by which the model differs there from what the base says; 0: the windows' tokens "
         "are learned instead",
