@@ -9,7 +9,7 @@
 Summed over tokens; the engine divides by the tokens of the whole batch, as DAPO does and TRL's `bnpo`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,6 @@ class PolicyFigures:
     variance: float = 0.0
     ratio_gap: float = 0.0
     value_error: float = 0.0
-    values: list[Tensor] = field(default_factory=list)
 
     def add(self, figures: LabelFigures, log_ratio: Tensor, clipped: Tensor, kl: Tensor) -> None:
         """Those of a micro-batch."""

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from components.alignment.examples.packing import order_of
 from components.alignment.objectives.tuning import Steps
-from components.alignment.reward_models.combined import combined, whitened
 from components.alignment.reward_models.ranking_loss import PackedPairs, RankedPair, RankingLoss
 from components.alignment.reward_models.reward_figures import reward_figures, spearman
 from components.alignment.reward_models.reward_model import (
@@ -161,14 +160,6 @@ def test_scores_that_are_all_alike_are_refused(world: Path, tmp_path: Path) -> N
     same = [replace(each, rejected=each.chosen) for each in pairs(8, 0, prefers_longer=0.0)]
     with pytest.raises(DataError, match="it tells no answer from another"):
         trained(world, tmp_path / "run", same, same, 1)
-
-
-def test_safety_comes_first_where_it_is_in_doubt() -> None:
-    helpful, safety = np.array([3.0, 1.0, 2.0, -1.0]), np.array([4.0, -2.0, 1.0, 5.0])
-    about = np.array([False, False, True, False])
-    chosen = np.array([3.0, -2.0, 1.0, -1.0])  # sigmoid(-2) is 0.12
-    np.testing.assert_allclose(combined(helpful, safety, about), (chosen - chosen.mean()) / chosen.std(), rtol=1e-12)
-    assert not whitened(np.full(4, 7.0)).any()
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(1, 9)), min_size=2, max_size=30))
