@@ -37,6 +37,7 @@ MAX_LINES = 600
 MAX_FILES = 15
 # Strings that are spelled as a stage and mean something else: what they are, by file.
 WORDS = {
+    "components/alignment/config.py": {"sft": "a loss on pairs, by TRL's name"},
     "components/deadline/config.py": {"plan": "the stage that divides", "pretrain": "the one that takes what is left"},
     "components/data/check.py": {"clean": "a file of rules, suites/clean.json"},
     "components/lineage/document_trace.py": dict.fromkeys(
