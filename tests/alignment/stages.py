@@ -15,13 +15,18 @@ SFT = SftConfig(
     max_steps=20,
     batch_rows=8,
     micro_batch_rows=8,
-    replay=ReplayConfig(share=0.25),
+    replay=ReplayConfig(share=0.25, anchor=0.5),
     adamw_matrix=5e-3,
     rates=RATES,
     guard=LENIENT,
 )
 PREFERENCES = PreferencesConfig(
-    max_prompts=48, max_new_tokens=24, chunk_prompts=8, min_score_gap=0.0, require_compiling=False
+    max_prompts=48,
+    temperatures=(0.3, 0.8),
+    max_new_tokens=24,
+    chunk_prompts=8,
+    min_score_gap=0.0,
+    require_compiling=False,
 )
 ALIGN = AlignConfig(max_steps=8, batch_size=4, min_pairs=4, learning_rate=1e-3, heldout_fraction=0.4, guard=LENIENT)
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from components.alignment import align
-from components.alignment.config import AlignConfig, RejectionConfig
+from components.alignment.config import AlignConfig, RejectionConfig, ReplayConfig
 from components.alignment.policy.learned_reward import grade_of
 from components.alignment.policy.rejection import Best, best_of
 from components.alignment.policy.rollouts import Earned, Rollout
@@ -18,11 +18,20 @@ from components.alignment.policy.verified_reward import VerifiedReward
 from components.alignment.reward_models.reward_model import RewardModel
 from components.core.artifact import Manifest, sha256_of
 from components.inference.engine import Completion
-from tests.alignment.stages import ALIGN
+from tests.alignment.stages import ALIGN, RATES
 from tests.margins import Margins
 
 READS = ("sft", "preferences", "instructions", "tokens", "plan")
-REJECTION = RejectionConfig(prompts=24, samples=6, min_answers=4, epochs=6.0, rounds=3)
+REJECTION = RejectionConfig(
+    prompts=24,
+    samples=6,
+    min_answers=4,
+    epochs=6.0,
+    rounds=3,
+    replay=ReplayConfig(share=0.2, anchor=0.1),
+    adamw_matrix=4e-3,
+    rates=RATES,
+)
 CONFIG = ALIGN.model_copy(update={"method": "rejection_sampling", "max_steps": 12, "rejection": REJECTION})
 
 
